@@ -1,0 +1,397 @@
+"""Every event that crosses the bus. Flat, versioned by addition: fields are only ever added, each with a default.
+
+Times are milliseconds since 1970 UTC and end in `_ms`. Numbers are finite (JSON has no infinity): "no bound" is None. A field
+that is a sum or a count merges by addition. A golden file per version (tests/contract/golden) must parse for ever; the JSON
+Schemas are in docs/reference/events.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from clipdrift_contract.columns import Column
+from clipdrift_contract.profile import ReferenceProfile
+
+ClipKind = Literal["off", "global_norm", "value", "autoclip"]
+Severity = Literal["page", "ticket", "note"]
+Verdict = Literal["pass", "fail", "inconclusive"]
+ClippingVerdict = Literal["implicated", "associated", "not_implicated", "unknown"]
+Role = Literal["champion", "canary", "shadow"]
+Action = Literal["none", "alert", "retrain", "promote", "rollback", "hold"]
+SignalKind = Literal[
+    "sudden_break", "worse_than_validated", "repairable", "feature_drift", "prediction_drift", "mix_drift",
+    "labels_missing", "data_broken", "training_fault",
+]  # fmt: skip
+
+
+class ClipSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A clipping rule and its number. `max_norm` is the norm bound (global_norm), the bound of each entry (value) or the cap of
+    the adaptive bound (autoclip); None: no bound."""
+
+    kind: ClipKind = "off"
+    max_norm: float | None = None
+    percentile: float = 10.0  # autoclip only: the percentile of all norms so far
+    norm_type: float = 2.0
+
+
+class LayerNorms(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    norm_sum: float
+    norm_sq_sum: float
+    norm_max: float
+
+
+class SliceGradient(msgspec.Struct, frozen=True, kw_only=True):
+    """How much gradient a slice contributed, by the head layer's per-sample norm: for ranking only, not a magnitude."""
+
+    slice: str
+    num_samples: int
+    grad_mass_sum: float
+    loss_sum: float
+
+
+class GradWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """What clipping did in one window of optimizer steps. Norms are before clipping unless they say `after`."""
+
+    run_id: str
+    model: str
+    started_at_ms: int
+    ended_at_ms: int
+    step_first: int
+    num_steps: int
+    num_clipped: int
+    num_nonfinite: int = 0
+    num_skipped: int = 0  # AMP steps that the scaler skipped
+    num_zero: int = 0  # steps whose norm was exactly 0
+    num_ineffective: int = 0  # steps where the optimizer did not consume what clipping promised
+    num_checked: int = 0  # steps on which that was checked
+    rank: int = 0
+    world_size: int = 1
+    optimizer: str = ""
+    clip: ClipSpec = ClipSpec()
+    max_norm_last: float | None = None  # the bound in force at the last step (autoclip moves it)
+    learning_rate_sum: float = 0.0
+    norm_sum: float = 0.0
+    norm_sq_sum: float = 0.0
+    norm_min: float | None = None  # None: no finite step in the window
+    norm_max: float = 0.0
+    norm_removed_sum: float = 0.0  # sum of max(0, norm - bound)
+    coefficient_sum: float = 0.0
+    coefficient_min: float = 1.0
+    norm_after_max: float = 0.0
+    loss_sum: float = 0.0
+    norm_histogram: dict[int, int] = {}  # bucket b counts norms in [2**(b/4), 2**((b+1)/4)); b in -80..80
+    layers: tuple[LayerNorms, ...] = ()
+    slices: tuple[SliceGradient, ...] = ()
+
+
+class SliceScore(msgspec.Struct, frozen=True, kw_only=True):
+    """Validation figures of one slice; the slice "" is all rows together. Sums, so they merge."""
+
+    slice: str
+    num_rows: int
+    num_correct: int
+    nll_sum: float
+    brier_sum: float
+    ece: float
+    auc: float | None = None  # binary only; None where one class is absent
+    num_train: int = 0
+    squared_error_sum: float = 0.0  # regression only
+    absolute_error_sum: float = 0.0
+
+
+class BlockScore(msgspec.Struct, frozen=True, kw_only=True):
+    """Validation errors of one block of time (a day), in time order."""
+
+    start_ms: int
+    num_rows: int
+    num_errors: int
+    nll_sum: float
+    brier_sum: float
+
+
+class ErrorClustering(msgspec.Struct, frozen=True, kw_only=True):
+    """How validation errors hang together in time; a test that ignores it cries wolf (research: day effects, lag 1)."""
+
+    slice: str
+    lag1_autocorrelation: float  # of the 0/1 errors, row by row in time order
+    between_hour_variance: float  # of the hourly error rates, beyond binomial noise, >= 0
+    between_day_variance: float
+    days: tuple[BlockScore, ...] = ()
+
+
+class NormQuantiles(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the norms before clipping in the last half of the run."""
+
+    p10: float
+    p50: float
+    p90: float
+    p99: float
+
+
+class Arm(msgspec.Struct, frozen=True, kw_only=True):
+    """One clipping policy that a retrain tries, and why."""
+
+    name: str  # same, autoclip_p10, q90
+    clip: ClipSpec
+    provenance: str = ""
+
+
+class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished training run: what it learned, how it clipped, where its artifact is."""
+
+    run_id: str
+    model: str
+    version: str
+    started_at_ms: int
+    ended_at_ms: int
+    data_start_ms: int
+    data_end_ms: int
+    as_of_ms: int
+    data_digest: str
+    code_revision: str
+    seed: int
+    optimizer: str
+    learning_rate: float
+    clip: ClipSpec
+    num_steps: int
+    num_parameters: int = 0
+    removed_mass_ratio: float = 0.0
+    clip_rate_ratio: float = 0.0
+    num_nonfinite: int = 0
+    num_ineffective: int = 0
+    num_checked: int = 0
+    norm_quantiles: NormQuantiles | None = None
+    candidates: tuple[Arm, ...] = ()
+    validation: tuple[SliceScore, ...] = ()
+    clustering: tuple[ErrorClustering, ...] = ()
+    profile: ReferenceProfile | None = None
+    artifact_uri: str = ""
+    artifact_digest: str = ""
+    temperature: float = 1.0
+    registry_uri: str = ""
+    retrain_key: str = ""
+    arm: str = ""
+
+
+class FeatureColumn(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    values: Column
+
+
+class PredictionBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Up to 512 predictions of one model version by one serving process, in columns of length N."""
+
+    model: str
+    version: str
+    epoch: str  # identity of the serving process's life; (epoch, sequence) is the prediction's identity
+    sequence: Column  # u8 [N]
+    event_time_ms: Column  # i8 [N]
+    slice_index: Column  # i2 [N], into the profile's slice names
+    predicted: Column  # f8 [N]: class index, or the predicted value
+    scores: Column  # f4 [N, K]: class probabilities; [N, 1] predicted value for regression
+    features: tuple[FeatureColumn, ...] = ()
+    role: Role = "champion"
+    generation: int = 0
+    num_unrecorded: int = 0  # predictions answered but not recorded since the last batch
+
+
+class LabelBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Receipts redeemed with their labels, in columns of length N. All of one model version and one serving epoch."""
+
+    model: str
+    version: str
+    epoch: str  # of the process that made the predictions
+    sequence: Column  # u8 [N]
+    event_time_ms: Column  # i8 [N]: of the prediction
+    slice_index: Column  # i2 [N]
+    predicted: Column  # f8 [N]: class index, or the predicted value
+    scores: Column  # f4 [N, K], as the receipt carried them (16 bits each)
+    label: Column  # f8 [N]: class index, or the value
+    label_time_ms: Column  # i8 [N]
+    role: Role = "champion"
+
+
+class Signal(msgspec.Struct, frozen=True, kw_only=True):
+    """A detector's statement, with its evidence."""
+
+    signal_id: str
+    model: str
+    version: str
+    kind: SignalKind
+    severity: Severity
+    detector: str
+    window_start_ms: int
+    window_end_ms: int
+    statistic: float
+    threshold: float
+    slice: str = ""
+    feature: str = ""
+    effect: float = 0.0  # in the detector's own unit, said in `summary`
+    effect_low: float | None = None
+    effect_high: float | None = None
+    num_labels: int = 0
+    is_open: bool = True
+    summary: str = ""
+    evidence: dict[str, float] = {}
+
+
+class RuleFinding(msgspec.Struct, frozen=True, kw_only=True):
+    """One rule of the diagnosis: whether it holds, on what evidence, and what would tell where it cannot."""
+
+    rule: str  # R1 to R7
+    outcome: Literal["holds", "does_not_hold", "unknown"]
+    words: str
+    evidence: dict[str, float] = {}
+
+
+class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wrong, in numbers and in words."""
+
+    cause: str  # training_fault, data_broken, mix_shift, drift, calibration, harder_days, clipping, unknown
+    clipping: ClippingVerdict
+    words: str
+    would_tell: str = ""  # what would settle it, where something is unknown
+    accuracy_loss: float = 0.0  # validated minus live accuracy
+    mix_term: float = 0.0  # sum over slices (p_train - p_live) * accuracy_validated
+    within_term: float = 0.0  # sum over slices p_live * (accuracy_validated - accuracy_live)
+    findings: tuple[RuleFinding, ...] = ()
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What the monitor decided, also when it decided to do nothing, and why."""
+
+    decision_id: str
+    model: str
+    version: str
+    at_ms: int
+    action: Action
+    reasons: tuple[str, ...]
+    policy_version: str
+    evidence_digest: str
+    cause_key: str = ""
+    signal_ids: tuple[str, ...] = ()
+    diagnosis: Diagnosis | None = None
+
+
+class RetrainRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """An order to retrain. The same key is the same order, however often it arrives."""
+
+    key: str
+    model: str
+    cause: str
+    decision_id: str
+    requested_at_ms: int
+    as_of_ms: int
+    data_start_ms: int
+    champion_version: str
+    champion_uri: str
+    champion_digest: str
+    champion_clip: ClipSpec
+    generation: int
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...] = (0,)
+
+
+class Contrast(msgspec.Struct, frozen=True, kw_only=True):
+    """A paired difference a - b of a loss on the same rows, with a 95 % interval by blocks. Negative: a is better."""
+
+    slice: str
+    num_rows: int
+    num_blocks: int
+    metric: str  # brier, nll, error
+    difference: float
+    low: float
+    high: float
+
+
+class ArmResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One arm of a shadow retrain: validation per slice, what clipping removed, and its contrasts."""
+
+    arm: Arm
+    run_id: str
+    version: str
+    artifact_uri: str
+    artifact_digest: str
+    removed_mass_ratio: float
+    validation: tuple[SliceScore, ...]
+    against_same: tuple[Contrast, ...] = ()  # this arm minus the arm "same", paired over seeds and blocks
+    against_champion: tuple[Contrast, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+
+
+class RetrainOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a retraining job found. Only verdict "pass" may lead to a deployment."""
+
+    key: str
+    model: str
+    finished_at_ms: int
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    arms: tuple[ArmResult, ...] = ()
+    winner: str = ""  # the arm's name
+    candidate_version: str = ""
+    candidate_uri: str = ""
+    candidate_digest: str = ""
+    candidate_run_id: str = ""
+    attempt: int = 1
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+class ServedVersion(msgspec.Struct, frozen=True, kw_only=True):
+    version: str
+    uri: str
+    digest: str
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    """What should be in service. `generation` is a fence: a server ignores any generation that is not above its own."""
+
+    model: str
+    generation: int
+    champion: ServedVersion
+    decided_at_ms: int
+    canary: ServedVersion | None = None
+    canary_weight: float = 0.0
+    shadow: ServedVersion | None = None
+    reason: str = ""
+    decision_id: str = ""
+
+
+Event = (
+    GradWindow | RunEnd | PredictionBatch | LabelBatch | Signal | Decision | RetrainRequest | RetrainOutcome | Deployment
+)  # fmt: skip
+
+TRAINING = "clipdrift.training"
+PREDICTIONS = "clipdrift.predictions"
+LABELS = "clipdrift.labels"
+SIGNALS = "clipdrift.signals"
+DECISIONS = "clipdrift.decisions"
+RETRAINING = "clipdrift.retraining"
+DEPLOYMENTS = "clipdrift.deployments"
+POISON = "clipdrift.poison"
+
+TOPIC_OF: dict[type[msgspec.Struct], str] = {
+    GradWindow: TRAINING,
+    RunEnd: TRAINING,
+    PredictionBatch: PREDICTIONS,
+    LabelBatch: LABELS,
+    Signal: SIGNALS,
+    Decision: DECISIONS,
+    RetrainRequest: RETRAINING,
+    RetrainOutcome: RETRAINING,
+    Deployment: DEPLOYMENTS,
+}
+TOPICS = (*dict.fromkeys(TOPIC_OF.values()), POISON)
+
+
+def key_of(event: Event) -> bytes:
+    """The record key: predictions and labels of one serving process share a partition number, all else goes by model.
+
+    Predictions and their labels are keyed alike, so one monitor of a group sees both: the two topics have equally many
+    partitions.
+    """
+    if isinstance(event, PredictionBatch | LabelBatch):
+        return f"{event.model}/{event.epoch}".encode()
+    return event.model.encode()

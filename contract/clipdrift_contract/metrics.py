@@ -1,0 +1,293 @@
+"""The closed list of metrics. Code takes a `Metric`, never a string; dashboards and alert rules may query nothing else.
+
+Prometheus conventions: `clipdrift_<component>_<what>_<unit>`, base units, ratios in 0..1, counters end in `_total`, no ids as
+labels. docs/reference/metrics.md is generated from this file.
+"""
+
+from typing import Literal
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+MetricKind = Literal["counter", "gauge", "histogram", "info"]
+
+LATENCY_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
+NORM_BUCKETS = (0.001, 0.004, 0.016, 0.0625, 0.25, 1.0, 4.0, 16.0, 64.0, 256.0)
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """One metric: its name as Prometheus shows it, its kind, what it means, its labels."""
+
+    name: str
+    kind: MetricKind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+# --- trainer: scraped while a run lasts -------------------------------------------------------------------------------------
+TRAINER_STEPS = Metric("clipdrift_trainer_optimizer_steps_total", "counter", "Optimizer steps taken.", ("model",))
+TRAINER_CLIPPED_STEPS = Metric(
+    "clipdrift_trainer_clipped_steps_total", "counter", "Steps whose norm was above the bound.", ("model",)
+)
+TRAINER_NONFINITE_STEPS = Metric(
+    "clipdrift_trainer_nonfinite_steps_total", "counter", "Steps with a NaN or infinite norm.", ("model",)
+)
+TRAINER_INEFFECTIVE_STEPS = Metric(
+    "clipdrift_trainer_ineffective_steps_total",
+    "counter",
+    "Steps where the optimizer did not consume what clipping promised.",
+    ("model",),
+)
+TRAINER_GRAD_NORM = Metric(
+    "clipdrift_trainer_grad_norm", "histogram", "Global gradient norm before clipping.", ("model",), NORM_BUCKETS
+)
+TRAINER_GRAD_NORM_REMOVED = Metric(
+    "clipdrift_trainer_grad_norm_removed_total",
+    "counter",
+    "Sum of max(0, norm - bound): the mass clipping removed.",
+    ("model",),
+)
+TRAINER_CLIP_BOUND = Metric(
+    "clipdrift_trainer_clip_bound", "gauge", "Bound in force at the last step (+Inf: none).", ("model",)
+)
+TRAINER_LOSS = Metric("clipdrift_trainer_loss", "gauge", "Mean training loss of the last window of steps.", ("model",))
+TRAINER_PROGRESS = Metric("clipdrift_trainer_progress_ratio", "gauge", "Share of the planned steps that are done.", ("model",))
+TRAINER_WINDOWS_UNSENT = Metric(
+    "clipdrift_trainer_windows_unsent", "gauge", "Telemetry windows waiting for the bus.", ("model",)
+)
+
+# --- serving: data plane and recording --------------------------------------------------------------------------------------
+SERVING_REQUESTS = Metric(
+    "clipdrift_serving_requests_total",
+    "counter",
+    "Inference requests by outcome (ok or the HTTP status).",
+    ("model", "code"),
+)
+SERVING_ROWS = Metric("clipdrift_serving_rows_total", "counter", "Rows predicted.", ("model", "version", "role"))
+SERVING_LATENCY = Metric(
+    "clipdrift_serving_request_duration_seconds",
+    "histogram",
+    "Time inside the server for one inference request.",
+    ("model",),
+    LATENCY_BUCKETS,
+)
+SERVING_LABELS = Metric(
+    "clipdrift_serving_labels_total",
+    "counter",
+    "Labels received by outcome: accepted, forged, expired, unknown_model, bad_value.",
+    ("model", "outcome"),
+)
+SERVING_CORRECT = Metric(
+    "clipdrift_serving_labels_correct_total",
+    "counter",
+    "Accepted labels that equal the predicted class.",
+    ("model", "version"),
+)
+SERVING_UNRECORDED = Metric(
+    "clipdrift_serving_unrecorded_total",
+    "counter",
+    "Predictions or labels answered but not recorded, by reason.",
+    ("model", "reason"),
+)
+SERVING_RECORDER_QUEUE = Metric("clipdrift_serving_recorder_queue_rows", "gauge", "Rows waiting to be recorded.")
+SERVING_SPOOL_BYTES = Metric("clipdrift_serving_spool_bytes", "gauge", "Bytes on disk waiting for the bus.")
+SERVING_GENERATION = Metric("clipdrift_serving_generation", "gauge", "Generation of the deployment in service.", ("model",))
+SERVING_SWAPS = Metric(
+    "clipdrift_serving_swaps_total", "counter", "Hot swaps by outcome: done, refused, stale.", ("model", "outcome")
+)
+SERVING_MODEL_INFO = Metric(
+    "clipdrift_serving_model_info", "info", "Version in service: value 1.", ("model", "version", "role")
+)
+
+# --- monitor: the one exporter of figures about models ----------------------------------------------------------------------
+MODEL_ACCURACY = Metric(
+    "clipdrift_model_live_accuracy_ratio",
+    "gauge",
+    'Share of mature labels that equal the prediction, over the sliding view, by slice ("": all).',
+    ("model", "slice"),
+)
+MODEL_ACCURACY_LOW = Metric(
+    "clipdrift_model_live_accuracy_low_ratio",
+    "gauge",
+    "Lower end of the 95 % interval of live accuracy.",
+    ("model", "slice"),
+)
+MODEL_ACCURACY_HIGH = Metric(
+    "clipdrift_model_live_accuracy_high_ratio",
+    "gauge",
+    "Upper end of the 95 % interval of live accuracy.",
+    ("model", "slice"),
+)
+MODEL_VALIDATED_ACCURACY = Metric(
+    "clipdrift_model_validated_accuracy_ratio",
+    "gauge",
+    "Accuracy at validation of the version in service, by slice.",
+    ("model", "slice"),
+)
+MODEL_NLL = Metric(
+    "clipdrift_model_live_nll_nats",
+    "gauge",
+    "Mean negative log-likelihood of mature labels over the sliding view.",
+    ("model",),
+)
+MODEL_BRIER = Metric(
+    "clipdrift_model_live_brier_score", "gauge", "Mean Brier score of mature labels over the sliding view.", ("model",)
+)
+MODEL_ECE = Metric(
+    "clipdrift_model_live_ece_ratio",
+    "gauge",
+    "Expected calibration error of mature labels over the sliding view.",
+    ("model",),
+)
+MODEL_LABELS_IN_VIEW = Metric(
+    "clipdrift_model_labels_in_view",
+    "gauge",
+    "Mature labels in the sliding view: the n behind every live figure.",
+    ("model", "slice"),
+)
+MODEL_PREDICTIONS = Metric("clipdrift_model_predictions_total", "counter", "Predictions that reached the monitor.", ("model",))
+MODEL_LABELS = Metric(
+    "clipdrift_model_labels_total", "counter", "Labels that reached the monitor and were counted.", ("model",)
+)
+MODEL_LABEL_MATURITY = Metric(
+    "clipdrift_model_label_maturity_ratio", "gauge", "Labels over predictions in the newest closed window.", ("model",)
+)
+MODEL_LABEL_DELAY = Metric(
+    "clipdrift_model_label_delay_seconds",
+    "gauge",
+    "Mean time from prediction to label in the newest closed window.",
+    ("model",),
+)
+MODEL_DRIFT = Metric(
+    "clipdrift_model_feature_drift_score",
+    "gauge",
+    "Jensen-Shannon distance of a feature's bins to the reference, newest closed window.",
+    ("model", "feature"),
+)
+MODEL_PREDICTION_DRIFT = Metric(
+    "clipdrift_model_prediction_drift_score",
+    "gauge",
+    "Jensen-Shannon distance of the score's bins to the reference.",
+    ("model",),
+)
+MODEL_MIX_DRIFT = Metric(
+    "clipdrift_model_mix_drift_score", "gauge", "Jensen-Shannon distance of the slice mix to the reference.", ("model",)
+)
+MODEL_HARM_EVIDENCE = Metric(
+    "clipdrift_model_harm_evidence_ratio",
+    "gauge",
+    "Evidence over its alarm bound for each harm test (1: alarm): log10(S)/log10(bound), never below 0.",
+    ("model", "test"),
+)
+MODEL_REPAIR_WORTH = Metric(
+    "clipdrift_model_repair_worth_brier",
+    "gauge",
+    "Brier score that the best challenger would have gained per prediction.",
+    ("model",),
+)
+MODEL_REMOVED_MASS = Metric(
+    "clipdrift_model_removed_mass_ratio",
+    "gauge",
+    "Share of gradient mass that clipping removed in the run of the version in service.",
+    ("model",),
+)
+MODEL_CLIP_RATE = Metric(
+    "clipdrift_model_clip_rate_ratio",
+    "gauge",
+    "Share of steps clipped in the run of the version in service.",
+    ("model",),
+)
+MODEL_GENERATION = Metric("clipdrift_model_generation", "gauge", "Generation of the newest deployment.", ("model",))
+MODEL_INFO = Metric(
+    "clipdrift_model_info",
+    "info",
+    "Version that should be in service and what clipping has to do with its harm: value 1.",
+    ("model", "version", "clipping"),
+)
+MODEL_OPEN_SIGNALS = Metric("clipdrift_model_open_signals", "gauge", "Open signals by kind.", ("model", "kind", "severity"))
+MODEL_SIGNALS = Metric("clipdrift_model_signals_total", "counter", "Signals raised.", ("model", "kind", "severity"))
+MODEL_DECISIONS = Metric("clipdrift_model_decisions_total", "counter", 'Decisions by action, also "none".', ("model", "action"))
+MODEL_RETRAINS = Metric("clipdrift_model_retrains_total", "counter", "Finished retrains by verdict.", ("model", "verdict"))
+MODEL_RETRAIN_RUNNING = Metric(
+    "clipdrift_model_retrain_running", "gauge", "1 while a retrain is requested or running.", ("model",)
+)
+MODEL_RETRAIN_STARTED = Metric(
+    "clipdrift_model_retrain_started_timestamp_seconds",
+    "gauge",
+    "Wall time at which the running retrain was started (0: none).",
+    ("model",),
+)
+MONITOR_EVENTS = Metric(
+    "clipdrift_monitor_events_total",
+    "counter",
+    "Events by topic and outcome: applied, duplicate, late, poison.",
+    ("topic", "outcome"),
+)
+MONITOR_LAG = Metric("clipdrift_monitor_lag_records", "gauge", "Records on the bus that the monitor has not read.")
+MONITOR_WATERMARK = Metric(
+    "clipdrift_monitor_watermark_timestamp_seconds", "gauge", "Event time up to which windows are closed.", ("model",)
+)
+MONITOR_COMMIT_SECONDS = Metric(
+    "clipdrift_monitor_commit_duration_seconds",
+    "histogram",
+    "Time of one commit of state and offset.",
+    (),
+    LATENCY_BUCKETS,
+)
+MONITOR_AUDIT_ROWS = Metric("clipdrift_monitor_audit_rows_total", "counter", "Rows of the hash-chained audit log.")
+MONITOR_AUDIT_BROKEN = Metric("clipdrift_monitor_audit_broken", "gauge", "1 when the audit log's hash chain does not verify.")
+MONITOR_OUTBOX_PENDING = Metric("clipdrift_monitor_outbox_pending", "gauge", "Orders written and not yet carried out.")
+
+# --- bus --------------------------------------------------------------------------------------------------------------------
+BUS_POISON = Metric(
+    "clipdrift_bus_poison_total",
+    "counter",
+    "Records parked on the poison topic, by the topic they came from.",
+    ("topic",),
+)
+
+METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+
+
+class MetricSet:
+    """The Prometheus objects of one process, made from `Metric`s on first use and registered in its own registry.
+
+    Example:
+        >>> metrics = MetricSet()
+        >>> metrics.counter(SERVING_ROWS).labels("m", "1", "champion").inc(32)
+        >>> next(iter(metrics.registry.collect())).samples[0].value
+        32.0
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._made: dict[Metric, Counter | Gauge | Histogram] = {}
+
+    def counter(self, metric: Metric) -> Counter:
+        made = self._get(metric)
+        assert isinstance(made, Counter), f"{metric.name} is a {metric.kind}"
+        return made
+
+    def gauge(self, metric: Metric) -> Gauge:
+        """Also for kind "info": a gauge whose series with value 1 carries the labels."""
+        made = self._get(metric)
+        assert isinstance(made, Gauge), f"{metric.name} is a {metric.kind}"
+        return made
+
+    def histogram(self, metric: Metric) -> Histogram:
+        made = self._get(metric)
+        assert isinstance(made, Histogram), f"{metric.name} is a {metric.kind}"
+        return made
+
+    def _get(self, metric: Metric) -> Counter | Gauge | Histogram:
+        if metric not in self._made:
+            self._made[metric] = self._make(metric)
+        return self._made[metric]
+
+    def _make(self, metric: Metric) -> Counter | Gauge | Histogram:
+        if metric.kind == "counter":
+            return Counter(metric.name, metric.help, metric.labels, registry=self.registry)
+        if metric.kind == "histogram":
+            return Histogram(metric.name, metric.help, metric.labels, registry=self.registry, buckets=metric.buckets)
+        return Gauge(metric.name, metric.help, metric.labels, registry=self.registry)
