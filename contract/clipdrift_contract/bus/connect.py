@@ -8,16 +8,18 @@ from clipdrift_contract.errors import ConfigError
 
 
 def connect(url: str) -> Bus:
-    """Open the bus at `url`: `sqlite:///path/to/bus.db` or `kafka://host:port[,host:port]`.
+    """Open the bus at `url`: `sqlite:///FILE` or `kafka://host:port[,host:port]`.
+
+    As SQLAlchemy has it, three slashes are followed by a relative path and four begin an absolute one.
 
     Raises:
         ConfigError: The address is not understood, or the extra that it needs is not installed.
     """
     parts = urlsplit(url)
-    if parts.scheme == "sqlite" and parts.path:
+    if parts.scheme == "sqlite" and len(parts.path) > 1:
         from clipdrift_contract.bus.sqlite import SqliteBus  # noqa: PLC0415  an embedded bus must not need a Kafka client
 
-        return SqliteBus(Path(parts.path))
+        return SqliteBus(Path(parts.path[1:]))
     if parts.scheme == "kafka" and parts.netloc:
         try:
             from clipdrift_contract.bus.kafka import KafkaBus  # noqa: PLC0415

@@ -1,0 +1,219 @@
+"""A user's project: the folder with `clipdrift.toml` and the task, as one checked value."""
+
+import json
+import os
+import secrets
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from clipdrift_contract.errors import ConfigError
+from clipdrift_contract.events import ClipSpec
+
+FILE_NAME = "clipdrift.toml"
+ENVIRONMENT_PREFIX = "CLIPDRIFT_"
+
+
+class ProjectSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[project]`: the name and the addresses. An empty address means: embedded, below `state`."""
+
+    name: str
+    """Shown on the status page and in reports."""
+    state: str = ".clipdrift"
+    """Folder for everything that Clipdrift writes: bus, store, models, jobs, logs. Relative to the project."""
+    bus_url: str = ""
+    """`sqlite:///FILE` or `kafka://HOST:PORT`. Empty: a SQLite log below `state`."""
+    store_url: str = ""
+    """SQLAlchemy address of the monitor's store. Empty: SQLite below `state`."""
+    registry_url: str = ""
+    """MLflow address (`sqlite:///FILE` or `http://...`), or `none`. Empty: SQLite below `state`."""
+
+
+class ModelSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[models.NAME]`: one model that is trained, served and watched."""
+
+    task: str
+    """Where the task class is, as `module:Class`; the module lies in the project's folder."""
+    clip: ClipSpec = ClipSpec()
+    """The clipping rule it is trained with, such as `{kind = "global_norm", max_norm = 1.0}`."""
+    options: dict[str, Any] = {}
+    """Keyword arguments for the task class."""
+    seed: int = 0
+    """Seed of the first training and of retrains."""
+
+
+class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`clipdrift.toml` as written. `serving`, `monitor`, `policy` and `training` are checked by their owners."""
+
+    project: ProjectSection
+    models: dict[str, ModelSection]
+    serving: dict[str, Any] = {}
+    monitor: dict[str, Any] = {}
+    policy: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings that the environment may give, as `CLIPDRIFT_<NAME>`; each wins over the file."""
+
+    project: str = "."
+    """The project's folder, where no `--project` is given."""
+    bus_url: str = ""
+    """Wins over `project.bus_url`."""
+    store_url: str = ""
+    """Wins over `project.store_url`."""
+    registry_url: str = ""
+    """Wins over `project.registry_url`."""
+    admin_token: str = ""
+    """Bearer token of serving's admin listener. Unset: made once and kept below `state`."""
+    api_token: str = ""
+    """Bearer token for the monitor's writing calls. Unset: made once and kept below `state`."""
+    receipt_key: str = ""
+    """Secret (64 hex digits) that signs receipts. Unset: made once and kept below `state`."""
+    log_level: str = "INFO"
+    """Least severe level that is logged: DEBUG, INFO, WARNING or ERROR."""
+
+
+class Secrets(msgspec.Struct, frozen=True, kw_only=True):
+    """What must not be printed; its text form shows nothing."""
+
+    admin_token: str
+    api_token: str
+    receipt_key: str
+
+    def __repr__(self) -> str:
+        return "Secrets(...)"
+
+
+class Project(msgspec.Struct, frozen=True, kw_only=True):
+    """A checked project with absolute paths and addresses."""
+
+    folder: Path
+    file: ProjectFile
+    environment: Environment
+
+    @property
+    def name(self) -> str:
+        return self.file.project.name
+
+    @property
+    def state(self) -> Path:
+        return (self.folder / self.file.project.state).resolve()
+
+    @property
+    def bus_url(self) -> str:
+        return self.environment.bus_url or self._rooted(self.file.project.bus_url) or f"sqlite:///{self.state / 'bus.db'}"
+
+    @property
+    def store_url(self) -> str:
+        return self.environment.store_url or self._rooted(self.file.project.store_url) or f"sqlite:///{self.state / 'store.db'}"
+
+    @property
+    def registry_url(self) -> str:
+        """Empty when the project wants no registry."""
+        url = self.environment.registry_url or self._rooted(self.file.project.registry_url)
+        return "" if url == "none" else url or f"sqlite:///{self.state / 'mlflow.db'}"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.state / "models"
+
+    @property
+    def jobs(self) -> Path:
+        return self.state / "jobs"
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "logs"
+
+    def model(self, name: str) -> ModelSection:
+        """The section of one model.
+
+        Raises:
+            ConfigError: There is no such model; the message names those there are.
+        """
+        if name not in self.file.models:
+            raise ConfigError(f"no model {name!r} in {self.folder / FILE_NAME}; it has: {', '.join(sorted(self.file.models))}")
+        return self.file.models[name]
+
+    def secrets(self) -> Secrets:
+        """From the environment, else made once and kept in `state/secrets.json` (mode 0600)."""
+        kept = _kept_secrets(self.state / "secrets.json")
+        return Secrets(
+            admin_token=self.environment.admin_token or kept.admin_token,
+            api_token=self.environment.api_token or kept.api_token,
+            receipt_key=self.environment.receipt_key or kept.receipt_key,
+        )
+
+    def _rooted(self, url: str) -> str:
+        """A relative `sqlite:///FILE` is relative to the project's folder, wherever the command is started."""
+        prefix = "sqlite:///"
+        if url.startswith(prefix) and not url.startswith(prefix + "/"):
+            return f"{prefix}{(self.folder / url.removeprefix(prefix)).resolve()}"
+        return url
+
+
+def read_environment(variables: Mapping[str, str]) -> Environment:
+    """The settings among `variables`.
+
+    Raises:
+        ConfigError: A name starts with `CLIPDRIFT_` and is no setting (a typo would otherwise be silent).
+    """
+    known = set(Environment.__struct_fields__)
+    given = {
+        name.removeprefix(ENVIRONMENT_PREFIX).lower(): value
+        for name, value in variables.items()
+        if name.startswith(ENVIRONMENT_PREFIX)
+    }
+    for name in sorted(set(given) - known):
+        allowed = ", ".join(ENVIRONMENT_PREFIX + field.upper() for field in sorted(known))
+        raise ConfigError(f"unknown setting {ENVIRONMENT_PREFIX}{name.upper()} in the environment; there are: {allowed}")
+    return Environment(**given)
+
+
+def open_project(folder: Path, environment: Environment) -> Project:
+    """Read and check `clipdrift.toml` in `folder`.
+
+    Raises:
+        ConfigError: The file is missing, is no TOML, or has a wrong or unknown setting; the message says which.
+    """
+    path = folder / FILE_NAME
+    try:
+        raw = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"no {FILE_NAME} in {folder.resolve()}; `clipdrift init` writes one, or name the folder with --project"
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    try:
+        file = msgspec.convert(raw, ProjectFile)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if not file.models:
+        raise ConfigError(f"{path}: at least one [models.NAME] is needed")
+    return Project(folder=folder.resolve(), file=file, environment=environment)
+
+
+def _kept_secrets(path: Path) -> Secrets:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = {name: secrets.token_hex(32) for name in Secrets.__struct_fields__}
+        partial = path.with_suffix(f".{os.getpid()}")
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(made, file)
+        try:
+            os.link(partial, path)  # the first of two starting processes wins, and both read the same file
+        except FileExistsError:
+            pass
+        finally:
+            partial.unlink()
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Secrets)
+    except msgspec.DecodeError as error:
+        raise ConfigError(
+            f"{path} is damaged ({error}); delete it, new secrets are made, old receipts are then refused"
+        ) from error
