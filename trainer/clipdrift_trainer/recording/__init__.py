@@ -1,0 +1,1 @@
+"""What clipping did, kept on the device and sent once a window."""

@@ -1,0 +1,1 @@
+"""What a user brings: rows as they were known at a time, a model, a way to fit it."""

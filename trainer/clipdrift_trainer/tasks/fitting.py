@@ -1,0 +1,145 @@
+"""One training run: a task, rows, a clipping rule and a seed give a fitted module and what clipping did to it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from clipdrift_contract.clock import Clock, SystemClock
+from clipdrift_contract.events import ClipSpec, GradWindow, NormQuantiles
+from clipdrift_contract.profile import TaskKind
+from clipdrift_trainer.clipping.rules import make_clipper
+from clipdrift_trainer.recording.recorder import Recorder, merge
+from clipdrift_trainer.tasks.task import BuildContext, Rows, Task, encode
+
+OnProgress = Callable[[int, int], None]
+_PREDICT_ROWS = 8_192
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted module and the sums over all its steps."""
+
+    module: nn.Module
+    optimizer: str
+    learning_rate: float
+    num_parameters: int
+    norm_quantiles: NormQuantiles | None
+    total: GradWindow
+
+    @property
+    def removed_mass_ratio(self) -> float:
+        """Share of the norms before clipping that clipping took away: sum max(0, n - c) / sum n; 0 for no gradients."""
+        return self.total.norm_removed_sum / self.total.norm_sum if self.total.norm_sum > 0 else 0.0
+
+    @property
+    def clip_rate_ratio(self) -> float:
+        """Share of the finite steps whose norm was above the bound."""
+        num_finite = self.total.num_steps - self.total.num_nonfinite
+        return self.total.num_clipped / num_finite if num_finite else 0.0
+
+
+def fit(
+    task: Task,
+    rows: Rows,
+    vocabularies: Mapping[str, tuple[str, ...]],
+    clip: ClipSpec,
+    seed: int,
+    *,
+    run_id: str = "",
+    model: str = "",
+    on_window: Callable[[GradWindow], None] | None = None,
+    on_progress: OnProgress | None = None,
+    clock: Clock | None = None,
+) -> Fit:
+    """Train the task's model on `rows`.
+
+    The same arguments give the same weights, bit for bit, on one machine's CPU with one thread. torch's global random state is
+    as it was before.
+
+    Raises:
+        ValueError: There are no rows.
+    """
+    if not len(rows):
+        raise ValueError("there are no rows to train on")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = task.build(BuildContext(rows, vocabularies))
+        optimizer = task.optimizer(module)
+        windows: list[GradWindow] = []
+
+        def keep(window: GradWindow) -> None:
+            windows.append(window)
+            if on_window is not None:
+                on_window(window)
+            if on_progress is not None:
+                on_progress(window.step_first + window.num_steps, task.num_steps)
+
+        recorder = Recorder(
+            make_clipper(clip),
+            module.named_parameters(),
+            optimizer,
+            run_id=run_id,
+            model=model,
+            on_window=keep,
+            clock=clock or SystemClock(),
+        )
+        _step_through(task, module, optimizer, recorder, rows, encode(task, rows, vocabularies), seed)
+        recorder.finish()
+    module.eval()
+    return Fit(
+        module=module,
+        optimizer=type(optimizer).__name__,
+        learning_rate=float(optimizer.param_groups[0]["lr"]),
+        num_parameters=sum(parameter.numel() for parameter in module.parameters()),
+        norm_quantiles=recorder.norm_quantiles(),
+        total=reduce(merge, windows),
+    )
+
+
+def _step_through(
+    task: Task,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    recorder: Recorder,
+    rows: Rows,
+    tensors: dict[str, torch.Tensor],
+    seed: int,
+) -> None:
+    label = torch.from_numpy(rows.label).to(torch.float32 if task.kind == "regression" else torch.int64)
+    generator = np.random.default_rng(seed)
+    module.train()
+    for _ in range(task.num_steps):
+        batch = torch.from_numpy(generator.integers(0, len(rows), task.batch_size))
+        loss = task.loss(module({name: tensor[batch] for name, tensor in tensors.items()}), label[batch])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature
+        recorder.clip(loss)
+        optimizer.step()
+
+
+def predict_logits(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> npt.NDArray[np.float32]:
+    """The module's raw output [N, K] for encoded rows, in pieces so that memory stays bounded."""
+    num_rows = len(next(iter(tensors.values())))
+    with torch.inference_mode():
+        pieces = [
+            module({name: tensor[start : start + _PREDICT_ROWS] for name, tensor in tensors.items()})
+            for start in range(0, num_rows, _PREDICT_ROWS)
+        ]
+    joined: npt.NDArray[Any] = torch.cat(pieces).numpy() if pieces else np.zeros((0, 1), np.float32)
+    return joined.astype(np.float32)
+
+
+def to_scores(logits_NK: npt.NDArray[np.float32], kind: TaskKind, temperature: float = 1.0) -> npt.NDArray[np.float64]:
+    """Class probabilities softmax(logits / temperature), rows summing to 1; for regression the value itself."""
+    if kind == "regression":
+        return logits_NK.astype(np.float64)
+    scaled_NK = logits_NK.astype(np.float64) / temperature
+    exponent_NK = np.exp(scaled_NK - scaled_NK.max(axis=1, keepdims=True))
+    scores: npt.NDArray[np.float64] = exponent_NK / exponent_NK.sum(axis=1, keepdims=True)
+    return scores
