@@ -1,0 +1,86 @@
+"""Makes the reference profile: what held-out inputs and outputs looked like when the model was trained, as bin counts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clipdrift_contract.profile import FeatureProfile, FeatureSpec, ReferenceProfile, bin_index, summarise
+from clipdrift_trainer.tasks.task import Rows, Task
+
+_NUM_BINS = 16
+_SCORE_EDGES = tuple(round(i / 20, 2) for i in range(1, 20))
+
+
+def slice_index(task: Task, rows: Rows) -> npt.NDArray[np.int16]:
+    """Index of each row's slice; all 0 where the task declares no slices."""
+    if task.slices is None:
+        return np.zeros(len(rows), np.int16)
+    return task.slices.index(rows.features[task.slices.feature])
+
+
+def slice_names(task: Task) -> tuple[str, ...]:
+    return task.slices.names if task.slices is not None else ("all",)
+
+
+def make_profile(
+    task: Task, rows: Rows, scores_NK: npt.NDArray[np.float64], vocabularies: Mapping[str, tuple[str, ...]]
+) -> ReferenceProfile:
+    """The profile of `rows` (held-out rows, so that it shows what the model does on rows it has not seen).
+
+    Numeric edges are quantiles, so that each bin holds about as many rows; equal edges collapse.
+
+    Args:
+        task: Names the features and slices.
+        rows: N reference rows.
+        scores_NK: The model's class probabilities or values for them.
+        vocabularies: Categories of each categorical feature.
+    """
+    is_regression = task.kind == "regression"
+    score_N = scores_NK[:, 0] if is_regression else scores_NK[:, 1] if task.kind == "binary" else scores_NK.max(axis=1)
+    score_edges = _quantile_edges(score_N) if is_regression else _SCORE_EDGES
+    slices = slice_index(task, rows)
+    low, high = (float(q) for q in np.quantile(rows.label, (0.01, 0.99))) if is_regression and len(rows) else (0.0, 1.0)
+    return ReferenceProfile(
+        task=task.kind,
+        classes=() if is_regression else task.classes,
+        features=tuple(_profile_feature(spec, rows.features[spec.name], vocabularies) for spec in task.features),
+        slices=task.slices,
+        slice_counts=_counts(slices, len(slice_names(task))),
+        score_edges=score_edges,
+        score_counts=_counts(np.searchsorted(score_edges, score_N, side="right"), len(score_edges) + 1),
+        label_counts=() if is_regression else _counts(rows.label.astype(int), len(task.classes)),
+        num_rows=len(rows),
+        label_low=low,
+        label_high=high if high > low else low + 1.0,
+    )
+
+
+def _profile_feature(
+    spec: FeatureSpec, column: npt.NDArray[Any], vocabularies: Mapping[str, tuple[str, ...]]
+) -> FeatureProfile:
+    if spec.kind == "categorical":
+        empty = FeatureProfile(spec=spec, categories=vocabularies[spec.name])
+    else:
+        empty = FeatureProfile(spec=spec, edges=_quantile_edges(summarise(column.astype(np.float64))))
+    bins = bin_index(empty, column)
+    return FeatureProfile(
+        spec=spec,
+        edges=empty.edges,
+        categories=empty.categories,
+        counts=_counts(bins[bins >= 0], empty.num_bins),
+        num_missing=int((bins < 0).sum()),
+    )
+
+
+def _quantile_edges(values_N: npt.NDArray[np.float64]) -> tuple[float, ...]:
+    finite = values_N[np.isfinite(values_N)]
+    if not len(finite):
+        return (0.0,)
+    edges = np.unique(np.quantile(finite, np.linspace(0, 1, _NUM_BINS + 1)[1:-1]).astype(np.float32))
+    return tuple(float(edge) for edge in edges)
+
+
+def _counts(bins: npt.NDArray[Any], num_bins: int) -> tuple[int, ...]:
+    return tuple(int(count) for count in np.bincount(bins.astype(np.int64), minlength=num_bins))

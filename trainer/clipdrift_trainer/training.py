@@ -1,0 +1,269 @@
+"""One training run from rows to a published `RunEnd`: load as of a time, hold days out, fit, evaluate, profile, export,
+register."""
+
+import logging
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from clipdrift_contract.bus.publishing import EventPublisher
+from clipdrift_contract.clock import Clock
+from clipdrift_contract.events import Arm, ClipSpec, GradWindow, NormQuantiles, RunEnd
+from clipdrift_contract.metrics import MetricSet
+from clipdrift_trainer.evaluation.calibration import fit_temperature
+from clipdrift_trainer.evaluation.clustering import cluster_errors
+from clipdrift_trainer.evaluation.scores import score_slices
+from clipdrift_trainer.export import Artifact, export_onnx
+from clipdrift_trainer.lineage import Lineage, data_digest, version_name
+from clipdrift_trainer.profiling import make_profile, slice_index, slice_names
+from clipdrift_trainer.recording.sinks import WindowSink
+from clipdrift_trainer.registry import Registry
+from clipdrift_trainer.tasks.fitting import Fit, OnProgress, fit, predict_logits, to_scores
+from clipdrift_trainer.tasks.split import hold_out_blocks
+from clipdrift_trainer.tasks.task import Rows, Task, encode, load_as_of, vocabularies_of
+
+_log = logging.getLogger(__name__)
+
+
+class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`[training]`: how runs are held out and where they go."""
+
+    hold_out_every: int = 5
+    """One day in so many is held out for validation."""
+    hold_out_offset: int = 4
+    """The first day that is held out, counted from 0."""
+    calibrate: bool = False
+    """Fit a temperature on half of the held-out days; the other half then judges. Off: all held-out days judge."""
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What to train: the window of data, the policy, the seed."""
+
+    model: str
+    start_ms: int
+    end_ms: int
+    as_of_ms: int
+    clip: ClipSpec
+    seed: int = 0
+    arm: str = ""
+    retrain_key: str = ""
+    code_revision: str = "unknown"
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows loaded and parted, shared by every run on them."""
+
+    rows: Rows
+    train: npt.NDArray[np.int64]
+    held_out: npt.NDArray[np.int64]
+    vocabularies: dict[str, tuple[str, ...]]
+    digest: str
+
+
+class Finished(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that is done: what happened, the file, and the answers on the held-out rows."""
+
+    run_end: RunEnd
+    artifact: Artifact
+    held_out_scores: npt.NDArray[np.float64]
+
+
+def prepare(task: Task, config: TrainingConfig, start_ms: int, end_ms: int, as_of_ms: int) -> Prepared:
+    """Load rows as of a time and hold days out.
+
+    Raises:
+        LeakError: The task handed out what could not be known.
+        ValueError: Too few rows to train on and to hold out.
+    """
+    rows = load_as_of(task, start_ms, end_ms, as_of_ms)
+    train, held_out = hold_out_blocks(rows.time_ms, every=config.hold_out_every, offset=config.hold_out_offset)
+    if not len(train) or not len(held_out):
+        raise ValueError(
+            f"{len(rows)} rows on {len(np.unique(rows.time_ms // 86_400_000))} days are too few: training holds out one day in "
+            f"{config.hold_out_every}, so at least {config.hold_out_offset + 1} days with rows are needed"
+        )
+    return Prepared(
+        rows=rows,
+        train=train,
+        held_out=held_out,
+        vocabularies=vocabularies_of(task, rows.select(train)),
+        digest=data_digest(rows),
+    )
+
+
+def train(
+    task: Task,
+    config: TrainingConfig,
+    order: Order,
+    *,
+    artifacts: Path,
+    registry: Registry,
+    publisher: EventPublisher | None,
+    clock: Clock,
+    metrics: MetricSet,
+    on_progress: OnProgress | None = None,
+) -> Finished:
+    """Carry out `order` and publish its windows and its `RunEnd`.
+
+    Raises:
+        LeakError, ValueError: The task's rows are not usable.
+        ExportError: The model cannot be exported faithfully.
+    """
+    started_at_ms = clock.now_ms()
+    prepared = prepare(task, config, order.start_ms, order.end_ms, order.as_of_ms)
+    sink = WindowSink(publisher, metrics, task.num_steps)
+    run_id = uuid.uuid4().hex
+    fitted = fit_order(task, prepared, order, run_id, on_window=sink, on_progress=on_progress, clock=clock)
+    return finish(
+        task, config, order, prepared, fitted, run_id=run_id, started_at_ms=started_at_ms,
+        artifacts=artifacts, registry=registry, publisher=publisher, clock=clock,
+    )  # fmt: skip
+
+
+def fit_order(
+    task: Task,
+    prepared: Prepared,
+    order: Order,
+    run_id: str,
+    *,
+    on_window: Callable[[GradWindow], None] | None = None,
+    on_progress: OnProgress | None = None,
+    clock: Clock | None = None,
+) -> Fit:
+    """Fit the task's model on the prepared training rows."""
+    return fit(
+        task, prepared.rows.select(prepared.train), prepared.vocabularies, order.clip, order.seed,
+        run_id=run_id, model=order.model, on_window=on_window, on_progress=on_progress, clock=clock,
+    )  # fmt: skip
+
+
+def finish(
+    task: Task,
+    config: TrainingConfig,
+    order: Order,
+    prepared: Prepared,
+    fitted: Fit,
+    *,
+    run_id: str,
+    started_at_ms: int,
+    artifacts: Path,
+    registry: Registry,
+    publisher: EventPublisher | None,
+    clock: Clock,
+) -> Finished:
+    """Evaluate, export, register and publish a fitted model."""
+    held_out = prepared.rows.select(prepared.held_out)
+    logits_NK = predict_logits(fitted.module, encode(task, held_out, prepared.vocabularies))
+    temperature, judged = _calibrate(task, config, logits_NK, held_out)
+    scores_NK = to_scores(logits_NK, task.kind, temperature)
+    version = version_name(order.as_of_ms, order.model, prepared.digest, repr(order.clip), str(order.seed), order.arm)
+    lineage = Lineage(
+        run_id=version if order.retrain_key else run_id,  # a retrain that is done again must give the same bytes
+        model=order.model,
+        version=version,
+        data_start_ms=order.start_ms,
+        data_end_ms=order.end_ms,
+        as_of_ms=order.as_of_ms,
+        data_digest=prepared.digest,
+        code_revision=order.code_revision,
+        seed=order.seed,
+        arm=order.arm,
+        clip=order.clip,
+        optimizer=fitted.optimizer,
+        num_train_rows=len(prepared.train),
+        hold_out_every=config.hold_out_every,
+        hold_out_offset=config.hold_out_offset,
+    )
+    artifact = export_onnx(
+        task, fitted.module, held_out, prepared.vocabularies,
+        profile=make_profile(task, held_out, scores_NK, prepared.vocabularies),
+        lineage=lineage, temperature=temperature, path=artifacts / order.model / version / "model.onnx",
+    )  # fmt: skip
+    run_end = _run_end(
+        task, order, prepared, fitted, artifact, scores_NK[judged], held_out.select(judged), started_at_ms, clock
+    )
+    run_end = msgspec.structs.replace(run_end, run_id=run_id, registry_uri=registry.register(run_end))
+    if publisher is not None:
+        publisher.publish(run_end, event_id=f"run-end-{run_id}")
+        publisher.flush(30.0)
+    _log.info("%s version %s: %s", order.model, version, artifact.path)
+    return Finished(run_end=run_end, artifact=artifact, held_out_scores=scores_NK)
+
+
+def _calibrate(
+    task: Task, config: TrainingConfig, logits_NK: npt.NDArray[np.float32], held_out: Rows
+) -> tuple[float, npt.NDArray[np.int64]]:
+    """The temperature, and the positions of the held-out rows that may judge because it was not fitted on them."""
+    everything = np.arange(len(held_out))
+    if not config.calibrate or task.kind == "regression":
+        return 1.0, everything
+    fitting, judging = hold_out_blocks(held_out.time_ms, every=2, offset=1)
+    if not len(fitting) or not len(judging):
+        return 1.0, everything
+    return fit_temperature(logits_NK[fitting].astype(np.float64), held_out.label[fitting]), judging
+
+
+def _run_end(
+    task: Task,
+    order: Order,
+    prepared: Prepared,
+    fitted: Fit,
+    artifact: Artifact,
+    scores_NK: npt.NDArray[np.float64],
+    judged: Rows,
+    started_at_ms: int,
+    clock: Clock,
+) -> RunEnd:
+    slices_N, names = slice_index(task, judged), slice_names(task)
+    train_counts = np.bincount(slice_index(task, prepared.rows.select(prepared.train)), minlength=len(names))
+    is_regression = task.kind == "regression"
+    return RunEnd(
+        run_id=artifact.lineage.run_id,
+        model=order.model,
+        version=artifact.lineage.version,
+        started_at_ms=started_at_ms,
+        ended_at_ms=clock.now_ms(),
+        data_start_ms=order.start_ms,
+        data_end_ms=order.end_ms,
+        as_of_ms=order.as_of_ms,
+        data_digest=prepared.digest,
+        code_revision=order.code_revision,
+        seed=order.seed,
+        optimizer=fitted.optimizer,
+        learning_rate=fitted.learning_rate,
+        clip=order.clip,
+        num_steps=fitted.total.num_steps,
+        num_parameters=fitted.num_parameters,
+        removed_mass_ratio=fitted.removed_mass_ratio,
+        clip_rate_ratio=fitted.clip_rate_ratio,
+        num_nonfinite=fitted.total.num_nonfinite,
+        num_ineffective=fitted.total.num_ineffective,
+        num_checked=fitted.total.num_checked,
+        norm_quantiles=fitted.norm_quantiles,
+        candidates=threshold_candidates(order.clip, fitted.norm_quantiles),
+        validation=score_slices(scores_NK, judged.label, slices_N, names, task.kind, [int(n) for n in train_counts]),
+        clustering=() if is_regression else cluster_errors(scores_NK, judged.label, judged.time_ms, slices_N, names),
+        profile=artifact.profile,
+        artifact_uri=artifact.uri,
+        artifact_digest=artifact.digest,
+        temperature=artifact.temperature,
+        retrain_key=order.retrain_key,
+        arm=order.arm,
+    )
+
+
+def threshold_candidates(clip: ClipSpec, quantiles: NormQuantiles | None) -> tuple[Arm, ...]:
+    """What a later retrain should try: the same rule, AutoClip at the 10th percentile, and the 90 % quantile of this run's
+    norms."""
+    arms = [
+        Arm(name="same", clip=clip, provenance="the policy of the model in service"),
+        Arm(name="autoclip_p10", clip=ClipSpec(kind="autoclip", percentile=10.0), provenance="AutoClip (arXiv 2007.14469)"),
+    ]
+    if quantiles is not None and quantiles.p90 > 0:
+        words = "90 % quantile of the norms before clipping in the last half of the run"
+        arms.append(Arm(name="q90", clip=ClipSpec(kind="global_norm", max_norm=quantiles.p90), provenance=words))
+    return tuple(arms)
