@@ -44,7 +44,7 @@ class Flights(BaseTask):
     slices = SliceSpec(feature="origin", categories=("EWR", "JFK", "LGA"))
     batch_size = 128
 
-    def __init__(self, optimizer: str = "adam", num_steps: int = 1_500, cache: str = "flights.npz") -> None:
+    def __init__(self, optimizer: str = "adam", num_steps: int = 1_000, cache: str = "flights.npz") -> None:
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer must be one of {sorted(OPTIMIZERS)}, got {optimizer!r}")
         self.num_steps = num_steps
