@@ -1,7 +1,8 @@
 """The folder that a retraining job lives in: how whoever ordered it and the job itself meet without a server.
 
 `request.json` is the order, `lock` is held by the one process that carries it out (the kernel lets go of it when that process
-dies), `outcome.json` appears once, whole, at the end; `log.txt` is what the job printed.
+dies), `run_end.json` describes the winner's run, `outcome.json` appears once, whole, at the end; `log.txt` is what the job
+printed.
 """
 
 import fcntl
@@ -14,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from clipdrift_contract.errors import ClipdriftError
-from clipdrift_contract.events import RetrainOutcome, RetrainRequest
+from clipdrift_contract.events import RetrainOutcome, RetrainRequest, RunEnd
 
 JobState = Literal["absent", "requested", "running", "finished"]
 
@@ -31,6 +32,7 @@ class JobFolder:
             raise ValueError(f"a job key is 1 to 128 characters without / \\ or ., got {key!r}")
         self.path = root / key
         self.request_path = self.path / "request.json"
+        self.run_end_path = self.path / "run_end.json"
         self.outcome_path = self.path / "outcome.json"
         self.lock_path = self.path / "lock"
         self.log_path = self.path / "log.txt"
@@ -43,6 +45,16 @@ class JobFolder:
 
     def read_request(self) -> RetrainRequest:
         return msgspec.json.decode(self.request_path.read_bytes(), type=RetrainRequest)
+
+    def write_run_end(self, run_end: RunEnd) -> None:
+        """Written before the outcome, so that whoever finds an outcome can publish both."""
+        _write_whole(self.run_end_path, msgspec.json.encode(run_end))
+
+    def read_run_end(self) -> RunEnd | None:
+        """The winner's run, or None where there is none."""
+        if not self.run_end_path.exists():
+            return None
+        return msgspec.json.decode(self.run_end_path.read_bytes(), type=RunEnd)
 
     def write_outcome(self, outcome: RetrainOutcome) -> None:
         _write_whole(self.outcome_path, msgspec.json.encode(outcome))

@@ -35,6 +35,7 @@ TEMPERATURE_KEY = "clipdrift.temperature"
 _OPSET = 17
 _TOLERANCE = 1e-5
 _CHECK_BATCHES = (1, 2, 7, 128)
+_SCORE_ROWS = 4_096
 _CODE_SUFFIX = "__code"
 
 
@@ -97,7 +98,8 @@ def export_onnx(
         path: The file to write; its folder is made.
 
     Raises:
-        ExportError: The graph cannot be exported, or differs from torch by more than 1e-5.
+        ExportError: The graph cannot be exported, differs from torch by more than 1e-5 (relative, for values above 1), or
+            `path` exists with other content.
     """
     if len(rows) < 2:
         raise ExportError(f"an export needs at least 2 rows to check with, got {len(rows)}")
@@ -114,10 +116,7 @@ def export_onnx(
     onnx.checker.check_model(graph)
     content = graph.SerializeToString(deterministic=True)
     _compare(task, module, rows, vocabularies, temperature, content)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".partial-{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(path)
+    _write_once(path, content)
     return Artifact(path=path, digest=digest_of(content), profile=profile, lineage=lineage, temperature=temperature)
 
 
@@ -128,7 +127,18 @@ def read_artifact(path: Path) -> Artifact:
         ExportError: There is no such file, or it was not written by `export_onnx`.
     """
     try:
-        content = path.read_bytes()
+        return parse_artifact(path, path.read_bytes())
+    except OSError as error:
+        raise ExportError(f"model file {path} cannot be read: {error}") from error
+
+
+def parse_artifact(path: Path, content: bytes) -> Artifact:
+    """As `read_artifact`, for a file at `path` whose bytes are at hand.
+
+    Raises:
+        ExportError: The bytes were not written by `export_onnx`.
+    """
+    try:
         metadata = {entry.key: entry.value for entry in onnx.load_from_string(content).metadata_props}
         return Artifact(
             path=path,
@@ -137,21 +147,25 @@ def read_artifact(path: Path) -> Artifact:
             lineage=msgspec.json.decode(metadata[LINEAGE_KEY], type=Lineage),
             temperature=float(metadata[TEMPERATURE_KEY]),
         )
-    except FileNotFoundError as error:
-        raise ExportError(f"model file {path} is missing") from error
     except Exception as error:  # protobuf and msgspec raise many types; each means that the file is not ours
         raise ExportError(f"{path} is not a model that Clipdrift exported: {type(error).__name__}: {error}") from error
 
 
 def score_rows(content: bytes, features: Sequence[FeatureSpec], rows: Rows) -> npt.NDArray[np.float64]:
     """What an exported model answers for raw rows: class probabilities [N, K] or values [N, 1]."""
+    return _answer(_session(content), features, rows)
+
+
+def _session(content: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    step = 4_096
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _answer(session: onnxruntime.InferenceSession, features: Sequence[FeatureSpec], rows: Rows) -> npt.NDArray[np.float64]:
     pieces = [
-        session.run(None, {spec.name: _raw(spec, rows, slice(start, start + step)) for spec in features})[0]
-        for start in range(0, len(rows), step)
+        session.run(None, {spec.name: _raw(spec, rows, slice(start, start + _SCORE_ROWS)) for spec in features})[0]
+        for start in range(0, max(1, len(rows)), _SCORE_ROWS)
     ]
     joined: npt.NDArray[np.float64] = np.concatenate(pieces).astype(np.float64)
     return joined
@@ -159,6 +173,20 @@ def score_rows(content: bytes, features: Sequence[FeatureSpec], rows: Rows) -> n
 
 def digest_of(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _write_once(path: Path, content: bytes) -> None:
+    """A version's file never changes: it may be in service, and its digest is its name."""
+    if path.exists():
+        if path.read_bytes() != content:
+            raise ExportError(
+                f"{path} exists with other content; a version is never overwritten: move it away to train it again"
+            )
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".partial-{os.getpid()}")
+    partial.write_bytes(content)
+    partial.replace(path)
 
 
 def _trace(
@@ -229,7 +257,7 @@ def _compare(
     temperature: float,
     content: bytes,
 ) -> None:
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    session = _session(content)
     for value in session.get_inputs():
         spec = next(spec for spec in task.features if spec.name == value.name)
         if value.shape != ["batch", *spec.shape]:
@@ -241,7 +269,7 @@ def _compare(
         some = _with_hard_cases(task, rows.select(np.arange(num_rows) % len(rows)))
         logits = predict_logits(module, encode(task, some, vocabularies))
         expected = to_scores(logits, task.kind, temperature)
-        difference = float(np.abs(score_rows(content, task.features, some) - expected).max())
+        difference = float(np.abs(_answer(session, task.features, some) - expected).max())
         if not difference <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
             raise ExportError(
                 f"the exported model differs from torch by {difference:.2g} at batch {num_rows} (allowed {_TOLERANCE})"

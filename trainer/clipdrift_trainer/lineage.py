@@ -7,15 +7,17 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import torch
+from torch import nn
 
 from clipdrift_contract.events import ClipSpec
 from clipdrift_trainer.tasks.task import Rows
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
-    """Written into the model file."""
+    """Written into the model file. Nothing in it is chance: the same origin gives the same bytes."""
 
-    run_id: str
+    run_id: str  # equal to the version: which of several equal runs wrote the file does not matter
     model: str
     version: str
     data_start_ms: int
@@ -48,12 +50,21 @@ def data_digest(rows: Rows) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
+def weights_digest(module: nn.Module) -> str:
+    """SHA-256 over every parameter and buffer of `module`: "sha256:<hex>"."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return f"sha256:{digest.hexdigest()}"
+
+
 def version_name(as_of_ms: int, *parts: str) -> str:
     """The day of `as_of` and six digits of what determines the run.
 
     Example:
         >>> version_name(1362096000000, "data", "clip")
-        '20130301-f6f30b'
+        '20130301-39485b'
     """
     day = datetime.fromtimestamp(as_of_ms / 1000, UTC).strftime("%Y%m%d")
     return f"{day}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:6]}"

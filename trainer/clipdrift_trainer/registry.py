@@ -11,15 +11,24 @@ _log = logging.getLogger(__name__)
 
 
 class Registry(Protocol):
-    """Called once a run, by the training thread; may block; never raises."""
+    """Called by the thread that trains; may block; never raises."""
+
+    def prepare(self) -> None:
+        """Load and open what `register` needs, at a moment when there is nothing else to do. Optional, idempotent."""
+        ...
 
     def register(self, run: RunEnd) -> str:
-        """The address under which `run` can be looked up, or "" when it could not be registered."""
+        """The address under which `run` can be looked up, or "" when it could not be registered.
+
+        The same run (by `run_id`) may come twice, after a crash; it is registered once.
+        """
         ...
 
 
 class NoRegistry:
     """Registers nothing."""
+
+    def prepare(self) -> None: ...
 
     def register(self, run: RunEnd) -> str:
         return ""
@@ -30,6 +39,13 @@ class MlflowRegistry:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
+        self._client: Any = None
+
+    def prepare(self) -> None:
+        try:
+            self._connect().search_experiments(max_results=1)
+        except Exception as error:  # noqa: BLE001  `register` will meet it again and log it whole
+            _log.warning("the registry at %s is not ready: %s", self._uri, error)
 
     def register(self, run: RunEnd) -> str:
         try:
@@ -38,24 +54,44 @@ class MlflowRegistry:
             _log.exception("run %s could not be registered at %s", run.run_id, self._uri)
             return ""
 
-    def _register(self, run: RunEnd) -> str:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        from mlflow.tracking import MlflowClient  # noqa: PLC0415  two seconds of import that only a finished run pays
+    def _connect(self) -> Any:
+        if self._client is None:
+            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+            from mlflow.tracking import MlflowClient  # noqa: PLC0415  two seconds of import that only a finished run pays
 
-        client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+            self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+        return self._client
+
+    def _register(self, run: RunEnd) -> str:
+        from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415  as above
+
+        client = self._connect()
+        tags = {"clipdrift.version": run.version, "clipdrift.digest": run.artifact_digest, "clipdrift.run_id": run.run_id}
+        known = self._find(client, run)
+        if known:
+            return known
         experiment = client.get_experiment_by_name(run.model)
         experiment_id = experiment.experiment_id if experiment else client.create_experiment(run.model)
-        entry = client.create_run(experiment_id, tags={"clipdrift.run_id": run.run_id}, run_name=run.version)
-        for name, value in _parameters(run).items():
-            client.log_param(entry.info.run_id, name, value)
-        for name, value in _figures(run).items():
-            client.log_metric(entry.info.run_id, name, value)
+        entry = client.create_run(experiment_id, tags=tags, run_name=run.version)
+        client.log_batch(
+            entry.info.run_id,
+            metrics=[Metric(name, value, run.ended_at_ms, run.num_steps) for name, value in _figures(run).items()],
+            params=[Param(name, str(value)) for name, value in _parameters(run).items()],
+            tags=[RunTag("clipdrift.artifact_uri", run.artifact_uri)],
+        )
         client.set_terminated(entry.info.run_id)
-        if not client.search_registered_models(f"name='{run.model}'"):
-            client.create_registered_model(run.model)
-        tags = {"clipdrift.version": run.version, "clipdrift.digest": run.artifact_digest, "clipdrift.run_id": run.run_id}
         version = client.create_model_version(run.model, run.artifact_uri, entry.info.run_id, tags=tags)
         return f"models:/{run.model}/{version.version}"
+
+    def _find(self, client: Any, run: RunEnd) -> str:
+        """The address of a run that is registered already; makes the model's entry when there is none."""
+        if not client.search_registered_models(f"name='{run.model}'", max_results=1):
+            client.create_registered_model(run.model)
+            return ""
+        for version in client.search_model_versions(f"name='{run.model}'"):
+            if version.tags.get("clipdrift.run_id") == run.run_id:
+                return f"models:/{run.model}/{version.version}"
+        return ""
 
 
 def make_registry(url: str) -> Registry:

@@ -18,7 +18,7 @@ from clipdrift_trainer.evaluation.calibration import fit_temperature
 from clipdrift_trainer.evaluation.clustering import cluster_errors
 from clipdrift_trainer.evaluation.scores import score_slices
 from clipdrift_trainer.export import Artifact, export_onnx
-from clipdrift_trainer.lineage import Lineage, data_digest, version_name
+from clipdrift_trainer.lineage import Lineage, data_digest, version_name, weights_digest
 from clipdrift_trainer.profiling import make_profile, slice_index, slice_names
 from clipdrift_trainer.recording.sinks import WindowSink
 from clipdrift_trainer.registry import Registry
@@ -158,11 +158,14 @@ def finish(
     """Evaluate, export, register and publish a fitted model."""
     held_out = prepared.rows.select(prepared.held_out)
     logits_NK = predict_logits(fitted.module, encode(task, held_out, prepared.vocabularies))
-    temperature, judged = _calibrate(task, config, logits_NK, held_out)
+    fitting, judged = split_held_out(task, config, held_out)
+    temperature = fit_temperature_on(logits_NK, held_out, fitting)
     scores_NK = to_scores(logits_NK, task.kind, temperature)
-    version = version_name(order.as_of_ms, order.model, prepared.digest, repr(order.clip), str(order.seed), order.arm)
+    # the weights stand for what else went in: the task's options, torch, the machine
+    origin = (prepared.digest, repr(order.clip), str(order.seed), order.arm, order.code_revision, weights_digest(fitted.module))
+    version = version_name(order.as_of_ms, order.model, *origin, repr(config))
     lineage = Lineage(
-        run_id=version if order.retrain_key else run_id,  # a retrain that is done again must give the same bytes
+        run_id=version,
         model=order.model,
         version=version,
         data_start_ms=order.start_ms,
@@ -186,7 +189,8 @@ def finish(
     run_end = _run_end(
         task, order, prepared, fitted, artifact, scores_NK[judged], held_out.select(judged), started_at_ms, clock
     )
-    run_end = msgspec.structs.replace(run_end, run_id=run_id, registry_uri=registry.register(run_end))
+    run_end = msgspec.structs.replace(run_end, run_id=run_id)
+    run_end = msgspec.structs.replace(run_end, registry_uri=registry.register(run_end))
     if publisher is not None:
         publisher.publish(run_end, event_id=f"run-end-{run_id}")
         publisher.flush(30.0)
@@ -194,17 +198,21 @@ def finish(
     return Finished(run_end=run_end, artifact=artifact, held_out_scores=scores_NK)
 
 
-def _calibrate(
-    task: Task, config: TrainingConfig, logits_NK: npt.NDArray[np.float32], held_out: Rows
-) -> tuple[float, npt.NDArray[np.int64]]:
-    """The temperature, and the positions of the held-out rows that may judge because it was not fitted on them."""
+def split_held_out(task: Task, config: TrainingConfig, held_out: Rows) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Positions of the held-out rows that a temperature is fitted on, and of those that may judge: never both.
+
+    Without calibration, for regression, and where there is only one held-out day, all judge.
+    """
     everything = np.arange(len(held_out))
     if not config.calibrate or task.kind == "regression":
-        return 1.0, everything
+        return everything[:0], everything
     fitting, judging = hold_out_blocks(held_out.time_ms, every=2, offset=1)
-    if not len(fitting) or not len(judging):
-        return 1.0, everything
-    return fit_temperature(logits_NK[fitting].astype(np.float64), held_out.label[fitting]), judging
+    return (fitting, judging) if len(fitting) and len(judging) else (everything[:0], everything)
+
+
+def fit_temperature_on(logits_NK: npt.NDArray[np.float32], held_out: Rows, fitting: npt.NDArray[np.int64]) -> float:
+    """The temperature that suits the rows at `fitting` best; 1 where there are none."""
+    return fit_temperature(logits_NK[fitting].astype(np.float64), held_out.label[fitting]) if len(fitting) else 1.0
 
 
 def _run_end(

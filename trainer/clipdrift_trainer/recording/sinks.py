@@ -16,6 +16,8 @@ _MAX_UNSENT = 10_000
 class WindowSink:
     """Sends windows to the bus and counts them for Prometheus; windows that cannot be sent wait, bounded, and are tried again.
 
+    A window's event id is made of its run and step, so a run that is told again after a crash is counted once.
+
     Args:
         publisher: None: only metrics are kept.
         metrics: The process's metrics.
@@ -35,8 +37,9 @@ class WindowSink:
 
     def _send(self, model: str) -> None:
         while self._publisher is not None and self._unsent:
+            window = self._unsent[0]
             try:
-                self._publisher.publish(self._unsent[0])
+                self._publisher.publish(window, event_id=f"window-{window.run_id}-{window.rank}-{window.step_first}")
             except RetryableError as error:
                 _log.warning("%d telemetry windows of %s wait: %s", len(self._unsent), model, error)
                 break

@@ -4,7 +4,7 @@ Errors of one day hang together, so rows are no independent evidence: the interv
 differences.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ _T95 = (
     2.1199, 2.1098, 2.1009, 2.0930, 2.0860, 2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423,
 )  # fmt: skip
 _Z95 = 1.959964
-METRICS = ("brier", "nll", "error")
+UNKNOWN = 1e9  # half the width of an interval that says nothing
 
 
 def student_t95(degrees: int) -> float:
@@ -38,64 +38,79 @@ def student_t95(degrees: int) -> float:
     return _T95[degrees - 1] if degrees <= len(_T95) else _Z95 + (_Z95**3 + _Z95) / (4 * degrees)
 
 
-def losses_by_metric(scores_NK: Floats, label_N: Floats, kind: TaskKind) -> dict[str, Floats]:
-    """Row losses by metric: brier, nll and error for classes; for regression "brier" is the squared error and stands alone."""
+def losses_by_metric(scores_NK: Floats, label_N: Floats, kind: TaskKind, label_span: float = 1.0) -> dict[str, Floats]:
+    """Row losses by metric: brier, nll and error for classes; for regression "brier" is the squared error in units of
+    `label_span` squared, and stands alone."""
     if kind == "regression":
-        return {"brier": (scores_NK[:, 0] - label_N) ** 2}
+        return {"brier": ((scores_NK[:, 0] - label_N) / label_span) ** 2}
     is_right_N, nll_N, brier_N = row_losses(scores_NK, label_N)
     return {"brier": brier_N, "nll": nll_N, "error": (~is_right_N).astype(float)}
 
 
-def contrast(slice_name: str, metric: str, difference_N: Floats, time_ms: npt.NDArray[np.int64]) -> Contrast:
-    """The mean of `difference_N` (a - b, negative: a is better) with its 95 % interval over days.
+def contrast(slice_name: str, metric: str, difference_SN: npt.NDArray[np.float64], time_ms: npt.NDArray[np.int64]) -> Contrast:
+    """The mean of `difference_SN` (a - b, negative: a is better) with its 95 % interval over days and seeds.
 
-    The days are weighted by their rows; the interval is that of a ratio of sums. With fewer than two days it is infinite on
-    both sides (said as the widest possible difference, +-1e9, since events hold finite numbers).
+    The days are weighted by their rows; the interval is that of a ratio of sums. Several seeds add the variance of their means.
+    With fewer than two days, or a difference that is not finite, nothing is known: 0 within +-1e9 (events hold finite numbers).
+
+    Args:
+        slice_name: Goes into the result, as does `metric`.
+        metric: See `slice_name`.
+        difference_SN: Differences of row losses, S paired seeds (at least one) by N rows.
+        time_ms: When each row happened, shape [N].
 
     Source: ratio estimator over clusters, Cochran, Sampling Techniques (1977), section 6.3, with Student's t over days.
+
+    Example:
+        >>> day = 86_400_000
+        >>> found = contrast("", "brier", np.array([[-0.1, -0.2, -0.3]]), np.array([0, day, 2 * day]))
+        >>> round(found.difference, 3), round(found.high, 3), found.num_blocks     # -0.2 + 4.3027 * 0.1 / sqrt(3)
+        (-0.2, 0.048, 3)
     """
+    num_rows = len(time_ms)
     days, day_N = np.unique(time_ms // MS_PER_DAY, return_inverse=True)
-    if not len(difference_N):
-        return Contrast(slice=slice_name, num_rows=0, num_blocks=0, metric=metric, difference=0.0, low=-1e9, high=1e9)
+    difference_N = difference_SN.mean(axis=0)
+    if len(days) < 2 or not np.isfinite(difference_N).all():
+        mean = float(difference_N.mean()) if num_rows and np.isfinite(difference_N).all() else 0.0
+        return Contrast(
+            slice=slice_name, num_rows=num_rows, num_blocks=len(days), metric=metric,
+            difference=mean, low=-UNKNOWN, high=UNKNOWN,
+        )  # fmt: skip
     num_D, sum_D = np.bincount(day_N).astype(float), np.bincount(day_N, difference_N)
-    mean = float(difference_N.mean())
-    half = 1e9
-    if len(days) >= 2:
-        residual_D = (sum_D - mean * num_D) / num_D.mean()
-        standard_error = float(np.sqrt((residual_D**2).sum() / (len(days) - 1) / len(days)))
-        half = student_t95(len(days) - 1) * standard_error
+    mean = float(sum_D.sum() / num_D.sum())
+    residual_D = (sum_D - mean * num_D) / num_D.mean()
+    variance = float((residual_D**2).sum() / (len(days) - 1) / len(days))
+    if len(difference_SN) > 1:
+        variance += float(difference_SN.mean(axis=1).var(ddof=1)) / len(difference_SN)
+    half = student_t95(len(days) - 1) * variance**0.5
     return Contrast(
-        slice=slice_name, num_rows=len(difference_N), num_blocks=len(days), metric=metric,
+        slice=slice_name, num_rows=num_rows, num_blocks=len(days), metric=metric,
         difference=mean, low=mean - half, high=mean + half,
     )  # fmt: skip
 
 
 def contrasts(
-    first: Sequence[Floats],
-    second: Sequence[Floats],
-    label_N: Floats,
+    first: Sequence[Mapping[str, Floats]],
+    second: Sequence[Mapping[str, Floats]],
     time_ms: npt.NDArray[np.int64],
     slice_N: npt.NDArray[Any],
     slice_names: Sequence[str],
-    kind: TaskKind,
 ) -> tuple[Contrast, ...]:
     """Every metric's contrast of `first` minus `second`, overall (slice "") and per slice.
 
     Args:
-        first: Scores [N, K] of one model, one array a seed; seeds are averaged row by row.
-        second: The same for the other model.
-        label_N: Labels of the N rows.
-        time_ms: When each row happened.
+        first: Row losses by metric of one model, one mapping a seed.
+        second: The same for the other model, with the same seeds.
+        time_ms: When each of the N rows happened.
         slice_N: Index of each row's slice.
         slice_names: Names of the slices.
-        kind: Of the task.
     """
-    mean_first, mean_second = _mean_losses(first, label_N, kind), _mean_losses(second, label_N, kind)
     found = []
     for index, name in [(None, ""), *enumerate(slice_names)]:
-        chosen = np.ones(len(label_N), bool) if index is None else slice_N == index
-        for metric, loss_N in mean_first.items():
-            found.append(contrast(name, metric, (loss_N - mean_second[metric])[chosen], time_ms[chosen]))
+        chosen = np.ones(len(time_ms), bool) if index is None else slice_N == index
+        for metric in first[0]:
+            difference_SN = np.stack([a[metric][chosen] - b[metric][chosen] for a, b in zip(first, second, strict=True)])
+            found.append(contrast(name, metric, difference_SN, time_ms[chosen]))
     return tuple(found)
 
 
@@ -109,8 +124,3 @@ def pick(found: Sequence[Contrast], metric: str, slice_name: str = "") -> Contra
         if one.metric == metric and one.slice == slice_name:
             return one
     raise KeyError(f"no contrast of {metric} in slice {slice_name!r}")
-
-
-def _mean_losses(scores: Sequence[Floats], label_N: Floats, kind: TaskKind) -> dict[str, Floats]:
-    by_seed = [losses_by_metric(one, label_N, kind) for one in scores]
-    return {metric: np.mean([losses[metric] for losses in by_seed], axis=0) for metric in by_seed[0]}

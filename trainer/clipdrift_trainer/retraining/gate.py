@@ -13,7 +13,7 @@ class GatePolicy(msgspec.Struct, frozen=True, kw_only=True):
     """`[gate]`: what a candidate must show on held-out days newer than anything the model in service was trained on."""
 
     metric: str = "brier"
-    """The loss that decides: brier, nll or error."""
+    """The loss that decides: brier, nll or error. Regression always goes by the squared error in units of the label's span."""
     min_rows: int = 500
     """Fewer rows than this are inconclusive."""
     min_blocks: int = 5
@@ -21,7 +21,15 @@ class GatePolicy(msgspec.Struct, frozen=True, kw_only=True):
     slice_min_rows: int = 200
     """A slice with fewer rows is shown and does not decide."""
     slice_margin: float = 0.01
-    """A slice may be worse by at most this much (its interval must not lie wholly above)."""
+    """By how much a slice may be worse: beyond it with the whole interval is a fail, with its mean alone inconclusive."""
+
+    def __post_init__(self) -> None:
+        if self.metric not in ("brier", "nll", "error"):
+            raise ValueError(f"gate.metric must be brier, nll or error, got {self.metric!r}")
+        if self.min_blocks < 2:
+            raise ValueError(f"gate.min_blocks must be >= 2 (one day has no spread), got {self.min_blocks!r}")
+        if not self.slice_margin >= 0:
+            raise ValueError(f"gate.slice_margin must be >= 0, got {self.slice_margin!r}")
 
 
 class GateVerdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,27 +48,34 @@ def judge(against_champion: Sequence[Contrast], policy: GatePolicy) -> GateVerdi
         >>> judge([better], GatePolicy()).verdict
         'pass'
     """
-    overall = [one for one in against_champion if one.metric == policy.metric and one.slice == ""]
-    if not overall:
-        return GateVerdict(verdict="inconclusive", reasons=(f"no contrast of {policy.metric} with the model in service",))
-    whole = overall[0]
-    lack = _lack_of_evidence(whole, policy)
+    decisive = [one for one in against_champion if one.metric == policy.metric]
+    overall = [one for one in decisive if one.slice == ""]
+    lack = _lack_of_evidence(overall[0], policy) if overall else f"no contrast of {policy.metric} with the model in service"
     if lack:
         return GateVerdict(verdict="inconclusive", reasons=(lack,))
-    worse = [one for one in against_champion if _is_slice_worse(one, policy)]
+    return _judge_slices([one for one in decisive if one.slice], policy) or _judge_overall(overall[0])
+
+
+def _judge_slices(slices: Sequence[Contrast], policy: GatePolicy) -> GateVerdict | None:
+    """The verdict of the worst slice; None where none stands in the way."""
+    verdicts = [(slice_verdict(one, policy), one) for one in slices]
+    worse = [f"slice {one.slice} got worse: {_words(one)}" for verdict, one in verdicts if verdict == "fail"]
     if worse:
-        words = tuple(
-            f"slice {one.slice}: {policy.metric} worse by {one.difference:.4f} [{one.low:.4f}, {one.high:.4f}] on {one.num_rows} rows"
-            for one in worse
-        )
-        return GateVerdict(verdict="fail", reasons=words)
-    interval = f"{whole.difference:+.4f} [{whole.low:+.4f}, {whole.high:+.4f}]"
-    figures = f"{policy.metric} {interval} on {whole.num_rows} rows of {whole.num_blocks} days"
+        return GateVerdict(verdict="fail", reasons=tuple(worse))
+    doubtful = [
+        f"slice {one.slice} seems to get worse, more labelled days will tell: {_words(one)}"
+        for verdict, one in verdicts
+        if verdict == "inconclusive"
+    ]
+    return GateVerdict(verdict="inconclusive", reasons=tuple(doubtful)) if doubtful else None
+
+
+def _judge_overall(whole: Contrast) -> GateVerdict:
     if whole.high < 0:
-        return GateVerdict(verdict="pass", reasons=(f"better than the model in service: {figures}",))
+        return GateVerdict(verdict="pass", reasons=(f"better than the model in service: {_words(whole)}",))
     if whole.low > 0:
-        return GateVerdict(verdict="fail", reasons=(f"worse than the model in service: {figures}",))
-    return GateVerdict(verdict="inconclusive", reasons=(f"no proven difference from the model in service: {figures}",))
+        return GateVerdict(verdict="fail", reasons=(f"worse than the model in service: {_words(whole)}",))
+    return GateVerdict(verdict="inconclusive", reasons=(f"no proven difference from the model in service: {_words(whole)}",))
 
 
 def _lack_of_evidence(whole: Contrast, policy: GatePolicy) -> str:
@@ -73,6 +88,26 @@ def _lack_of_evidence(whole: Contrast, policy: GatePolicy) -> str:
     return ""
 
 
-def _is_slice_worse(one: Contrast, policy: GatePolicy) -> bool:
-    is_judged = one.slice != "" and one.metric == policy.metric and one.num_rows >= policy.slice_min_rows
-    return is_judged and one.num_blocks >= policy.min_blocks and one.low > policy.slice_margin
+def slice_verdict(one: Contrast, policy: GatePolicy) -> Verdict:
+    """Whether one slice stands in the way: "fail" where it is proven worse by more than the margin, "inconclusive" where it is
+    proven worse and the margin lies within the interval, "pass" otherwise.
+
+    A slice with too few rows or days to prove anything passes: it is shown, and the figures of all rows decide. Demanding a
+    proof of harmlessness from each of many small slices would mean that no candidate ever passes.
+
+    Example:
+        >>> one = Contrast(slice="JFK", num_rows=900, num_blocks=9, metric="brier", difference=0.02, low=0.004, high=0.036)
+        >>> slice_verdict(one, GatePolicy())
+        'inconclusive'
+    """
+    has_evidence = one.num_rows >= policy.slice_min_rows and one.num_blocks >= policy.min_blocks
+    if not has_evidence or not one.low > 0:
+        return "pass"
+    if one.low > policy.slice_margin:
+        return "fail"
+    return "inconclusive" if one.difference > policy.slice_margin else "pass"
+
+
+def _words(one: Contrast) -> str:
+    interval = f"[{one.low:+.4f}, {one.high:+.4f}]"
+    return f"{one.metric} {one.difference:+.4f} {interval} on {one.num_rows} rows of {one.num_blocks} days"

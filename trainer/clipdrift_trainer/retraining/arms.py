@@ -1,0 +1,159 @@
+"""Fits every arm with every seed on the same rows, in processes of one thread each."""
+
+import logging
+import multiprocessing
+import os
+import pickle
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+
+import msgspec
+import torch
+
+from clipdrift_contract.events import Arm, GradWindow, RetrainRequest
+from clipdrift_trainer.evaluation.scores import Floats
+from clipdrift_trainer.tasks.fitting import Fit, predict_logits, to_scores
+from clipdrift_trainer.tasks.task import Task, encode
+from clipdrift_trainer.training import Order, Prepared, TrainingConfig, fit_order, fit_temperature_on, split_held_out
+
+_log = logging.getLogger(__name__)
+_NUM_PROGRESS_LINES = 4
+
+
+class FittedArm(msgspec.Struct, frozen=True, kw_only=True):
+    """One arm with one seed, fitted."""
+
+    arm: Arm
+    seed: int
+    fit: Fit
+    windows: list[GradWindow]
+    scores: Floats  # calibrated as the export will be, of the held-out rows that may judge
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """What all arms share."""
+
+    task: Task
+    training: TrainingConfig
+    prepared: Prepared
+    request: RetrainRequest
+
+
+def run_id_of(request: RetrainRequest, arm: Arm, seed: int) -> str:
+    """The same each time that the order is carried out."""
+    return f"{request.key}-{arm.name}-{seed}"
+
+
+def order_of(request: RetrainRequest, arm: Arm, seed: int, code_revision: str = "unknown") -> Order:
+    return Order(
+        model=request.model, start_ms=request.data_start_ms, end_ms=request.as_of_ms, as_of_ms=request.as_of_ms,
+        clip=arm.clip, seed=seed, arm=arm.name, retrain_key=request.key, code_revision=code_revision,
+    )  # fmt: skip
+
+
+def fit_arms(work: Work, max_workers: int, meanwhile: Callable[[], None]) -> list[FittedArm]:
+    """Every arm with every seed, in the order seed by seed, the same whatever `max_workers` is.
+
+    Args:
+        work: What to fit on; its module must be made of classes that can be imported when `max_workers` is above 1.
+        max_workers: Processes at the same time; below 2 all is done here.
+        meanwhile: Called here once, as soon as a core is free.
+    """
+    jobs = [(arm, seed) for seed in work.request.seeds for arm in work.request.arms]
+    num_workers = min(max_workers, len(jobs))
+    if num_workers < 2:
+        meanwhile()
+        return [_fit_arm(work, arm, seed) for arm, seed in jobs]
+    with _pool(work, num_workers) as pool:
+        futures = [pool.submit(_fit_in_worker, arm, seed) for arm, seed in jobs]
+        _wait_for_free_core(futures, num_workers)
+        meanwhile()
+        return [pickle.loads(future.result()) for future in futures]  # noqa: S301  written by our own child
+
+
+def _wait_for_free_core(futures: Sequence[Future[bytes]], num_workers: int) -> None:
+    left = set(futures)
+    while len(left) >= num_workers:
+        _, left = wait(left, return_when=FIRST_COMPLETED)
+
+
+@contextmanager
+def _pool(work: Work, num_workers: int) -> Iterator[ProcessPoolExecutor]:
+    # fork: rows and task are there at once and nothing is pickled; torch's threads do not matter to a child that uses one
+    context = multiprocessing.get_context("fork")
+    read_end, write_end = os.pipe()
+    try:
+        with ProcessPoolExecutor(
+            num_workers, mp_context=context, initializer=_start_worker, initargs=(work, read_end, write_end)
+        ) as pool:
+            yield pool
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
+class _Worker:
+    """What a worker process holds."""
+
+    work: Work
+
+
+def _start_worker(work: Work, read_end: int, write_end: int) -> None:
+    os.close(write_end)
+    threading.Thread(target=_end_with_parent, args=(read_end,), daemon=True).start()
+    torch.set_num_threads(1)
+    _Worker.work = work
+
+
+def _end_with_parent(read_end: int) -> None:
+    """Only the parent holds the write end, so the read returns when it dies. A child that lived on would keep the job's lock,
+    and nobody could take the job up again."""
+    os.read(read_end, 1)
+    os._exit(1)
+
+
+def _fit_in_worker(arm: Arm, seed: int) -> bytes:
+    # pickled here: torch would otherwise pass each tensor through shared memory that dies with this process
+    return pickle.dumps(_fit_arm(_Worker.work, arm, seed))
+
+
+def _fit_arm(work: Work, arm: Arm, seed: int) -> FittedArm:
+    task, prepared = work.task, work.prepared
+    with single_threaded():
+        windows: list[GradWindow] = []
+        run_id = run_id_of(work.request, arm, seed)
+        fitted = fit_order(
+            task, prepared, order_of(work.request, arm, seed), run_id,
+            on_window=windows.append, on_progress=_progress_lines(work.request.model, arm.name, seed),
+        )  # fmt: skip
+        held_out = prepared.rows.select(prepared.held_out)
+        logits = predict_logits(fitted.module, encode(task, held_out, prepared.vocabularies))
+        fitting, judging = split_held_out(task, work.training, held_out)
+        temperature = fit_temperature_on(logits, held_out, fitting)
+    return FittedArm(arm=arm, seed=seed, fit=fitted, windows=windows, scores=to_scores(logits, task.kind, temperature)[judging])
+
+
+def _progress_lines(model: str, arm: str, seed: int) -> Callable[[int, int], None]:
+    said = 0
+
+    def say(done: int, total: int) -> None:
+        nonlocal said
+        quarter = _NUM_PROGRESS_LINES * done // max(1, total)
+        if quarter > said:
+            said = quarter
+            _log.info("%s: arm %s, seed %d: %d of %d steps", model, arm, seed, done, total)
+
+    return say
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """The number of threads changes the order of sums, and with it the weights: a run that is done again must give the same."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
