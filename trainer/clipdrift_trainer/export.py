@@ -163,9 +163,11 @@ def _session(content: bytes) -> onnxruntime.InferenceSession:
 
 
 def _answer(session: onnxruntime.InferenceSession, features: Sequence[FeatureSpec], rows: Rows) -> npt.NDArray[np.float64]:
+    if not len(rows):  # a GRU on an empty batch kills the process: ONNX Runtime divides by zero
+        return np.zeros((0, session.get_outputs()[0].shape[1]))
     pieces = [
         session.run(None, {spec.name: _raw(spec, rows, slice(start, start + _SCORE_ROWS)) for spec in features})[0]
-        for start in range(0, max(1, len(rows)), _SCORE_ROWS)
+        for start in range(0, len(rows), _SCORE_ROWS)
     ]
     joined: npt.NDArray[np.float64] = np.concatenate(pieces).astype(np.float64)
     return joined
