@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: models, versions, routing, receipts. Knows no transport."""

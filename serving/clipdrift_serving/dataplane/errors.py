@@ -1,0 +1,15 @@
+"""What can be wrong with a request, independent of the transport that brought it."""
+
+from typing import Literal
+
+from clipdrift_contract.errors import ClipdriftError
+
+Fault = Literal["bad_input", "unknown_model", "not_ready", "too_large", "unauthorized", "not_found", "method_not_allowed"]
+
+
+class RequestError(ClipdriftError):
+    """The request cannot be answered; the message says what was wrong, what we got, what is allowed."""
+
+    def __init__(self, fault: Fault, message: str) -> None:
+        super().__init__(message)
+        self.fault: Fault = fault

@@ -1,0 +1,139 @@
+"""Which versions are in service. A swap replaces one reference, so a request is answered whole by the version it began with."""
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Literal
+
+from clipdrift_contract import metrics as names
+from clipdrift_contract.events import Deployment, Role, ServedVersion
+from clipdrift_contract.metrics import MetricSet
+from clipdrift_serving.dataplane.errors import RequestError
+from clipdrift_serving.dataplane.model import ArtifactError, LoadedModel
+
+Swap = Literal["done", "stale", "refused"]
+_log = logging.getLogger(__name__)
+
+
+class InService:
+    """What serves one model at a moment; immutable."""
+
+    def __init__(
+        self,
+        generation: int,
+        champion: LoadedModel,
+        previous: LoadedModel | None,
+        canary: LoadedModel | None = None,
+        canary_weight: float = 0.0,
+        shadow: LoadedModel | None = None,
+    ) -> None:
+        self.generation = generation
+        self.champion = champion
+        self.previous = previous
+        self.canary = canary
+        self.canary_weight = canary_weight
+        self.shadow = shadow
+
+    def route(self, ticket: int) -> tuple[LoadedModel, Role]:
+        """The version for the request with this running number: the canary gets its weight's share, evenly spread."""
+        if self.canary is not None and int((ticket + 1) * self.canary_weight) > int(ticket * self.canary_weight):
+            return self.canary, "canary"
+        return self.champion, "champion"
+
+    def versions(self) -> list[LoadedModel]:
+        return [model for model in (self.champion, self.canary, self.shadow) if model is not None]
+
+
+class ModelRepository:
+    """Every model in service. `apply` loads in the caller's thread; lookups never wait for it."""
+
+    def __init__(self, metrics: MetricSet) -> None:
+        self._models: dict[str, InService] = {}
+        self._lock = threading.Lock()
+        self._metrics = metrics
+        self._num_tickets = 0
+        self.is_caught_up = False
+
+    def apply(self, deployment: Deployment) -> Swap:
+        """Bring a deployment into service unless a newer one is; a version that cannot be loaded leaves the old one serving."""
+        name = deployment.model
+        with self._lock:
+            now = self._models.get(name)
+            if now is not None and deployment.generation <= now.generation:
+                return self._count(name, "stale")
+            try:
+                self._models[name] = self._load(deployment, now)
+            except ArtifactError as error:
+                _log.error("generation %d of %s is refused: %s", deployment.generation, name, error)
+                return self._count(name, "refused")
+        self._show(name, now, self._models[name])
+        _log.info("%s serves version %s (generation %d)", name, deployment.champion.version, deployment.generation)
+        return self._count(name, "done")
+
+    def get(self, name: str) -> InService:
+        """What serves `name`.
+
+        Raises:
+            RequestError: There is no such model.
+        """
+        found = self._models.get(name)
+        if found is None:
+            raise RequestError(
+                "unknown_model", f"unknown model {name[:100]!r}; served here: {sorted(self._models) or 'none yet'}"
+            )
+        return found
+
+    def route(self, name: str, version: str | None) -> tuple[InService, LoadedModel, Role]:
+        """Which version answers a request.
+
+        Raises:
+            RequestError: The model or the version is not in service.
+        """
+        serving = self.get(name)
+        if version is None:
+            self._num_tickets += 1
+            return serving, *serving.route(self._num_tickets)
+        for model in (*serving.versions(), serving.previous):
+            if model is not None and model.version == version:
+                return serving, model, "canary" if model is serving.canary else "champion"
+        known = [model.version for model in serving.versions()]
+        raise RequestError("unknown_model", f"model {name!r} has no version {version[:100]!r} in service; it has {known}")
+
+    def names(self) -> Sequence[str]:
+        return sorted(self._models)
+
+    def is_ready(self) -> bool:
+        """Whether every deployment that was announced so far is loaded, and there is one."""
+        return self.is_caught_up and bool(self._models)
+
+    def unload(self, name: str) -> None:
+        """Take a model out of service until its next deployment; raises RequestError when it is not served."""
+        self.get(name)
+        with self._lock:
+            self._models.pop(name, None)
+
+    def _load(self, deployment: Deployment, now: InService | None) -> InService:
+        loaded = {} if now is None else {model.served: model for model in (*now.versions(), now.previous) if model is not None}
+
+        def load(served: ServedVersion) -> LoadedModel:
+            return loaded.get(served) or LoadedModel(deployment.model, served)
+
+        champion = load(deployment.champion)
+        canary = load(deployment.canary) if deployment.canary is not None else None
+        shadow = load(deployment.shadow) if deployment.shadow is not None else None
+        previous = None if now is None else now.previous if now.champion.served == deployment.champion else now.champion
+        return InService(deployment.generation, champion, previous, canary, deployment.canary_weight, shadow)
+
+    def _count(self, name: str, outcome: Swap) -> Swap:
+        self._metrics.counter(names.SERVING_SWAPS).labels(name, outcome).inc()
+        return outcome
+
+    def _show(self, name: str, old: InService | None, new: InService) -> None:
+        info = self._metrics.gauge(names.SERVING_MODEL_INFO)
+        for serving, value in ((old, 0), (new, 1)):
+            if serving is None:
+                continue
+            info.labels(name, serving.champion.version, "champion").set(value)
+            if serving.canary is not None:
+                info.labels(name, serving.canary.version, "canary").set(value)
+        self._metrics.gauge(names.SERVING_GENERATION).labels(name).set(new.generation)

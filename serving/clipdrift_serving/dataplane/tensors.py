@@ -1,0 +1,118 @@
+"""Data types of the Open Inference Protocol, and what a tensor must fulfil before a model sees it."""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clipdrift_serving.dataplane.errors import RequestError
+
+Tensor = npt.NDArray[Any]
+DTYPES: dict[str, npt.DTypeLike] = {
+    "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
+    "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
+    "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
+}  # fmt: skip
+BYTES = "BYTES"
+_MAX_DIMENSIONS = 8
+_FROM_ONNX = {
+    "tensor(bool)": "BOOL", "tensor(uint8)": "UINT8", "tensor(uint16)": "UINT16", "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64", "tensor(int8)": "INT8", "tensor(int16)": "INT16", "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64", "tensor(float16)": "FP16", "tensor(float)": "FP32", "tensor(double)": "FP64",
+    "tensor(string)": BYTES,
+}  # fmt: skip
+
+
+def datatype_of_onnx(name: str) -> str:
+    """The protocol's name of an ONNX element type.
+
+    Raises:
+        ValueError: The protocol has none.
+    """
+    if name not in _FROM_ONNX:
+        raise ValueError(f"the Open Inference Protocol has no name for {name}")
+    return _FROM_ONNX[name]
+
+
+def datatype_of(tensor: Tensor) -> str:
+    """The protocol's name of an array's type."""
+    if tensor.dtype.kind in "OUS":
+        return BYTES
+    return next(name for name, dtype in DTYPES.items() if np.dtype(dtype) == tensor.dtype)
+
+
+def check_shape(name: str, shape: Sequence[int]) -> int:
+    """Number of elements.
+
+    Raises:
+        RequestError: A dimension is negative, or there are too many.
+    """
+    if len(shape) > _MAX_DIMENSIONS or any(dimension < 0 for dimension in shape):
+        raise RequestError(
+            "bad_input", f"input {name!r}: shape must be at most {_MAX_DIMENSIONS} numbers >= 0, got {list(shape)[:10]}"
+        )
+    return prod(shape)
+
+
+class InputSpec:
+    """What one input of a model accepts: type, shape after the batch, and whether NaN is a missing value."""
+
+    def __init__(self, name: str, datatype: str, shape: Sequence[int | str | None], *, is_nullable: bool) -> None:
+        self.name = name
+        self.datatype = datatype
+        self.row_shape: tuple[int, ...] = tuple(d if isinstance(d, int) else -1 for d in shape[1:])
+        self.shape = [-1, *self.row_shape]
+        self.is_nullable = is_nullable
+
+    def check(self, tensor: Tensor) -> Tensor:
+        """The tensor as the model takes it; a trailing dimension of 1 on a plain column is dropped.
+
+        Raises:
+            RequestError: Wrong type, shape, or a value that is not finite where it must be.
+        """
+        given = datatype_of(tensor)
+        if given != self.datatype:
+            raise RequestError("bad_input", f"input {self.name!r}: datatype must be {self.datatype}, got {given}")
+        if not self.row_shape and tensor.ndim == 2 and tensor.shape[1] == 1:
+            tensor = tensor[:, 0]
+        is_fitting = tensor.ndim == len(self.row_shape) + 1 and all(
+            want in (-1, got) for want, got in zip(self.row_shape, tensor.shape[1:], strict=False)
+        )
+        if not is_fitting:
+            raise RequestError("bad_input", f"input {self.name!r}: shape must be {self.shape}, got {list(tensor.shape)}")
+        if tensor.dtype.kind == "f":
+            self._check_finite(tensor)
+        return tensor
+
+    def _check_finite(self, tensor: Tensor) -> None:
+        if np.isfinite(tensor).all():
+            return
+        is_wrong = np.isinf(tensor) if self.is_nullable else ~np.isfinite(tensor)
+        if is_wrong.any():
+            allowed = "finite, or NaN (null) for a missing value" if self.is_nullable else "finite"
+            row = int(np.argwhere(is_wrong)[0][0])
+            raise RequestError("bad_input", f"input {self.name!r}: values must be {allowed}; row {row} is not")
+
+
+def check_inputs(specs: Mapping[str, InputSpec], given: Mapping[str, Tensor], max_rows: int) -> tuple[dict[str, Tensor], int]:
+    """The checked inputs and their number of rows.
+
+    Raises:
+        RequestError: An input is missing, unknown, wrong, or the inputs differ in their number of rows.
+    """
+    missing, unknown = sorted(set(specs) - set(given)), sorted(set(given) - set(specs))
+    if missing or unknown:
+        words = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown[:10]}"] * bool(unknown)
+        raise RequestError("bad_input", f"inputs must be exactly {sorted(specs)}: {', '.join(words)}")
+    checked = {name: specs[name].check(tensor) for name, tensor in given.items()}
+    counts = {name: len(tensor) for name, tensor in checked.items()}
+    num_rows = next(iter(counts.values()))
+    if len(set(counts.values())) > 1:
+        raise RequestError("bad_input", f"inputs differ in their number of rows: {counts}")
+    if num_rows > max_rows:
+        raise RequestError("too_large", f"a request holds at most {max_rows} rows, got {num_rows}")
+    if num_rows == 0:
+        raise RequestError("bad_input", "a request holds at least one row, got 0")
+    return checked, num_rows

@@ -1,0 +1,1 @@
+"""Predictions and labels, off the hot path, through a spool on disk to the bus."""

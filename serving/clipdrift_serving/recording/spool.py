@@ -1,0 +1,177 @@
+"""The spool: events are appended to a file first and go to the bus from there, by a thread, in order.
+
+What `append` returned for survives a crash of the process (not a loss of power): a restarted server sends what the file still
+holds, under the same event ids, so that the monitor sees a duplicate where the first copy had arrived after all.
+"""
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from struct import Struct
+
+import msgspec
+
+from clipdrift_contract import metrics as names
+from clipdrift_contract.bus.log import Publisher
+from clipdrift_contract.clock import Clock
+from clipdrift_contract.envelope import IdSource, encode, topic_of
+from clipdrift_contract.errors import RetryableError
+from clipdrift_contract.events import LabelBatch, PredictionBatch, key_of
+from clipdrift_contract.metrics import MetricSet
+
+_LENGTH = Struct("<I")
+_MAX_RECORD_BYTES = 64 * 1024 * 1024
+_RETRY_SECONDS = 0.2
+_FLUSH_SECONDS = 5.0
+_CHUNK = 200
+_log = logging.getLogger(__name__)
+
+
+class SpoolFullError(RetryableError):
+    """The bus has been away for so long that the disk budget is used up."""
+
+
+class _Entry(msgspec.Struct, frozen=True, array_like=True):
+    topic: str
+    key: bytes
+    headers: dict[str, bytes]
+    value: bytes
+    timestamp_ms: int
+
+
+_encode_entry = msgspec.msgpack.Encoder().encode
+_decode_entry = msgspec.msgpack.Decoder(_Entry).decode
+
+
+class Spool:
+    """Appends events to `folder/events.spool` and forwards them. `append` may be called from any thread and does one write.
+
+    Args:
+        folder: Made when missing; one process at a time.
+        publisher: The bus.
+        source: CloudEvents source of the events.
+        epoch: Identity of this process's life: prefix of event ids.
+        clock: Dates the events.
+        metrics: For SERVING_SPOOL_BYTES.
+        max_bytes: Most bytes that may wait.
+    """
+
+    def __init__(
+        self, folder: Path, publisher: Publisher, *, source: str, epoch: str, clock: Clock, metrics: MetricSet, max_bytes: int
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "events.spool"
+        self._publisher = publisher
+        self._source = source
+        self._ids = IdSource(prefix=epoch)
+        self._clock = clock
+        self._max_bytes = max_bytes
+        self._bytes_gauge = metrics.gauge(names.SERVING_SPOOL_BYTES)
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._end = _end_of_whole_records(self._path)
+        os.ftruncate(self._file, self._end)  # a crash may have left half a record, which nobody was told about
+        if self._end:
+            _log.info("%d bytes of the last life are sent again", self._end)
+        self._forwarded = 0
+        self._changed = threading.Condition()
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._forward_all, name="spool", daemon=True)
+        self._thread.start()
+
+    def append(self, event: PredictionBatch | LabelBatch) -> None:
+        """Write one event; it will reach the bus, now or after a restart.
+
+        Raises:
+            SpoolFullError: The disk budget is used up, or the disk is full; nothing was written.
+        """
+        now_ms = self._clock.now_ms()
+        headers, value = encode(event, event_id=self._ids.next(), source=self._source, time_ms=now_ms)
+        body = _encode_entry(_Entry(topic_of(event), key_of(event), headers, value, now_ms))
+        record = _LENGTH.pack(len(body)) + body
+        with self._changed:
+            if self._end + len(record) > self._max_bytes:
+                raise SpoolFullError(f"{self._end} bytes wait for the bus already, the budget is {self._max_bytes}")
+            try:
+                written = os.pwrite(self._file, record, self._end)
+            except OSError as error:
+                raise SpoolFullError(f"the spool {self._path} cannot be written: {error}") from error
+            if written != len(record):
+                raise SpoolFullError(f"the disk of {self._path} is full")
+            self._end += len(record)
+            self._bytes_gauge.set(self._end)
+            self._changed.notify_all()
+
+    def drain(self, timeout_seconds: float) -> None:
+        """Wait until the bus has acknowledged everything appended before this call; raises RetryableError when it has not in
+        time."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._forwarded >= self._end, timeout_seconds):
+                raise RetryableError(f"{self._end - self._forwarded} bytes still wait for the bus after {timeout_seconds} s")
+
+    def close(self, timeout_seconds: float = 5.0) -> None:
+        """Forward what can be forwarded and stop; what is left is sent by the next life."""
+        with contextlib.suppress(RetryableError):
+            self.drain(timeout_seconds)
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout_seconds + _FLUSH_SECONDS)
+        os.close(self._file)
+
+    def _forward_all(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._forwarded < self._end or self._is_closing)
+                if self._is_closing:
+                    return
+                start, end = self._forwarded, self._end
+            try:
+                reached = self._forward(start, end)
+            except RetryableError as error:
+                _log.warning("the bus is away (%s); %d bytes wait in %s", error, end - start, self._path)
+                time.sleep(_RETRY_SECONDS)
+                continue
+            with self._changed:
+                self._forwarded = reached
+                if self._forwarded == self._end:  # all of it is on the bus: begin again with an empty file
+                    os.ftruncate(self._file, 0)
+                    self._forwarded = self._end = 0
+                self._bytes_gauge.set(self._end - self._forwarded)
+                self._changed.notify_all()
+
+    def _forward(self, start: int, end: int) -> int:
+        """Publish the records of [start, end), a chunk of them at most; returns where it stopped once all are acknowledged."""
+        reached = start
+        for _, (entry, after) in zip(range(_CHUNK), _records(self._file, start, end), strict=False):
+            self._publisher.publish(entry.topic, entry.key, entry.headers, entry.value, timestamp_ms=entry.timestamp_ms)
+            reached = after
+        self._publisher.flush(_FLUSH_SECONDS)
+        return reached
+
+
+def _records(file: int, start: int, end: int) -> Iterator[tuple[_Entry, int]]:
+    while start < end:
+        (length,) = _LENGTH.unpack(os.pread(file, _LENGTH.size, start))
+        body = os.pread(file, length, start + _LENGTH.size)
+        start += _LENGTH.size + length
+        yield _decode_entry(body), start
+
+
+def _end_of_whole_records(path: Path) -> int:
+    """Where the last whole record ends: behind it lies what a crash cut off."""
+    end, size = 0, path.stat().st_size
+    with path.open("rb") as file:
+        while end + _LENGTH.size <= size:
+            (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
+            if length > _MAX_RECORD_BYTES or end + _LENGTH.size + length > size:
+                break
+            try:
+                _decode_entry(file.read(length))
+            except msgspec.DecodeError:
+                break
+            end += _LENGTH.size + length
+    return end

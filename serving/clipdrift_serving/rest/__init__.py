@@ -1,0 +1,1 @@
+"""The Open Inference Protocol over HTTP, as a raw ASGI application; and the admin listener beside it."""

@@ -1,0 +1,236 @@
+"""Requests and answers of the Open Inference Protocol as bytes: JSON and binary tensors, mixed as the client likes.
+
+Source: KServe Open Inference Protocol (REST), and Triton's binary tensor data extension.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import orjson
+
+from clipdrift_serving.dataplane.errors import RequestError
+from clipdrift_serving.dataplane.plane import Answer
+from clipdrift_serving.dataplane.tensors import BYTES, DTYPES, Tensor, check_shape, datatype_of
+
+_MAX_OUTPUTS = 64
+
+
+class _Input(msgspec.Struct):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: msgspec.Raw | None = None
+    parameters: dict[str, Any] = {}
+
+
+class _Output(msgspec.Struct):
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class InferRequest(msgspec.Struct):
+    """An inference request as it stands in the JSON part of a body."""
+
+    inputs: list[_Input]
+    id: str = ""
+    outputs: list[_Output] = []
+    parameters: dict[str, Any] = {}
+
+
+class FeedbackRequest(msgspec.Struct):
+    """Labels by receipt, in lists of one length."""
+
+    receipts: list[Any]
+    labels: list[Any]
+    label_times_ms: list[Any] | None = None
+
+
+_decode_infer = msgspec.json.Decoder(InferRequest).decode
+_decode_feedback = msgspec.json.Decoder(FeedbackRequest).decode
+
+
+def decode_infer(body: bytes, header_length: str | None) -> tuple[InferRequest, dict[str, Tensor]]:
+    """The request and its input tensors.
+
+    Args:
+        body: The whole body.
+        header_length: Value of `Inference-Header-Content-Length`: where JSON ends and binary data begins.
+
+    Raises:
+        RequestError: What is wrong with it, in words.
+    """
+    split = len(body) if header_length is None else _header_length(header_length, len(body))
+    try:
+        request = _decode_infer(body[:split])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise RequestError("bad_input", f"the request is not valid: {error}") from error
+    tensors: dict[str, Tensor] = {}
+    position = split
+    for one in request.inputs:
+        if one.name in tensors:
+            raise RequestError("bad_input", f"input {one.name[:100]!r} is given twice")
+        if one.datatype != BYTES and one.datatype not in DTYPES:
+            known = ", ".join((*DTYPES, BYTES))
+            raise RequestError(
+                "bad_input", f"input {one.name[:100]!r}: datatype must be one of {known}, got {one.datatype[:20]!r}"
+            )
+        num_elements = check_shape(one.name, one.shape)
+        size = one.parameters.get("binary_data_size")
+        if size is not None:
+            data = _take(body, position, one.name, size)
+            tensors[one.name] = _from_binary(one, data, num_elements)
+            position += len(data)
+        else:
+            tensors[one.name] = _from_json(one, num_elements)
+    if position != len(body):
+        raise RequestError("bad_input", f"{len(body) - position} bytes follow the last tensor; binary_data_size must add up")
+    return request, tensors
+
+
+def decode_feedback(body: bytes) -> FeedbackRequest:
+    """Labels by receipt; raises RequestError with the reason."""
+    try:
+        return _decode_feedback(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise RequestError("bad_input", f"the feedback is not valid: {error}") from error
+
+
+def encode_answer(request: InferRequest, answer: Answer) -> tuple[bytes, int | None]:
+    """The body, and where its JSON ends when binary tensors follow.
+
+    Raises:
+        RequestError: An output is asked for that the model does not have.
+    """
+    wanted = _wanted(request, answer.outputs)
+    outputs, binary = [], []
+    for name, is_binary in wanted:
+        tensor = answer.outputs[name]
+        entry: dict[str, Any] = {"name": name, "datatype": datatype_of(tensor), "shape": list(tensor.shape)}
+        if is_binary:
+            data = _to_binary(tensor)
+            entry["parameters"] = {"binary_data_size": len(data)}
+            binary.append(data)
+        else:
+            entry["data"] = np.ascontiguousarray(tensor).ravel() if tensor.dtype.kind in "biuf" else tensor.ravel().tolist()
+            if tensor.dtype == np.float16:
+                entry["data"] = tensor.astype(np.float32).ravel()
+        outputs.append(entry)
+    header: dict[str, Any] = {
+        "model_name": answer.model,
+        "model_version": answer.version,
+        "outputs": outputs,
+        "parameters": {"receipts": answer.receipts, "generation": answer.generation, "role": answer.role},
+    }
+    if request.id:
+        header["id"] = request.id
+    encoded = orjson.dumps(header, option=orjson.OPT_SERIALIZE_NUMPY)
+    return (encoded + b"".join(binary), len(encoded)) if binary else (encoded, None)
+
+
+def _wanted(request: InferRequest, outputs: Mapping[str, Tensor]) -> list[tuple[str, bool]]:
+    default = bool(request.parameters.get("binary_data_output", False))
+    if not request.outputs:
+        return [(name, default) for name in outputs]
+    if len(request.outputs) > _MAX_OUTPUTS:
+        raise RequestError("bad_input", f"at most {_MAX_OUTPUTS} outputs may be asked for")
+    for one in request.outputs:
+        if one.name not in outputs:
+            raise RequestError("bad_input", f"unknown output {one.name[:100]!r}; the model has {sorted(outputs)}")
+    return [(one.name, bool(one.parameters.get("binary_data", default))) for one in request.outputs]
+
+
+def _header_length(text: str, size: int) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 10 or int(text) > size:
+        raise RequestError("bad_input", f"Inference-Header-Content-Length must be a number up to {size}, got {text[:20]!r}")
+    return int(text)
+
+
+def _take(body: bytes, position: int, name: str, size: Any) -> bytes:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 0 or position + size > len(body):
+        left = len(body) - position
+        raise RequestError("bad_input", f"input {name!r}: binary_data_size must be in 0..{left}, got {str(size)[:30]}")
+    return body[position : position + size]
+
+
+def _from_binary(one: _Input, data: bytes, num_elements: int) -> Tensor:
+    if one.data is not None:
+        raise RequestError("bad_input", f"input {one.name!r} has data and binary_data_size; give one of them")
+    if one.datatype == BYTES:
+        return _strings(one.name, data, num_elements).reshape(one.shape)
+    dtype = np.dtype(DTYPES[one.datatype])
+    if len(data) != num_elements * dtype.itemsize:
+        raise RequestError(
+            "bad_input",
+            f"input {one.name!r}: {one.shape} of {one.datatype} is {num_elements * dtype.itemsize} bytes, got {len(data)}",
+        )
+    return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(one.shape)
+
+
+def _strings(name: str, data: bytes, num_elements: int) -> Tensor:
+    """Each element: its length as u32, then its bytes."""
+    words: list[bytes] = []
+    position = 0
+    while position + 4 <= len(data) and len(words) < num_elements:
+        length = int.from_bytes(data[position : position + 4], "little")
+        words.append(data[position + 4 : position + 4 + length])
+        position += 4 + length
+    if position != len(data) or len(words) != num_elements:
+        raise RequestError("bad_input", f"input {name!r}: the bytes do not hold {num_elements} strings with their lengths")
+    try:
+        return np.array([word.decode() for word in words], dtype=object)
+    except UnicodeDecodeError as error:
+        raise RequestError("bad_input", f"input {name!r}: strings must be UTF-8") from error
+
+
+def _from_json(one: _Input, num_elements: int) -> Tensor:
+    if one.data is None:
+        raise RequestError("bad_input", f"input {one.name!r} has neither data nor binary_data_size")
+    try:
+        values = _flat(orjson.loads(one.data))
+    except orjson.JSONDecodeError as error:
+        raise RequestError("bad_input", f"input {one.name!r}: data is not valid JSON: {error}") from error
+    if len(values) != num_elements:
+        raise RequestError("bad_input", f"input {one.name!r}: shape {one.shape} is {num_elements} values, got {len(values)}")
+    if one.datatype == BYTES:
+        if not all(isinstance(value, str) for value in values):
+            raise RequestError("bad_input", f"input {one.name!r}: BYTES data must be strings")
+        return np.array(values, dtype=object).reshape(one.shape)
+    return _numbers(one, values).reshape(one.shape)
+
+
+def _flat(data: Any) -> list[Any]:
+    """Nested lists as one list, in row-major order; a list that is flat already is returned as it is."""
+    if not isinstance(data, list):
+        raise RequestError("bad_input", f"data must be a list, got {type(data).__name__}")
+    values: list[Any] = data
+    while values and isinstance(values[0], list):
+        if not all(isinstance(part, list) for part in values):
+            raise RequestError("bad_input", "data mixes lists and values")
+        values = [value for part in values for value in part]
+    return values
+
+
+def _numbers(one: _Input, values: Sequence[Any]) -> Tensor:
+    """JSON numbers as the datatype; null is NaN in a float tensor."""
+    dtype = np.dtype(DTYPES[one.datatype])
+    allowed: tuple[type, ...] = (bool,) if dtype.kind == "b" else (int, float, type(None)) if dtype.kind == "f" else (int,)
+    kinds = set(map(type, values))
+    if not kinds <= set(allowed):
+        given = sorted(kind.__name__ for kind in kinds)
+        raise RequestError("bad_input", f"input {one.name!r}: {one.datatype} data cannot hold {given}")
+    try:
+        if dtype.kind == "f":
+            with np.errstate(over="ignore"):  # a number too large becomes infinite, and the check of finite values says so
+                return np.array(values, dtype=np.float64).astype(dtype)
+        return np.array(values, dtype=dtype)
+    except (OverflowError, ValueError) as error:
+        raise RequestError("bad_input", f"input {one.name!r}: a value does not fit {one.datatype}: {error}") from error
+
+
+def _to_binary(tensor: Tensor) -> bytes:
+    if tensor.dtype.kind in "OUS":
+        words = [str(word).encode() for word in tensor.ravel()]
+        return b"".join(len(word).to_bytes(4, "little") + word for word in words)
+    return np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("<")).tobytes()

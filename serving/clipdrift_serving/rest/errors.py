@@ -1,0 +1,20 @@
+"""The one table of statuses, and how an error reads on the wire."""
+
+import orjson
+
+from clipdrift_serving.dataplane.errors import Fault
+
+STATUS_OF: dict[Fault, int] = {
+    "bad_input": 400,
+    "unauthorized": 401,
+    "unknown_model": 404,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "too_large": 413,
+    "not_ready": 503,
+}
+
+
+def error_body(message: str) -> bytes:
+    """The protocol's error object."""
+    return orjson.dumps({"error": message})
