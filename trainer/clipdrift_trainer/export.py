@@ -6,6 +6,7 @@ are inside. The reference profile and the lineage are in the file's metadata.
 
 import hashlib
 import io
+import logging
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper
 from torch import nn
+from torch.jit._trace import TracerWarning
 
 from clipdrift_contract.errors import ClipdriftError
 from clipdrift_contract.profile import FeatureSpec, ReferenceProfile, TaskKind
@@ -29,6 +31,7 @@ from clipdrift_trainer.lineage import Lineage
 from clipdrift_trainer.tasks.fitting import predict_logits, to_scores
 from clipdrift_trainer.tasks.task import Rows, Task, encode
 
+_log = logging.getLogger(__name__)
 PROFILE_KEY = "clipdrift.profile"
 LINEAGE_KEY = "clipdrift.lineage"
 TEMPERATURE_KEY = "clipdrift.temperature"
@@ -202,9 +205,9 @@ def _trace(
     output = "value" if task.kind == "regression" else "probabilities"
     buffer = io.BytesIO()
     try:
-        with warnings.catch_warnings():
-            # The older exporter: 0.2 s against 2 to 14 s for a recurrent network, and it needs no further package.
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(record=True) as raised:
+            warnings.simplefilter("always")
+            # The older exporter is tens of times faster here (docs/design/trainer.md) and as faithful.
             torch.onnx.export(
                 _Exported(module, names, task.kind, temperature),
                 tuple(tensors[name] for name in names),
@@ -217,6 +220,9 @@ def _trace(
             )
     except Exception as error:  # the exporter raises whatever its passes raise; the user needs the reason
         raise ExportError(f"torch cannot export this module: {type(error).__name__}: {error}") from error
+    for warning in raised:  # the others are about the exporter itself: deprecation, a fixed batch that the caller checks
+        if issubclass(warning.category, TracerWarning):
+            _log.warning("the export freezes a decision of the module as it fell for the example: %s", warning.message)
     return onnx.load_from_string(buffer.getvalue())
 
 
