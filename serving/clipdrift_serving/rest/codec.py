@@ -21,7 +21,7 @@ class _Input(msgspec.Struct):
     name: str
     shape: list[int]
     datatype: str
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = msgspec.Raw()  # empty: not given
     parameters: dict[str, Any] = {}
 
 
@@ -155,7 +155,7 @@ def _take(body: bytes, position: int, name: str, size: Any) -> bytes:
 
 
 def _from_binary(one: _Input, data: bytes, num_elements: int) -> Tensor:
-    if one.data is not None:
+    if len(bytes(one.data)):
         raise RequestError("bad_input", f"input {one.name!r} has data and binary_data_size; give one of them")
     if one.datatype == BYTES:
         return _strings(one.name, data, num_elements).reshape(one.shape)
@@ -185,10 +185,10 @@ def _strings(name: str, data: bytes, num_elements: int) -> Tensor:
 
 
 def _from_json(one: _Input, num_elements: int) -> Tensor:
-    if one.data is None:
+    if not len(bytes(one.data)):
         raise RequestError("bad_input", f"input {one.name!r} has neither data nor binary_data_size")
     try:
-        values = _flat(orjson.loads(one.data))
+        values = _flat(orjson.loads(bytes(one.data)))
     except orjson.JSONDecodeError as error:
         raise RequestError("bad_input", f"input {one.name!r}: data is not valid JSON: {error}") from error
     if len(values) != num_elements:
