@@ -39,6 +39,7 @@ _OPSET = 17
 _TOLERANCE = 1e-5
 _CHECK_BATCHES = (1, 2, 7, 128)
 _SCORE_ROWS = 4_096
+_TORCH_FOLDER = Path(torch.__file__).parent
 _CODE_SUFFIX = "__code"
 
 
@@ -220,8 +221,9 @@ def _trace(
             )
     except Exception as error:  # the exporter raises whatever its passes raise; the user needs the reason
         raise ExportError(f"torch cannot export this module: {type(error).__name__}: {error}") from error
-    for warning in raised:  # the others are about the exporter itself: deprecation, a fixed batch that the caller checks
-        if issubclass(warning.category, TracerWarning):
+    for warning in raised:  # the others are about the exporter itself, or about torch's own layers, which it knows
+        is_the_users = not Path(warning.filename).is_relative_to(_TORCH_FOLDER)
+        if issubclass(warning.category, TracerWarning) and is_the_users:
             _log.warning("the export freezes a decision of the module as it fell for the example: %s", warning.message)
     return onnx.load_from_string(buffer.getvalue())
 

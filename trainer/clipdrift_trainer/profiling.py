@@ -78,7 +78,9 @@ def _quantile_edges(values_N: npt.NDArray[np.float64]) -> tuple[float, ...]:
     finite = values_N[np.isfinite(values_N)]
     if not len(finite):
         return (0.0,)
-    edges = np.unique(np.quantile(finite, np.linspace(0, 1, _NUM_BINS + 1)[1:-1]).astype(np.float32))
+    # values that occur, not between them: a feature of a few values gets a bin each and none that is empty by construction
+    shares = np.linspace(0, 1, _NUM_BINS + 1)[1:-1]
+    edges = np.unique(np.quantile(finite, shares, method="inverted_cdf").astype(np.float32))
     return tuple(float(edge) for edge in edges)
 
 

@@ -176,9 +176,15 @@ class DyingTask(Toy):
 POINTS = ("rows are being loaded", "arms are being fitted", "exported", "run end written", "outcome written")
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RetrainOutcome | None:
+    return World(tmp_path_factory.mktemp("undisturbed")).run()
+
+
 @pytest.mark.parametrize("point", POINTS)
-def test_a_job_killed_at_any_point_ends_as_if_it_had_not_been(world: World, tmp_path: Path, point: str) -> None:
-    undisturbed = World(tmp_path / "other").run()
+def test_a_job_killed_at_any_point_ends_as_if_it_had_not_been(
+    world: World, undisturbed: RetrainOutcome | None, point: str
+) -> None:
     task = DyingTask() if point == "rows are being loaded" else None
 
     killed(lambda: world.run(task=task, registry=DyingRegistry(point), folder=DyingFolder(world, point)))

@@ -27,8 +27,8 @@ UNKNOWN = 1e9  # half the width of an interval that says nothing
 def student_t95(degrees: int) -> float:
     """Two-sided 95 % quantile of Student's t.
 
-    Source: tables to 30 degrees; above, z + (z^3 + z) / (4 v) + (5 z^5 + 16 z^3 + 3 z) / (96 v^2), Abramowitz and Stegun (1964),
-    26.7.5.
+    Source: tables to 30 degrees; above, z + (z^3 + z) / (4 v) + (5 z^5 + 16 z^3 + 3 z) / (96 v^2), Abramowitz and Stegun
+    (1964), 26.7.5.
 
     Example:
         >>> student_t95(10), round(student_t95(60), 3)
