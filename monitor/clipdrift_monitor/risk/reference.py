@@ -1,0 +1,70 @@
+"""What validation allows: bounds that the harm tests compare with, from the errors of held-out days in time order."""
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from clipdrift_contract.events import BlockScore, ErrorClustering, RunEnd
+
+# One-sided quantiles of Student's t at 95 % and 99 % for 1..30 degrees of freedom; beyond, the last is used (it is above).
+_T95 = (
+    6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782, 1.771, 1.761, 1.753,
+    1.746, 1.740, 1.734, 1.729, 1.725, 1.721, 1.717, 1.714, 1.711, 1.708, 1.706, 1.703, 1.701, 1.699, 1.697,
+)  # fmt: skip
+_T99 = (
+    31.821, 6.965, 4.541, 3.747, 3.365, 3.143, 2.998, 2.896, 2.821, 2.764, 2.718, 2.681, 2.650, 2.624, 2.602,
+    2.583, 2.567, 2.552, 2.539, 2.528, 2.518, 2.508, 2.500, 2.492, 2.485, 2.479, 2.473, 2.467, 2.462, 2.457,
+)  # fmt: skip
+_MIN_ROWS = 10
+_MIN_DAYS = 3
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of one version. `num_days` below 3 means that validation was too short to know: the absolute tests then rest."""
+
+    num_days: int
+    rows_per_day: float
+    mean_loss_bound: float
+    """95 % upper bound of the mean daily Brier score."""
+    day_error_bound: float
+    """99 % upper prediction bound of one day's error rate."""
+    lag1: float
+    """Correlation of an error with the one before it, within a day, >= 0."""
+
+    @property
+    def is_usable(self) -> bool:
+        return self.num_days >= _MIN_DAYS
+
+
+def reference_of(run: RunEnd) -> Reference:
+    """The bounds from a run's validation.
+
+    Source: t intervals over days; for one further day s * sqrt(1 + 1/n) (Hahn, Meeker, Statistical Intervals, section 4.7).
+    """
+    overall = next((one for one in run.clustering if one.slice == ""), None)
+    days = [day for day in overall.days if day.num_rows >= _MIN_ROWS] if overall is not None else []
+    if overall is None or len(days) < 2:
+        return Reference(num_days=len(days), rows_per_day=0.0, mean_loss_bound=1.0, day_error_bound=1.0, lag1=0.0)
+    errors = np.array([day.num_errors / day.num_rows for day in days])
+    losses = np.array([day.brier_sum / day.num_rows for day in days])
+    n, degrees = len(days), min(len(days) - 1, len(_T95))
+    return Reference(
+        num_days=n,
+        rows_per_day=float(np.mean([day.num_rows for day in days])),
+        mean_loss_bound=min(0.95, float(losses.mean() + _T95[degrees - 1] * losses.std(ddof=1) / math.sqrt(n))),
+        day_error_bound=min(0.9, float(errors.mean() + _T99[degrees - 1] * errors.std(ddof=1) * math.sqrt(1 + 1 / n))),
+        lag1=min(0.9, max(0.0, lag1_within_days(overall, days))),
+    )
+
+
+def lag1_within_days(clustering: ErrorClustering, days: Sequence[BlockScore]) -> float:
+    """Lag-1 correlation with the part that whole days explain taken out: what is left between neighbours of one day."""
+    num_rows = sum(day.num_rows for day in days)
+    mean = sum(day.num_errors for day in days) / num_rows
+    variance = mean * (1 - mean)
+    if variance <= 0:
+        return 0.0
+    between = clustering.between_day_variance
+    return (clustering.lag1_autocorrelation * variance - between) / max(1e-9, variance - between)
