@@ -161,13 +161,45 @@ def make_clipper(spec: ClipSpec) -> Clipper:
     return _RULES[spec.kind](spec)
 
 
-def clip_grad_norm_(parameters: Parameters, max_norm: float, norm_type: float = 2.0) -> torch.Tensor:
-    """`torch.nn.utils.clip_grad_norm_` with norms in float32 and non-finite steps zeroed; returns the norm BEFORE clipping."""
-    return make_clipper(ClipSpec(kind="global_norm", max_norm=max_norm, norm_type=norm_type))(parameters)
+def clip_grad_norm_(
+    parameters: Parameters,
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> torch.Tensor:
+    """`torch.nn.utils.clip_grad_norm_`, to be changed for it by one import: norms in float32, non-finite steps zeroed.
+
+    Args:
+        parameters: Tensors with gradients; those without are left out.
+        max_norm: Bound; must be > 0 (torch takes 0 and then zeroes every gradient). `inf` only measures.
+        norm_type: Order of the norm.
+        error_if_nonfinite: Raise instead of zeroing, before anything is changed; waits for the device.
+        foreach: Taken for the signature's sake; the fused kernels are used wherever they exist.
+
+    Returns:
+        The norm BEFORE clipping, a 0-d tensor.
+
+    Raises:
+        RuntimeError: The norm is not finite and `error_if_nonfinite` was asked for.
+
+    Example:
+        >>> weight = torch.zeros(2, requires_grad=True)
+        >>> weight.grad = torch.tensor([3.0, 4.0])
+        >>> norm_before_clip = clip_grad_norm_(weight, max_norm=1.0)
+        >>> round(float(norm_before_clip), 4), round(float(weight.grad.norm()), 4)
+        (5.0, 1.0)
+    """
+    listed = [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)
+    if error_if_nonfinite:
+        norm = total_norm(tensor_norms(gradients_of(listed), norm_type), norm_type)
+        if not bool(torch.isfinite(norm)):
+            raise RuntimeError(f"the total norm of order {norm_type} is {float(norm)}, so the gradients cannot be clipped")
+    return make_clipper(ClipSpec(kind="global_norm", max_norm=max_norm, norm_type=norm_type))(listed)
 
 
-def clip_grad_value_(parameters: Parameters, clip_value: float) -> None:
-    """`torch.nn.utils.clip_grad_value_` with non-finite steps zeroed."""
+def clip_grad_value_(parameters: Parameters, clip_value: float, foreach: bool | None = None) -> None:
+    """`torch.nn.utils.clip_grad_value_` with non-finite steps zeroed; `foreach` is taken for the signature's sake."""
     make_clipper(ClipSpec(kind="value", max_norm=clip_value))(parameters)
 
 

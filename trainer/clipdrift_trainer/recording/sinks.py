@@ -43,6 +43,8 @@ class WindowSink:
             except RetryableError as error:
                 _log.warning("%d telemetry windows of %s wait: %s", len(self._unsent), model, error)
                 break
+            except Exception:  # noqa: BLE001  # training must not end for its telemetry, nor one window block the rest
+                _log.exception("the window of %s at step %d is lost", model, window.step_first)
             self._unsent.popleft()
         self._metrics.gauge(names.TRAINER_WINDOWS_UNSENT).labels(model).set(len(self._unsent))
 

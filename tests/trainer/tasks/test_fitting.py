@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+from toy_task import DAY, Toy
+
+from clipdrift_contract.clock import ManualClock
+from clipdrift_contract.events import ClipSpec
+from clipdrift_trainer.tasks.fitting import fit, predict_logits, to_scores
+from clipdrift_trainer.tasks.split import hold_out_blocks
+from clipdrift_trainer.tasks.task import encode, vocabularies_of
+
+CLIP = ClipSpec(kind="global_norm", max_norm=0.3)
+
+
+def fitted(seed=0, clip=CLIP, **more):
+    task = Toy()
+    rows = task.make(5)
+    return fit(task, rows, vocabularies_of(task, rows), clip, seed, clock=ManualClock(), **more)
+
+
+def weights(found):
+    return torch.cat([parameter.detach().flatten() for parameter in found.module.parameters()])
+
+
+def test_the_same_seed_gives_the_same_weights_bit_for_bit():
+    assert torch.equal(weights(fitted()), weights(fitted()))
+
+
+def test_another_seed_gives_other_weights():
+    assert not torch.equal(weights(fitted(0)), weights(fitted(1)))
+
+
+def test_torchs_global_random_state_is_left_alone():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    fitted()
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_figures_are_those_of_the_windows():
+    windows, progress = [], []
+    found = fitted(on_window=windows.append, on_progress=lambda done, of: progress.append((done, of)))
+    assert progress == [(50, 60), (60, 60)]
+    removed, mass = sum(w.norm_removed_sum for w in windows), sum(w.norm_sum for w in windows)
+    assert found.removed_mass_ratio == pytest.approx(removed / mass) and 0 < found.removed_mass_ratio < 1
+    assert found.clip_rate_ratio == pytest.approx(sum(w.num_clipped for w in windows) / 60)
+    assert (found.total.num_checked, found.total.num_ineffective) == (6, 0)
+
+
+def test_without_clipping_nothing_is_removed():
+    found = fitted(clip=ClipSpec(kind="off"))
+    assert (found.removed_mass_ratio, found.clip_rate_ratio) == (0.0, 0.0)
+
+
+def test_it_learns():
+    task = Toy()
+    rows = task.make(8)
+    found = fit(task, rows, vocabularies_of(task, rows), ClipSpec(kind="off"), 0, clock=ManualClock())
+    scores = to_scores(predict_logits(found.module, encode(task, rows, vocabularies_of(task, rows))), "binary")
+    assert (scores.argmax(axis=1) == rows.label).mean() > 0.7
+
+
+def test_no_rows_are_refused():
+    task = Toy()
+    rows = task.make(1)
+    with pytest.raises(ValueError, match="no rows"):
+        fit(task, rows.select(np.zeros(0, int)), vocabularies_of(task, rows), CLIP, 0)
+
+
+def test_scores_are_probabilities_even_for_huge_logits_and_a_temperature_flattens_them():
+    logits = np.array([[1000.0, 0.0], [0.0, 2.0]], np.float32)
+    scores = to_scores(logits, "binary")
+    assert np.allclose(scores.sum(axis=1), 1) and scores[0, 0] == 1.0
+    assert to_scores(logits, "binary", temperature=4.0)[1, 1] == pytest.approx(1 / (1 + np.exp(-0.5)))
+
+
+def test_whole_days_are_held_out_and_no_row_is_in_both_parts():
+    time_ms = Toy().make(12).time_ms
+    train, held_out = hold_out_blocks(time_ms)
+    assert set(time_ms[held_out] // DAY) == {4, 9}
+    assert sorted([*train, *held_out]) == list(range(len(time_ms)))
