@@ -39,16 +39,22 @@ class DeploymentFollower:
         publisher = self._bus.publisher()
         reader = EventReader(consumer, publisher=publisher, metrics=self._metrics, clock=self._clock)
         while not self._is_stopping.is_set():
-            newest: dict[str, Deployment] = {}
+            announced: dict[str, list[Deployment]] = {}
             for _, _, event in reader.poll(500, _POLL_SECONDS):
-                if isinstance(event, Deployment) and event.generation >= _generation(newest.get(event.model)):
-                    newest[event.model] = event
-            for deployment in newest.values():
-                self._repository.apply(deployment)
+                if isinstance(event, Deployment):
+                    announced.setdefault(event.model, []).append(event)
+            for deployments in announced.values():
+                self._apply(deployments)
             if not self._repository.is_caught_up and consumer.lag() == 0:
                 self._repository.is_caught_up = True
         consumer.close()
         publisher.close(1.0)
+
+    def _apply(self, deployments: list[Deployment]) -> None:
+        try:
+            self._repository.apply_newest(deployments)
+        except Exception:  # noqa: BLE001  one deployment must not end the thread that brings the next; what serves goes on
+            _log.exception("a deployment of %s could not be applied", deployments[0].model)
 
     def _wait_for_topic(self) -> None:
         while not self._is_stopping.is_set():
@@ -59,7 +65,3 @@ class DeploymentFollower:
                 self._is_stopping.wait(1.0)
                 continue
             return
-
-
-def _generation(deployment: Deployment | None) -> int:
-    return -1 if deployment is None else deployment.generation

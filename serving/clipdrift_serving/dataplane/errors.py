@@ -4,7 +4,10 @@ from typing import Literal
 
 from clipdrift_contract.errors import ClipdriftError
 
-Fault = Literal["bad_input", "unknown_model", "not_ready", "too_large", "unauthorized", "not_found", "method_not_allowed"]
+Fault = Literal[
+    "bad_input", "unknown_model", "not_ready", "too_large", "unauthorized", "not_found", "method_not_allowed",
+    "no_answer", "too_slow", "headers_too_large",
+]  # fmt: skip
 
 
 class RequestError(ClipdriftError):

@@ -1,7 +1,7 @@
 """The data plane: one place that answers an inference and accepts labels, whatever transport asked."""
 
 import itertools
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from clipdrift_serving.dataplane.tensors import Tensor, check_inputs
 from clipdrift_serving.recording.recorder import Labelled, Predicted, Recorder
 
 _EARLIEST_MS = 0
+_LARGEST = sys.float_info.max  # a whole number in JSON may be larger than any float
 _LATEST_MS = 4_102_444_800_000  # the year 2100: a later time is a mistake in units
 
 
@@ -75,7 +76,7 @@ class DataPlane:
         checked, num_rows = check_inputs(model.inputs, inputs, self._config.max_rows)
         event_time_N = self._event_times(parameters, num_rows)
         outputs = model.infer(checked)
-        predicted_N, scores_NK = model.predictions(outputs)
+        predicted_N, scores_NK = model.predictions(outputs, num_rows)
         slice_N = model.slice_index(checked, num_rows)
         sequence_N = np.fromiter(itertools.islice(self._sequence, num_rows), np.uint64, num_rows)
         recorded = Predicted(
@@ -186,7 +187,7 @@ def _label_value(profile: ReferenceProfile | None, label: Any, num_classes: int)
         return float(profile.classes.index(label))
     if isinstance(label, bool):
         label = int(label)
-    if not isinstance(label, int | float) or not math.isfinite(label):
+    if not isinstance(label, int | float) or not -_LARGEST <= label <= _LARGEST:
         raise ReceiptError("bad_value", f"a label is a class name, a class index or a finite number, got {str(label)[:50]}")
     if num_classes and (label != int(label) or not 0 <= label < num_classes):
         raise ReceiptError("bad_value", f"a class index is a whole number in 0..{num_classes - 1}, got {label!r}")

@@ -51,13 +51,18 @@ class ModelRepository:
         self._models: dict[str, InService] = {}
         self._lock = threading.Lock()
         self._metrics = metrics
+        self._wanted: dict[str, Deployment] = {}  # the newest that was announced, also when it was refused
         self._num_tickets = 0
+        self._unloaded: set[str] = set()  # by an operator, who knows
         self.is_caught_up = False
 
     def apply(self, deployment: Deployment) -> Swap:
         """Bring a deployment into service unless a newer one is; a version that cannot be loaded leaves the old one serving."""
         name = deployment.model
         with self._lock:
+            wanted = self._wanted.get(name)
+            if wanted is None or deployment.generation > wanted.generation:
+                self._wanted[name] = deployment
             now = self._models.get(name)
             if now is not None and deployment.generation <= now.generation:
                 return self._count(name, "stale")
@@ -66,9 +71,23 @@ class ModelRepository:
             except ArtifactError as error:
                 _log.error("generation %d of %s is refused: %s", deployment.generation, name, error)
                 return self._count(name, "refused")
+            self._unloaded.discard(name)
         self._show(name, now, self._models[name])
         _log.info("%s serves version %s (generation %d)", name, deployment.champion.version, deployment.generation)
         return self._count(name, "done")
+
+    def apply_newest(self, deployments: Sequence[Deployment]) -> None:
+        """Bring the newest of one model's deployments into service; where it is refused, the newest that can be loaded."""
+        for deployment in sorted(deployments, key=lambda one: one.generation, reverse=True):
+            if self.apply(deployment) != "refused":
+                return
+
+    def load(self, name: str) -> Swap:
+        """Try again what was announced last, after it was unloaded or refused; raises RequestError when nothing was."""
+        wanted = self._wanted.get(name)
+        if wanted is None:
+            raise RequestError("unknown_model", f"no deployment of model {name[:100]!r} was announced")
+        return self.apply(wanted)
 
     def get(self, name: str) -> InService:
         """What serves `name`.
@@ -103,14 +122,15 @@ class ModelRepository:
         return sorted(self._models)
 
     def is_ready(self) -> bool:
-        """Whether every deployment that was announced so far is loaded, and there is one."""
-        return self.is_caught_up and bool(self._models)
+        """Whether each model that was announced so far is in service (by an older version, where the newest was refused)."""
+        return self.is_caught_up and bool(self._wanted) and self._wanted.keys() <= self._models.keys() | self._unloaded
 
     def unload(self, name: str) -> None:
         """Take a model out of service until its next deployment; raises RequestError when it is not served."""
         self.get(name)
         with self._lock:
             self._models.pop(name, None)
+            self._unloaded.add(name)
 
     def _load(self, deployment: Deployment, now: InService | None) -> InService:
         loaded = {} if now is None else {model.served: model for model in (*now.versions(), now.previous) if model is not None}

@@ -17,6 +17,7 @@ DTYPES: dict[str, npt.DTypeLike] = {
 }  # fmt: skip
 BYTES = "BYTES"
 _MAX_DIMENSIONS = 8
+_MAX_STRING = 4096  # characters; recording pads the strings of a batch to the longest, so one long string would cost gigabytes
 _FROM_ONNX = {
     "tensor(bool)": "BOOL", "tensor(uint8)": "UINT8", "tensor(uint16)": "UINT16", "tensor(uint32)": "UINT32",
     "tensor(uint64)": "UINT64", "tensor(int8)": "INT8", "tensor(int16)": "INT16", "tensor(int32)": "INT32",
@@ -47,11 +48,12 @@ def check_shape(name: str, shape: Sequence[int]) -> int:
     """Number of elements.
 
     Raises:
-        RequestError: A dimension is negative, or there are too many.
+        RequestError: A dimension is not positive, or there are too many.
     """
-    if len(shape) > _MAX_DIMENSIONS or any(dimension < 0 for dimension in shape):
+    if len(shape) > _MAX_DIMENSIONS or any(dimension < 1 for dimension in shape):
         raise RequestError(
-            "bad_input", f"input {name!r}: shape must be at most {_MAX_DIMENSIONS} numbers >= 0, got {list(shape)[:10]}"
+            "bad_input",
+            f"input {name!r}: shape must be at most {_MAX_DIMENSIONS} numbers >= 1, got {str(list(shape)[:10])[:200]}",
         )
     return prod(shape)
 
@@ -84,6 +86,8 @@ class InputSpec:
             raise RequestError("bad_input", f"input {self.name!r}: shape must be {self.shape}, got {list(tensor.shape)}")
         if tensor.dtype.kind == "f":
             self._check_finite(tensor)
+        if tensor.dtype == object and max(map(len, tensor.ravel())) > _MAX_STRING:
+            raise RequestError("bad_input", f"input {self.name!r}: a string holds at most {_MAX_STRING} characters")
         return tensor
 
     def _check_finite(self, tensor: Tensor) -> None:

@@ -78,15 +78,22 @@ class Recorder:
         """Write everything that waits to the spool, in the order in which it was answered."""
         pending, self._pending, self._num_pending = self._pending, [], 0
         for group in _grouped(pending):
-            for batch in self._batches(group):
-                try:
-                    self._spool.append(batch)
-                except SpoolFullError as error:
-                    _log.error("predictions are dropped: %s", error)
-                    self._drop(batch.model, len(batch.sequence), "spool_full")
-                else:
-                    self._num_unrecorded.pop(batch.model, None)
+            try:
+                self._write(group)
+            except Exception:  # noqa: BLE001  what cannot be packed must not end the recording of everything else
+                _log.exception("predictions of %s are dropped", group[0].model)
+                self._drop(group[0].model, sum(len(one.sequence) for one in group), "fault")
         self._queue_gauge.set(self._num_pending)
+
+    def _write(self, group: list[Predicted]) -> None:
+        for batch in self._batches(group):
+            try:
+                self._spool.append(batch)
+            except SpoolFullError as error:
+                _log.error("predictions are dropped: %s", error)
+                self._drop(batch.model, batch.sequence.shape[0], "spool_full")
+            else:
+                self._num_unrecorded.pop(batch.model, None)
 
     def add_labels(self, labelled: list[Labelled]) -> None:
         """Write labels to the spool at once: when this returns they survive a crash.

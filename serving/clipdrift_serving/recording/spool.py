@@ -28,6 +28,7 @@ _MAX_RECORD_BYTES = 64 * 1024 * 1024
 _RETRY_SECONDS = 0.2
 _FLUSH_SECONDS = 5.0
 _CHUNK = 200
+_COMPACT_BYTES = 16 * 1024 * 1024
 _log = logging.getLogger(__name__)
 
 
@@ -93,8 +94,9 @@ class Spool:
         body = _encode_entry(_Entry(topic_of(event), key_of(event), headers, value, now_ms))
         record = _LENGTH.pack(len(body)) + body
         with self._changed:
-            if self._end + len(record) > self._max_bytes:
-                raise SpoolFullError(f"{self._end} bytes wait for the bus already, the budget is {self._max_bytes}")
+            waiting = self._end - self._forwarded
+            if waiting + len(record) > self._max_bytes:
+                raise SpoolFullError(f"{waiting} bytes wait for the bus already, the budget is {self._max_bytes}")
             try:
                 written = os.pwrite(self._file, record, self._end)
             except OSError as error:
@@ -102,7 +104,7 @@ class Spool:
             if written != len(record):
                 raise SpoolFullError(f"the disk of {self._path} is full")
             self._end += len(record)
-            self._bytes_gauge.set(self._end)
+            self._bytes_gauge.set(self._end - self._forwarded)
             self._changed.notify_all()
 
     def drain(self, timeout_seconds: float) -> None:
@@ -140,8 +142,21 @@ class Spool:
                 if self._forwarded == self._end:  # all of it is on the bus: begin again with an empty file
                     os.ftruncate(self._file, 0)
                     self._forwarded = self._end = 0
+                elif self._forwarded > max(_COMPACT_BYTES, self._end - self._forwarded):
+                    self._compact()
                 self._bytes_gauge.set(self._end - self._forwarded)
                 self._changed.notify_all()
+
+    def _compact(self) -> None:
+        """Keep only what still waits: under steady load the file is never sent to its end. A crash leaves either file whole."""
+        beside = self._path.with_suffix(".compacting")
+        rest = os.pread(self._file, self._end - self._forwarded, self._forwarded)
+        beside.write_bytes(rest)
+        beside.chmod(0o600)
+        beside.replace(self._path)
+        os.close(self._file)
+        self._file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        self._forwarded, self._end = 0, len(rest)
 
     def _forward(self, start: int, end: int) -> int:
         """Publish the records of [start, end), a chunk of them at most; returns where it stopped once all are acknowledged."""

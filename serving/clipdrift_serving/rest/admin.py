@@ -95,6 +95,6 @@ class AdminApp:
     def _change(self, model: str, action: str) -> Response:
         if action == "unload":
             self._plane.repository.unload(model)
-        else:
-            self._plane.repository.get(model)  # what is in service is loaded; what is not comes with a deployment
+        elif self._plane.repository.load(model) == "refused":
+            raise RequestError("bad_input", f"the deployment of {model!r} cannot be loaded; the reason is in the server's log")
         return Response(200, b"{}")

@@ -64,7 +64,7 @@ def decode_infer(body: bytes, header_length: str | None) -> tuple[InferRequest, 
     split = len(body) if header_length is None else _header_length(header_length, len(body))
     try:
         request = _decode_infer(body[:split])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError("bad_input", f"the request is not valid: {error}") from error
     tensors: dict[str, Tensor] = {}
     position = split
@@ -93,7 +93,7 @@ def decode_feedback(body: bytes) -> FeedbackRequest:
     """Labels by receipt; raises RequestError with the reason."""
     try:
         return _decode_feedback(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError("bad_input", f"the feedback is not valid: {error}") from error
 
 

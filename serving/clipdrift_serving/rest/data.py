@@ -14,6 +14,7 @@ from clipdrift_serving.dataplane.errors import RequestError
 from clipdrift_serving.dataplane.model import LoadedModel
 from clipdrift_serving.dataplane.plane import DataPlane
 from clipdrift_serving.rest.codec import decode_feedback, decode_infer, encode_answer
+from clipdrift_serving.rest.errors import STATUS_OF
 from clipdrift_serving.rest.http import JSON, Receive, Response, Scope, Send, guarded, read_body, send
 
 _MODEL_PATH = re.compile(
@@ -89,6 +90,7 @@ class DataApp:
         started = time.perf_counter()
         code = "500"
         try:
+            self._plane.repository.get(model)
             headers: Mapping[bytes, bytes] = dict(scope["headers"])
             body = await read_body(scope, receive, self._config.max_body_bytes)
             length = headers.get(b"inference-header-content-length")
@@ -97,7 +99,7 @@ class DataApp:
             encoded, json_bytes = encode_answer(request, answer)
             code = "ok"
         except RequestError as error:
-            code = error.fault
+            code = str(STATUS_OF[error.fault])
             if error.fault == "unknown_model":
                 model = "(unknown)"  # a label must not grow with what clients make up
             raise

@@ -10,7 +10,10 @@ STATUS_OF: dict[Fault, int] = {
     "unknown_model": 404,
     "not_found": 404,
     "method_not_allowed": 405,
+    "too_slow": 408,
     "too_large": 413,
+    "no_answer": 422,
+    "headers_too_large": 431,
     "not_ready": 503,
 }
 

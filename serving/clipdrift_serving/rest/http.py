@@ -1,6 +1,7 @@
 """The few pieces of HTTP that both listeners need: reading a body within its limit, sending an answer, counting what went
 wrong."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 JSON = (b"content-type", b"application/json")
+_MAX_HEADER_BYTES = 16 * 1024
+_BODY_SECONDS = 30.0
 _log = logging.getLogger(__name__)
 
 
@@ -28,15 +31,26 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     """The whole body.
 
     Raises:
-        RequestError: It is larger than allowed (said before it is read where its length is declared), or compressed.
+        RequestError: It is larger than allowed (said before it is read where its length is declared), compressed, or too slow;
+            or the headers are too large.
     """
     headers = dict(scope["headers"])
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > _MAX_HEADER_BYTES:
+        raise RequestError("headers_too_large", f"headers hold at most {_MAX_HEADER_BYTES} bytes")
     encoding = headers.get(b"content-encoding", b"identity")
     if encoding not in (b"identity", b""):
         raise RequestError("bad_input", f"content-encoding {encoding.decode('latin-1')[:30]!r} is not accepted; send it plain")
     declared = headers.get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > max_bytes:
         raise RequestError("too_large", f"a body holds at most {max_bytes} bytes, got {int(declared)}")
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            return await _read_parts(receive, max_bytes)
+    except TimeoutError as error:
+        raise RequestError("too_slow", f"the body did not arrive within {_BODY_SECONDS:g} s") from error
+
+
+async def _read_parts(receive: Receive, max_bytes: int) -> bytes:
     parts, size = [], 0
     while True:
         message = await receive()

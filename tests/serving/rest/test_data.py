@@ -1,0 +1,218 @@
+"""The data listener, asked as clients ask it."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from toy_service import deploy, write_model, yes
+
+X = {"name": "x", "shape": [2], "datatype": "FP32", "data": [0.5, None]}
+Y = {"name": "y", "shape": [2], "datatype": "FP32", "data": [0.25, -1.0]}
+CARRIER = {"name": "carrier", "shape": [2], "datatype": "BYTES", "data": ["UA", "ZZ"]}
+EXPECTED = [yes(0.5, 0.25, 1.0, 0.0), yes(np.nan, -1.0, 2.0, 0.0)]
+
+
+def _body(*inputs, **more) -> bytes:
+    return json.dumps({"inputs": list(inputs), **more}).encode()
+
+
+def _infer(service, body, headers=None, path="/v2/models/toy/infer"):
+    status, got, content = service.request("POST", path, body, headers)
+    length = got.get("inference-header-content-length")
+    split = len(content) if length is None else int(length)
+    return status, json.loads(content[:split]), content[split:]
+
+
+def test_a_json_request_is_answered_with_probabilities_and_a_receipt_for_each_row(service):
+    status, answer, _ = _infer(service, _body(X, Y, CARRIER, id="7", parameters={"event_time_ms": [5, 6]}))
+    assert status == 200
+    assert (answer["id"], answer["model_name"], answer["model_version"]) == ("7", "toy", "v1")
+    np.testing.assert_allclose(np.reshape(answer["outputs"][0]["data"], (2, 2))[:, 1], EXPECTED, rtol=1e-6)
+    receipts = [service.receipts.verify(token) for token in answer["parameters"]["receipts"]]
+    assert [(r.sequence, r.event_time_ms, r.slice_index, r.predicted) for r in receipts] == [(0, 5, 1, 1.0), (1, 6, 2, 1.0)]
+
+
+def test_binary_tensors_go_both_ways_and_mix_with_json(service):
+    words = b"".join(struct.pack("<I", len(w)) + w for w in (b"UA", b"ZZ"))
+    y = np.array([0.25, -1.0], "<f4").tobytes()
+    header = _body(
+        {"name": "y", "shape": [2], "datatype": "FP32", "parameters": {"binary_data_size": len(y)}},
+        X,
+        {"name": "carrier", "shape": [2], "datatype": "BYTES", "parameters": {"binary_data_size": len(words)}},
+        parameters={"binary_data_output": True},
+    )
+    status, answer, tail = _infer(service, header + y + words, {"Inference-Header-Content-Length": str(len(header))})
+    assert status == 200
+    assert answer["outputs"][0]["parameters"]["binary_data_size"] == len(tail) == 16
+    np.testing.assert_allclose(np.frombuffer(tail, "<f4").reshape(2, 2)[:, 1], EXPECTED, rtol=1e-6)
+    assert len(answer["parameters"]["receipts"]) == 2
+
+
+def _with(one, **changes):
+    return {**one, **changes}
+
+
+DEEP = b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":' + b"[" * 100_000 + b"]" * 100_000 + b"}]}"
+BAD = {
+    "no json": b"{",
+    "not utf-8": b'{"inputs":[{"name":"\xff"}]}',
+    "lone surrogate": b'{"inputs":[{"name":"carrier","shape":[1],"datatype":"BYTES","data":["\\ud800"]}]}',
+    "NaN": b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[NaN]}]}',
+    "deep": DEEP,
+    "a list": b"[]",
+    "no inputs": _body(),
+    "missing input": _body(X, Y),
+    "unknown input": _body(X, Y, CARRIER, _with(X, name="z")),
+    "input twice": _body(X, X, Y, CARRIER),
+    "null where not nullable": _body(X, _with(Y, data=[None, 0]), CARRIER),
+    "float32 overflow": _body(_with(X, data=[1e39, 0]), Y, CARRIER),
+    "wrong datatype": _body(_with(X, datatype="FP64"), Y, CARRIER),
+    "unknown datatype": _body(_with(X, datatype="FLOAT"), Y, CARRIER),
+    "string in numbers": _body(_with(X, data=["a", 1]), Y, CARRIER),
+    "bool in numbers": _body(_with(X, data=[True, 1]), Y, CARRIER),
+    "too few values": _body(_with(X, data=[1]), Y, CARRIER),
+    "rows differ": _body(_with(X, shape=[1], data=[1]), Y, CARRIER),
+    "wrong rank": _body(_with(X, shape=[1, 2]), Y, CARRIER),
+    "negative dimension": _body(_with(X, shape=[-1, -2]), Y, CARRIER),
+    "no rows": _body(_with(X, shape=[0], data=[]), _with(Y, shape=[0], data=[]), _with(CARRIER, shape=[0], data=[])),
+    "huge dimensions": _body(_with(X, shape=[2**31 - 1, 2**31 - 1]), Y, CARRIER),
+    "huge empty": _body(_with(X, shape=[0, 2**62, 2**62], data=[]), Y, CARRIER),
+    "dimension beyond 64 bits": _body(_with(X, shape=[10**30]), Y, CARRIER),
+    "ragged": _body(_with(X, data=[[1], 2]), Y, CARRIER),
+    "data is a number": _body(_with(X, data=3), Y, CARRIER),
+    "no data": _body({"name": "x", "shape": [2], "datatype": "FP32"}, Y, CARRIER),
+    "numbers as strings": _body(X, Y, _with(CARRIER, data=[1, 2])),
+    "a string of megabytes": _body(X, Y, _with(CARRIER, data=["a" * 100_000, "b"])),
+    "unknown output": _body(X, Y, CARRIER, outputs=[{"name": "nope"}]),
+    "event times of another length": _body(X, Y, CARRIER, parameters={"event_time_ms": [1]}),
+    "event time in words": _body(X, Y, CARRIER, parameters={"event_time_ms": "now"}),
+    "event time beyond 64 bits": _body(X, Y, CARRIER, parameters={"event_time_ms": 10**30}),
+    "binary size lies": _body(_with(X, data=[], parameters={"binary_data_size": 10**12}), Y, CARRIER),
+    "binary size negative": _body({"name": "x", "shape": [2], "datatype": "FP32", "parameters": {"binary_data_size": -1}}),
+    "binary size is no number": _body({"name": "x", "shape": [2], "datatype": "FP32", "parameters": {"binary_data_size": "8"}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", BAD.values(), ids=BAD.keys())
+def test_bad_input_is_a_client_error_that_says_what_was_wrong(service, body):
+    status, answer, _ = _infer(service, body)
+    assert 400 <= status < 500
+    assert len(answer["error"]) > 10
+
+
+@pytest.mark.parametrize("length", ["-1", "abc", "99999999", "1", "٣"])
+def test_a_header_length_that_lies_is_a_client_error(service, length):
+    assert _infer(service, _body(X, Y, CARRIER), {"Inference-Header-Content-Length": length})[0] == 400
+
+
+def test_bytes_behind_the_last_tensor_are_refused(service):
+    header = _body(X, Y, CARRIER)
+    status, answer, _ = _infer(service, header + b"abc", {"Inference-Header-Content-Length": str(len(header))})
+    assert (status, answer["error"][:7]) == (400, "3 bytes")
+
+
+def test_limits_are_said_by_their_status(service):
+    assert _infer(service, b"", {"content-length": str(10**9)})[0] == 413
+    assert _infer(service, b" " * (service.config.max_body_bytes + 1))[0] == 413
+    assert _infer(service, _body(X, Y, CARRIER), {"x-large": "a" * 20_000})[0] == 431
+    assert _infer(service, b"", {"content-encoding": "gzip"})[0] == 400
+    many = 5000
+    body = _body(
+        _with(X, shape=[many], data=[0] * many), _with(Y, shape=[many], data=[0] * many),
+        _with(CARRIER, shape=[many], data=["UA"] * many),
+    )  # fmt: skip
+    assert _infer(service, body)[0] == 413
+
+
+def test_an_unknown_model_is_404_and_its_name_does_not_become_a_metric_label(service):
+    assert _infer(service, b"{", path="/v2/models/made-up-by-a-client/infer")[0] == 404
+    assert service.metric("clipdrift_serving_requests_total", model="(unknown)", code="404") == 1
+    assert service.metric("clipdrift_serving_requests_total", model="made-up-by-a-client", code="400") is None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v2", 200), ("GET", "/v2/health/live", 200), ("GET", "/v2/models/toy", 200),
+        ("GET", "/v2/models/toy/ready", 200), ("GET", "/v2/models/toy/versions/v1", 200),
+        ("GET", "/v2/models/toy/versions/v9/ready", 404), ("GET", "/v2/models/toy/infer", 405),
+        ("POST", "/v2", 405), ("GET", "/v2/models/..%2f", 404), ("GET", "/", 404), ("DELETE", "/v2/models/toy", 405),
+        ("GET", "/v2/repository/index", 404), ("POST", "/v2/repository/models/toy/unload", 405),
+    ],
+)  # fmt: skip
+def test_paths_are_answered_as_the_protocol_says(service, method, path, status):
+    assert service.request(method, path)[0] == status
+
+
+def test_readiness_waits_for_every_announced_model(service, tmp_path):
+    assert service.request("GET", "/v2/health/ready")[0] == 503
+    service.repository.is_caught_up = True
+    assert service.request("GET", "/v2/health/ready")[0] == 200
+    broken = deploy(write_model(tmp_path, "v2", 0.0), model="other")
+    (tmp_path / "v2.onnx").write_bytes(b"")
+    service.repository.apply(broken)
+    assert service.request("GET", "/v2/health/ready")[0] == 503
+
+
+def _feedback(service, receipts, labels, times=None):
+    body = {"receipts": receipts, "labels": labels} | ({} if times is None else {"label_times_ms": times})
+    status, _, content = service.request("POST", "/v2/models/toy/feedback", json.dumps(body).encode())
+    return status, json.loads(content)
+
+
+@pytest.fixture
+def receipts(service):
+    return _infer(service, _body(X, Y, CARRIER, parameters={"event_time_ms": 5}))[1]["parameters"]["receipts"]
+
+
+def test_labels_are_accepted_by_class_name_or_index_and_counted_live(service, receipts):
+    assert _feedback(service, receipts, ["yes", 0], [10, 11]) == (200, {"accepted": 2, "rejected": []})
+    (batch,) = service.spool.events
+    assert batch.label.array().tolist() == [1.0, 0.0]
+    assert batch.label_time_ms.array().tolist() == [10, 11]
+    assert service.plane.live["toy"] == {"requests": 1, "rows": 2, "labels": 2, "correct": 1}
+
+
+@pytest.mark.parametrize(
+    ("label", "time_ms", "reason"),
+    [
+        ("maybe", 10, "bad_value"), (2, 10, "bad_value"), (0.5, 10, "bad_value"), (None, 10, "bad_value"),
+        (10**400, 10, "bad_value"), ([1], 10, "bad_value"), (1, "soon", "bad_value"), (1, 4, "bad_value"),
+        (1, 4_000_000_000_000, "expired"), (1, 10**40, "bad_value"),
+    ],
+)  # fmt: skip
+def test_a_label_that_cannot_count_is_rejected_with_its_reason(service, receipts, label, time_ms, reason):
+    status, answer = _feedback(service, receipts[:1], [label], [time_ms])
+    if status == 200:
+        assert answer["accepted"] == 0
+        assert answer["rejected"][0]["reason"] == reason
+    else:
+        assert status == 400
+
+
+def test_a_forged_receipt_is_rejected_and_the_others_still_count(service, receipts):
+    changed = ("A" if receipts[0][30] != "A" else "B").join((receipts[0][:30], receipts[0][31:]))
+    status, answer = _feedback(service, [changed, receipts[1], 7, "", "é" * 40], [1] * 5, [10] * 5)
+    assert (status, answer["accepted"]) == (200, 1)
+    assert [(one["index"], one["reason"]) for one in answer["rejected"]] == [(i, "forged") for i in (0, 2, 3, 4)]
+
+
+def test_a_receipt_of_another_model_is_rejected(service, receipts, tmp_path):
+    service.repository.apply(deploy(write_model(tmp_path, "w1", 0.0), model="other"))
+    body = json.dumps({"receipts": receipts[:1], "labels": [1], "label_times_ms": [10]}).encode()
+    _, _, content = service.request("POST", "/v2/models/other/feedback", body)
+    assert json.loads(content)["rejected"][0]["reason"] == "unknown_model"
+
+
+def test_labels_that_cannot_be_kept_are_not_acknowledged(service, receipts):
+    from clipdrift_serving.recording.spool import SpoolFullError
+
+    service.spool.error = SpoolFullError("full")
+    assert _feedback(service, receipts, [1, 0], [10, 10])[0] == 503
+    assert service.plane.live["toy"]["labels"] == 0
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"receipts":["a"],"labels":[]}', b'{"receipts":1,"labels":1}'])
+def test_bad_feedback_is_a_client_error(service, body):
+    assert service.request("POST", "/v2/models/toy/feedback", body)[0] == 400
