@@ -17,7 +17,7 @@ from clipdrift_contract.bus.publishing import EventPublisher
 from clipdrift_contract.bus.sqlite import SqliteBus
 from clipdrift_contract.clock import ManualClock
 from clipdrift_contract.envelope import decode
-from clipdrift_contract.errors import ClipdriftError
+from clipdrift_contract.errors import ClipdriftError, RetryableError
 from clipdrift_contract.events import RETRAINING, TRAINING, ClipSpec, RetrainOutcome, RetrainRequest, RunEnd
 from clipdrift_contract.jobs import JobFolder
 from clipdrift_contract.metrics import MetricSet
@@ -304,3 +304,40 @@ def test_with_a_window_that_holds_no_new_days_nothing_is_decided(world: World) -
     assert outcome is not None
     assert outcome.verdict == "inconclusive"
     assert "neither model was trained on" in outcome.reasons[0]
+
+
+class AwayBus:
+    """A publisher whose broker never answers."""
+
+    def publish(self, *_: Any, **__: Any) -> None: ...
+
+    def flush(self, timeout_seconds: float) -> None:
+        raise RetryableError("the bus is away")
+
+    def num_queued(self) -> int:
+        return 1
+
+    def close(self, timeout_seconds: float = 10.0) -> None: ...
+
+
+def test_a_bus_that_is_away_loses_no_work_the_next_start_only_publishes(world: World) -> None:
+    with pytest.raises(RetryableError):
+        run_retrain(
+            world.folder, world.task, RetrainingConfig(max_workers=1), artifacts=world.root / "models", registry=NoRegistry(),
+            publisher=EventPublisher(AwayBus(), source="test", clock=ManualClock()), clock=ManualClock(), metrics=MetricSet(),
+        )  # fmt: skip
+    written = world.folder.read_outcome()
+
+    outcome = world.run(task=DyingTask())  # would die if it loaded anything
+
+    assert outcome == written is not None
+    kinds = [type(event) for _, event in world.events() if isinstance(event, RunEnd | RetrainOutcome)]
+    assert sorted(kinds, key=str) == sorted([RunEnd, RetrainOutcome], key=str)
+
+
+def test_the_time_spent_counts_the_workers_too(world: World) -> None:
+    outcome = world.run(max_workers=2)
+
+    assert outcome is not None
+    assert outcome.wall_seconds > 0
+    assert outcome.cpu_seconds > 0
