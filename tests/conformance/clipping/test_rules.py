@@ -56,7 +56,8 @@ def test_the_norm_before_clipping_is_returned_and_both_norms_are_kept(spec):
     parameters = parameters_with(gradients(1))
     before = flat(parameters)
     returned = clipper(parameters)
-    assert returned.shape == () and torch.allclose(returned, torch.linalg.vector_norm(before, spec.norm_type))
+    assert returned.shape == ()
+    assert torch.allclose(returned, torch.linalg.vector_norm(before, spec.norm_type))
     assert torch.allclose(clipper.last.norm_before, returned)
     assert torch.allclose(clipper.last.norm_after, torch.linalg.vector_norm(flat(parameters), spec.norm_type), rtol=1e-5)
     assert torch.allclose(torch.linalg.vector_norm(clipper.last.norm_P, spec.norm_type), returned)
@@ -82,7 +83,8 @@ def test_a_step_that_is_not_finite_is_zeroed_and_never_spreads(spec, broken):
     returned = clipper(parameters)
     assert not torch.isfinite(returned)
     assert torch.count_nonzero(flat(parameters)) == 0
-    assert float(clipper.last.coefficient) == 0.0 and float(clipper.last.norm_after) == 0.0
+    assert float(clipper.last.coefficient) == 0.0
+    assert float(clipper.last.norm_after) == 0.0
 
 
 @every_rule
@@ -104,7 +106,8 @@ def test_half_precision_norms_are_accumulated_in_float32(spec, dtype):
     clipper = make_clipper(spec)
     returned = clipper(parameters)
     expected = torch.linalg.vector_norm(torch.full((16,), 30_000.0), spec.norm_type)
-    assert returned.dtype == torch.float32 and torch.allclose(returned, expected, rtol=0.01)
+    assert returned.dtype == torch.float32
+    assert torch.allclose(returned, expected, rtol=0.01)
     assert torch.count_nonzero(flat(parameters)) == 16
 
 
@@ -114,7 +117,8 @@ def test_a_missing_gradient_is_left_out(spec):
     parameters.insert(1, torch.nn.Parameter(torch.zeros(7)))
     clipper = make_clipper(spec)
     clipper(parameters)
-    assert clipper.last.norm_P.shape == (3,) and parameters[1].grad is None
+    assert clipper.last.norm_P.shape == (3,)
+    assert parameters[1].grad is None
 
 
 @every_rule

@@ -66,7 +66,8 @@ def test_every_check_belongs_to_the_window_of_its_step():
 def test_an_honest_loop_is_never_called_ineffective(kind):
     bound = {"global_norm": 0.5, "value": 0.05}.get(kind)
     windows, _, _ = run(30, clip=ClipSpec(kind=kind, max_norm=bound))
-    assert sum(w.num_ineffective for w in windows) == 0 and sum(w.num_checked for w in windows) == 30
+    assert sum(w.num_ineffective for w in windows) == 0
+    assert sum(w.num_checked for w in windows) == 30
 
 
 def test_clipping_after_the_optimizers_step_is_found_out():
@@ -103,7 +104,8 @@ def test_a_step_that_is_not_finite_is_counted_apart_and_leaves_the_sums_finite()
         optimizer.step()
     recorder.finish()
     assert (windows[0].num_nonfinite, windows[0].num_ineffective) == (1, 0)
-    assert np.isfinite(windows[0].norm_sum) and torch.isfinite(module.weight).all()
+    assert np.isfinite(windows[0].norm_sum)
+    assert torch.isfinite(module.weight).all()
     assert b"null" not in msgspec.json.encode(windows[0].layers)
 
 
@@ -119,7 +121,8 @@ def test_a_parameter_without_gradient_has_norm_zero_and_the_others_keep_their_na
 
     (window,), norms, _ = run(5, module=Half())
     by_name = {layer.name: layer.norm_sum for layer in window.layers}
-    assert by_name["idle.weight"] == 0.0 and by_name["busy.weight"] == pytest.approx(sum(norms))
+    assert by_name["idle.weight"] == 0.0
+    assert by_name["busy.weight"] == pytest.approx(sum(norms))
 
 
 def test_merging_windows_equals_recording_their_steps_together():

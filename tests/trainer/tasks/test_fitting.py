@@ -42,7 +42,8 @@ def test_figures_are_those_of_the_windows():
     found = fitted(on_window=windows.append, on_progress=lambda done, of: progress.append((done, of)))
     assert progress == [(50, 60), (60, 60)]
     removed, mass = sum(w.norm_removed_sum for w in windows), sum(w.norm_sum for w in windows)
-    assert found.removed_mass_ratio == pytest.approx(removed / mass) and 0 < found.removed_mass_ratio < 1
+    assert found.removed_mass_ratio == pytest.approx(removed / mass)
+    assert 0 < found.removed_mass_ratio < 1
     assert found.clip_rate_ratio == pytest.approx(sum(w.num_clipped for w in windows) / 60)
     assert (found.total.num_checked, found.total.num_ineffective) == (6, 0)
 
@@ -70,7 +71,8 @@ def test_no_rows_are_refused():
 def test_scores_are_probabilities_even_for_huge_logits_and_a_temperature_flattens_them():
     logits = np.array([[1000.0, 0.0], [0.0, 2.0]], np.float32)
     scores = to_scores(logits, "binary")
-    assert np.allclose(scores.sum(axis=1), 1) and scores[0, 0] == 1.0
+    assert np.allclose(scores.sum(axis=1), 1)
+    assert scores[0, 0] == 1.0
     assert to_scores(logits, "binary", temperature=4.0)[1, 1] == pytest.approx(1 / (1 + np.exp(-0.5)))
 
 
