@@ -171,3 +171,12 @@ def test_what_is_held_out_is_never_trained_on(tmp_path: Path) -> None:
 
     assert Watching.seen_days == {day for day in range(20) if day % 5 != 4}
     assert np.isin([4, 9, 14, 19], list(Watching.seen_days)).sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [({"hold_out_every": 1}, "hold_out_every must be >= 2"), ({"hold_out_offset": 5}, r"hold_out_offset must be in 0\.\.4")],
+)
+def test_settings_that_hold_out_nothing_or_everything_are_refused(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        TrainingConfig(**wrong)

@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """`[training]`: how runs are held out and where they go."""
+    """`[training]`: which days are held out, and what for."""
 
     hold_out_every: int = 5
     """One day in so many is held out for validation."""
@@ -38,6 +38,15 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The first day that is held out, counted from 0."""
     calibrate: bool = False
     """Fit a temperature on half of the held-out days; the other half then judges. Off: all held-out days judge."""
+
+    def __post_init__(self) -> None:
+        if self.hold_out_every < 2:
+            raise ValueError(f"training.hold_out_every must be >= 2, got {self.hold_out_every!r}")
+        if not 0 <= self.hold_out_offset < self.hold_out_every:
+            raise ValueError(
+                f"training.hold_out_offset must be in 0..{self.hold_out_every - 1} (below hold_out_every), "
+                f"got {self.hold_out_offset!r}"
+            )
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
