@@ -3,15 +3,14 @@
 The trainings run in processes of their own with the lowest priority, so that the replay has the machine when it needs it.
 """
 
-import logging
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
+from multiprocessing.pool import AsyncResult
 from pathlib import Path
-from types import TracebackType
 
 import msgspec
 import numpy as np
@@ -27,7 +26,6 @@ from clipdrift_trainer.tasks.task import encode, load_as_of
 from clipdrift_trainer.training import Order, TrainingConfig, fit_order, prepare, threshold_candidates
 
 SAME = "same"
-_log = logging.getLogger(__name__)
 Scores = npt.NDArray[np.float64]
 
 
@@ -40,8 +38,6 @@ class MonthJob(msgspec.Struct, frozen=True, kw_only=True):
     data_start_ms: int
     clip: ClipSpec
     seed: int
-    same: Arm | None = None  # set: this arm is known already, only the others are trained
-    others: tuple[Arm, ...] = ()
 
 
 class MonthScores(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,31 +53,34 @@ class Lives:
     """A pool of low-priority workers. A context manager: leaving it ends what still runs."""
 
     def __init__(self, num_workers: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_step_back)
-        self._futures: list[Future[MonthScores]] = []
+        self._pool = multiprocessing.get_context("spawn").Pool(num_workers, initializer=_step_back)
+        self._ordered: list[AsyncResult[MonthScores]] = []
 
     def __enter__(self) -> "Lives":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._pool.shutdown(wait=kind is None, cancel_futures=True)
+    def __exit__(self, *_: object) -> None:
+        self._pool.terminate()
 
     def order(self, jobs: Sequence[MonthJob]) -> None:
         """Queue `jobs`; the first given are the first done."""
-        self._futures += [self._pool.submit(train_month, job) for job in jobs]
+        self._ordered += [self._pool.apply_async(train_month, (job,)) for job in jobs]
 
     @property
     def num_done(self) -> int:
-        return sum(future.done() for future in self._futures)
+        return sum(one.ready() for one in self._ordered)
 
     @property
     def num_ordered(self) -> int:
-        return len(self._futures)
+        return len(self._ordered)
 
-    def results(self) -> dict[tuple[str, str], MonthScores]:
-        """All results by model and month; waits for them, and raises what a training raised."""
-        found = [future.result() for future in self._futures]
+    def results(self, patience_seconds: float = 300.0) -> dict[tuple[str, str], MonthScores]:
+        """All results by model and month; waits for them, and raises what a training raised.
+
+        Raises:
+            multiprocessing.TimeoutError: A training took longer than `patience_seconds`, or its process was killed.
+        """
+        found = [one.get(patience_seconds) for one in self._ordered]
         return {(one.model, one.month): one for one in found}
 
 
@@ -105,11 +104,9 @@ def train_month(job: MonthJob) -> MonthScores:
         seconds[arm.name] = time.process_time() - started
         return threshold_candidates(job.clip, fitted.norm_quantiles)
 
-    others = job.others
-    if not others:
-        others = tuple(arm for arm in train(Arm(name=SAME, clip=job.clip)) if arm.name != SAME)
-    for arm in others:
-        train(arm)
+    for arm in train(Arm(name=SAME, clip=job.clip)):
+        if arm.name != SAME:
+            train(arm)
     return MonthScores(model=job.model, month=job.month.name, scores=scores, cpu_seconds=seconds)
 
 
@@ -120,8 +117,8 @@ def best_arm(scores: Mapping[str, Scores], label_N: npt.NDArray[np.float64]) -> 
 
 def _step_back() -> None:
     """One thread, and only what nobody else wants of the machine."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the demo itself, which then ends its workers
     torch.set_num_threads(1)
-    with suppress(OSError, AttributeError):
-        os.nice(19)
+    os.nice(19)
     with suppress(OSError):  # where the kernel groups processes by session, niceness counts within a group only
         Path("/proc/self/autogroup").write_text("19")

@@ -58,6 +58,11 @@ class Replay:
         self._on_events = on_events
         self._patience_seconds = patience_seconds
 
+    def await_first_versions(self, models: Sequence[str]) -> None:
+        """Wait until each of `models` has a version in service."""
+        self._wait(f"a first version of {', '.join(models)}", lambda: all(self._client.generation(name) for name in models))
+        self._on_events(self._listener.poll())
+
     def run_until(self, end_ms: int) -> None:
         """Send everything up to `end_ms`, which should be a midnight, and wait until it has been dealt with."""
         for stream in self.streams:

@@ -105,14 +105,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     version_N: npt.NDArray[np.object_]
     story: Story
     months: tuple[Month, ...]
-    lives: dict[str, MonthScores]  # by month; the first may lack the arm "same", which is the stale model's
+    lives: dict[str, MonthScores]  # by month
     shadowed: dict[str, Scores]  # by version that was ever replaced: its answers for all rows
     control: Control
 
 
 def model_result(facts: Facts) -> ModelResult:
     """Everything that `result.json` says on one model."""
-    arms = {month.name: _arm_scores(facts, month) for month in facts.months}
+    arms = {month.name: facts.lives[month.name].scores for month in facts.months}
     best = {month.name: best_arm(arms[month.name], facts.label_N[month.rows]) for month in facts.months}
     lives = tuple(_life_month(facts, month, arms[month.name][best[month.name]]) for month in facts.months)
     return ModelResult(
@@ -149,7 +149,12 @@ def live_accuracy_error(
 
 
 def count_accuracy(
-    model: str, live_NK: Scores, label_N: Scores, slice_N: npt.NDArray[Any], names: Sequence[str], months: Sequence[Month]
+    model: str,
+    live_NK: npt.NDArray[Any],
+    label_N: Scores,
+    slice_N: npt.NDArray[Any],
+    names: Sequence[str],
+    months: Sequence[Month],
 ) -> dict[tuple[str, str, str], tuple[int, int]]:
     """(num_labels, num_correct) by (model, month, slice) from raw rows; slice "" and month "" are all together."""
     is_right_N = live_NK.argmax(axis=1) == label_N
@@ -161,11 +166,6 @@ def count_accuracy(
             chosen = is_answered_N[rows] & (True if index is None else slice_N[rows] == index)
             found[model, period, name] = (int(chosen.sum()), int((is_right_N[rows] & chosen).sum()))
     return found
-
-
-def _arm_scores(facts: Facts, month: Month) -> dict[str, Scores]:
-    trained = facts.lives[month.name].scores
-    return trained if SAME in trained else {SAME: facts.stale_NK[month.rows], **trained}
 
 
 def _life_month(facts: Facts, month: Month, oracle_NK: Scores) -> LifeMonth:
@@ -182,13 +182,13 @@ def _life_month(facts: Facts, month: Month, oracle_NK: Scores) -> LifeMonth:
 def _always(facts: Facts, lives: Sequence[LifeMonth], arms: Mapping[str, Mapping[str, Scores]]) -> Always:
     by_rote = [figures_of(arms[month.name][SAME], facts.label_N[month.rows]) for month in facts.months]
     as_live = [msgspec.structs.replace(life, live=figures) for life, figures in zip(lives, by_rote, strict=True)]
-    costs = [facts.lives[month.name].cpu_seconds.get(SAME) for month in facts.months]
+    retrained = facts.months[1:]  # at the start of the first month the first version has just been trained
     return Always(
         months=tuple(
             AlwaysMonth(month=month.name, always=figures) for month, figures in zip(facts.months, by_rote, strict=True)
         ),
-        num_retrains=sum(cost is not None for cost in costs),
-        cpu_seconds=sum(cost for cost in costs if cost is not None),
+        num_retrains=len(retrained),
+        cpu_seconds=sum(facts.lives[month.name].cpu_seconds[SAME] for month in retrained),
         recovered_share=recovered_share(as_live),
     )
 

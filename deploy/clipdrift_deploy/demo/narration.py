@@ -1,0 +1,111 @@
+"""Events in plain words: one line each on the terminal, one row each in the report. Pure text."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+from clipdrift_contract.events import Decision, Deployment, Event, RetrainOutcome, RetrainRequest, Signal
+
+Tone = Literal["bad", "busy", "good", "plain"]
+_KINDS = {
+    "sudden_break": "sudden break",
+    "worse_than_validated": "worse than validated",
+    "repairable": "a retrain would help",
+    "feature_drift": "inputs have moved",
+    "prediction_drift": "predictions have moved",
+    "mix_drift": "the mix of slices has moved",
+    "labels_missing": "labels are missing",
+    "data_broken": "the data are broken",
+    "training_fault": "training went wrong",
+}
+_RANKS: tuple[type[Any], ...] = (Signal, Decision, RetrainRequest, RetrainOutcome, Deployment)
+_VERDICTS = {"pass": "passes the gate", "fail": "fails the gate", "inconclusive": "stays inconclusive"}
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened, when by the flights' own time, to which model, and why."""
+
+    at_ms: int
+    model: str
+    what: str
+    why: str
+    tone: Tone
+
+    @property
+    def day(self) -> str:
+        return day_of(self.at_ms)
+
+
+def day_of(time_ms: int) -> str:
+    """A day as people say it.
+
+    Example:
+        >>> day_of(1362700800000)
+        '8 March'
+    """
+    moment = datetime.fromtimestamp(time_ms / 1000, UTC)
+    return f"{moment.day} {moment:%B}"
+
+
+def tell(event: Event) -> Line | None:
+    """The line for an event; None for what is not worth one."""
+    if isinstance(event, Signal):
+        return _tell_signal(event)
+    if isinstance(event, Decision):
+        return _tell_decision(event)
+    if isinstance(event, RetrainRequest):
+        arms = ", ".join(arm.name for arm in event.arms)
+        return Line(at_ms=event.as_of_ms, model=event.model, what="retrain begins", why=f"arms {arms}", tone="busy")
+    if isinstance(event, RetrainOutcome):
+        what = f"retrain {_VERDICTS[event.verdict]}" + (f" with arm {event.winner}" if event.winner else "")
+        tone: Tone = "good" if event.verdict == "pass" else "plain"
+        return Line(at_ms=event.finished_at_ms, model=event.model, what=what, why="; ".join(event.reasons), tone=tone)
+    if isinstance(event, Deployment):
+        what = f"version {event.champion.version} goes into service"
+        return Line(at_ms=event.decided_at_ms, model=event.model, what=what, why=event.reason, tone="good")
+    return None
+
+
+def _tell_signal(signal: Signal) -> Line | None:
+    if signal.severity == "note":
+        return None
+    where = f" in {signal.slice}" if signal.slice else ""
+    return Line(
+        at_ms=signal.window_end_ms - 1,  # a window of one day is that day's, not the next one's
+        model=signal.model,
+        what=f"{_KINDS[signal.kind]}{where}",
+        why=signal.summary,
+        tone="bad",
+    )
+
+
+def _tell_decision(decision: Decision) -> Line | None:
+    if decision.action in ("none", "hold"):
+        return None
+    return Line(
+        at_ms=decision.at_ms,
+        model=decision.model,
+        what=f"decision: {decision.action}",
+        why="; ".join(decision.reasons),
+        tone="busy" if decision.action == "retrain" else "plain",
+    )
+
+
+def tell_in_order(events: Iterable[Event], orders: Mapping[str, RetrainRequest]) -> list[Line]:
+    """Lines in the order of event time and, within a moment, of cause and effect.
+
+    Args:
+        events: What happened, in any order.
+        orders: Retrain orders by key: an outcome knows no event time of its own and stands with its order.
+    """
+    found = []
+    for event in events:
+        line = tell(event)
+        if line is None:
+            continue
+        if isinstance(event, RetrainOutcome) and event.key in orders:
+            line = msgspec.structs.replace(line, at_ms=orders[event.key].as_of_ms)
+        found.append((line.at_ms, _RANKS.index(type(event)), line))
+    return [line for _, _, line in sorted(found, key=lambda one: one[:2])]
