@@ -10,11 +10,11 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sum_i t w_i / A = t / A false alarms are expected, whatever hangs together between the tests.
     """
 
-    blocks_per_false_alarm: float = 1_000.0
+    blocks_per_false_alarm: float = 250.0
     """At most one false alarm in so many blocks (days), on average, for a model that is as good as validated."""
-    share_repairable: float = 0.7
+    share_repairable: float = 0.8
     """Share of the budget for the test that may start a retrain."""
-    share_worse: float = 0.2
+    share_worse: float = 0.1
     """Share for the test against the validated loss."""
     share_sudden: float = 0.1
     """Share for the test for sudden breaks."""

@@ -1,4 +1,5 @@
-"""Challengers: what a cheap repair would have predicted, fitted on past blocks of production labels, never on the block being scored.
+"""Challengers: what a cheap repair would have predicted, fitted on past blocks of production labels, never on the block being
+scored.
 
 All of them work on the model's score in bins (B of them), so they need sums and no rows.
 """

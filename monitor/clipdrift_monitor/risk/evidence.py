@@ -1,8 +1,9 @@
 """Shiryaev-Roberts sums: evidence against "nothing is wrong" that may be looked at for ever.
 
-If every factor e_t has conditional mean at most 1 while nothing is wrong, then S_t = (S_{t-1} + 1) e_t grows by at most 1 a step on
-average, so E[S_T] <= E[T] for the time T of the first alarm at S >= bound: it takes at least `bound` steps on average until a false
-alarm, and at most t / bound false alarms are expected in t steps when the sum restarts after each. A mean of such sums is again one.
+If every factor e_t has conditional mean at most 1 while nothing is wrong, then S_t = (S_{t-1} + 1) e_t grows by at most 1 a
+step on average, so E[S_T] <= E[T] for the time T of the first alarm at S >= bound: it takes at least `bound` steps on average
+until a false alarm, and at most t / bound false alarms are expected in t steps when the sum restarts after each. A mean of such
+sums is again one.
 
 Source: Shin, Ramdas, Rinaldo, E-detectors (arXiv 2203.03532), section 2; Shiryaev 1963, Roberts 1966.
 """
@@ -29,6 +30,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     sums: list[float]
     bound: float
     num_steps: int = 0
+    weights: list[float] = []  # of the sums, adding up to 1; empty: equal
 
     def add(self, factors: Floats) -> bool:
         """One step with one factor a sum, each >= 0; whether the mean of the sums has reached the bound."""
@@ -39,8 +41,8 @@ class Evidence(msgspec.Struct, kw_only=True):
 
     @property
     def level(self) -> float:
-        """The mean of the sums."""
-        return float(np.mean(self.sums)) if self.sums else 0.0
+        """The weighted mean of the sums."""
+        return float(np.average(self.sums, weights=self.weights or None)) if self.sums else 0.0
 
     def restart(self) -> None:
         """Begin again with no evidence."""

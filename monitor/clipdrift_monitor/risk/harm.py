@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from clipdrift_monitor.risk.budget import Budget
 from clipdrift_monitor.risk.challengers import base_rate, logit, recalibration, sigmoid
@@ -19,10 +20,10 @@ from clipdrift_monitor.windows.window import NUM_SCORE_BINS, Floats
 
 TestName = Literal["sudden_break", "worse_than_validated", "repairable"]
 TEST_NAMES: tuple[TestName, ...] = ("sudden_break", "worse_than_validated", "repairable")
-CHALLENGERS = ("recalibrated", "base_rate")
+CHALLENGERS = {"recalibrated": 0.8, "base_rate": 0.2}  # share of the evidence that each may bring
 _EXCESSES = (0.05, 0.1, 0.2, 0.3, 0.5)  # how far above the bound a break may put the error rate
 _STAKES = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0)  # of the betting test: share of the largest stake that keeps factors positive
-_KAPPAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+_KAPPAS = (0.3, 0.6, 0.9)
 _LARGEST_STAKE = 0.95
 
 
@@ -87,7 +88,11 @@ def start(reference: Reference, budget: Budget) -> HarmState:
         reference=reference,
         sudden=Evidence(sums=[0.0] * len(_EXCESSES), bound=budget.bound(budget.share_sudden, reference.rows_per_day)),
         worse=Evidence(sums=[0.0] * len(_STAKES), bound=budget.bound(budget.share_worse)),
-        repairable=Evidence(sums=[0.0] * (len(_KAPPAS) * len(CHALLENGERS)), bound=budget.bound(budget.share_repairable)),
+        repairable=Evidence(
+            sums=[0.0] * (len(_KAPPAS) * len(CHALLENGERS)),
+            weights=[share / len(_KAPPAS) for share in CHALLENGERS.values() for _ in _KAPPAS],
+            bound=budget.bound(budget.share_repairable),
+        ),
     )
 
 
@@ -149,7 +154,7 @@ def _sudden(state: HarmState, block: Block) -> Statement:
     )  # fmt: skip
 
 
-def _markov_factors(errors: np.ndarray, null: float, other: Floats, rho: float) -> Floats:  # type: ignore[type-arg]
+def _markov_factors(errors: npt.NDArray[np.uint8], null: float, other: Floats, rho: float) -> Floats:
     """Likelihood ratios [N, K], one row a label; the first label of a block has no predecessor."""
     last_N = np.concatenate([[null], errors[:-1].astype(float)])
     null_N = null + rho * (last_N - null)
@@ -163,7 +168,8 @@ def _markov_factors(errors: np.ndarray, null: float, other: Floats, rho: float) 
 
 
 def _worse(state: HarmState, block: Block, config: HarmConfig) -> Statement:
-    """Betting: e = 1 + stake (loss - null), stakes up to 0.95 / null; needs only that a day's expected loss is at most the null."""
+    """Betting: e = 1 + stake (loss - null), stakes up to 0.95 / null; needs only that a day's expected loss is at most the
+    null."""
     null = min(0.95, state.reference.mean_loss_bound + config.tolerance)
     loss = min(1.0, block.brier_sum / block.num_labels)
     is_alarm = False
@@ -205,13 +211,14 @@ def _repairable(state: HarmState, block: Block, config: HarmConfig) -> Statement
     is_alarm = state.repairable.add(np.concatenate(factors))
     level = state.repairable.level
     best = int(np.argmax(gains))
+    names = list(CHALLENGERS)
     state.gains = [*state.gains, max(gains)][-config.history_blocks :]
     mean, low, high = _interval(state.gains)
     if is_alarm:
         state.repairable.restart()
     return Statement(
         test="repairable", level=level, bound=bound, is_alarm=is_alarm, effect=mean, effect_low=low, effect_high=high,
-        detail=f"today's best challenger: {CHALLENGERS[best]}, Brier score better by {gains[best]:.4f}",
+        detail=f"today's best challenger: {names[best]}, Brier score better by {gains[best]:.4f}",
     )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     mean_loss_bound: float
     """95 % upper bound of the mean daily Brier score."""
     day_error_bound: float
-    """99 % upper prediction bound of one day's error rate."""
+    """99 % upper prediction bound of the error rate over the worst stretch (a day, or an hour of it)."""
     lag1: float
     """Correlation of an error with the one before it, within a day, >= 0."""
 
@@ -48,13 +48,15 @@ def reference_of(run: RunEnd) -> Reference:
     if overall is None or len(days) < 2:
         return Reference(num_days=len(days), rows_per_day=0.0, mean_loss_bound=1.0, day_error_bound=1.0, lag1=0.0)
     errors = np.array([day.num_errors / day.num_rows for day in days])
+    # an evening can be bad within a day that is not: the spread of hours counts where it is larger
+    spread = math.sqrt(max(float(errors.var(ddof=1)), overall.between_hour_variance))
     losses = np.array([day.brier_sum / day.num_rows for day in days])
     n, degrees = len(days), min(len(days) - 1, len(_T95))
     return Reference(
         num_days=n,
         rows_per_day=float(np.mean([day.num_rows for day in days])),
         mean_loss_bound=min(0.95, float(losses.mean() + _T95[degrees - 1] * losses.std(ddof=1) / math.sqrt(n))),
-        day_error_bound=min(0.9, float(errors.mean() + _T99[degrees - 1] * errors.std(ddof=1) * math.sqrt(1 + 1 / n))),
+        day_error_bound=min(0.9, float(errors.mean() + _T99[degrees - 1] * spread * math.sqrt(1 + 1 / n))),
         lag1=min(0.9, max(0.0, lag1_within_days(overall, days))),
     )
 

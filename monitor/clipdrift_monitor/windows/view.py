@@ -58,7 +58,8 @@ def view(layout: Layout, vector: Floats) -> View:
 def wilson_interval(num_correct: int, num_labels: int, z: float = _Z95) -> tuple[float, float]:
     """95 % interval of a proportion.
 
-    It treats rows as independent; where errors cluster by day it is too narrow, which the harm tests allow for and this does not.
+    It treats rows as independent; where errors cluster by day it is too narrow, which the harm tests allow for and this does
+    not.
 
     Source: Wilson 1927, without continuity correction.
 

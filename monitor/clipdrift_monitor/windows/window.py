@@ -63,9 +63,7 @@ class Layout:
         return counts
 
 
-def prediction_sums(
-    layout: Layout, batch: PredictionBatch, window_ms: int
-) -> Iterator[tuple[WindowKey, Floats]]:
+def prediction_sums(layout: Layout, batch: PredictionBatch, window_ms: int) -> Iterator[tuple[WindowKey, Floats]]:
     """What a batch of predictions adds to each window that it touches."""
     time_N, slice_N = batch.event_time_ms.array(), batch.slice_index.array()
     keys, group_N = _groups(batch.version, time_N, slice_N, window_ms)
@@ -82,7 +80,9 @@ def prediction_sums(
     yield from zip(keys, sums_GD, strict=True)
 
 
-def label_sums(layout: Layout, batch: LabelBatch, chosen: npt.NDArray[np.bool_], window_ms: int) -> Iterator[tuple[WindowKey, Floats]]:
+def label_sums(
+    layout: Layout, batch: LabelBatch, chosen: npt.NDArray[np.bool_], window_ms: int
+) -> Iterator[tuple[WindowKey, Floats]]:
     """What the chosen rows of a batch of labels add to each window; a label belongs to the window of its prediction."""
     time_N, slice_N = batch.event_time_ms.array()[chosen], batch.slice_index.array()[chosen]
     keys, group_N = _groups(batch.version, time_N, slice_N, window_ms)
@@ -111,7 +111,8 @@ class Losses(NamedTuple):
 
     is_correct: npt.NDArray[np.bool_]
     nll: Floats
-    brier: Floats  # binary (p - y)^2; more classes sum_k (p_k - y_k)^2; values: squared error over the squared label range, at most 1
+    # binary (p - y)^2; more classes sum_k (p_k - y_k)^2; values: squared error over the squared label range, at most 1
+    brier: Floats
     absolute_error: Floats
     score: Floats  # probability of class 1 (binary) or of the predicted class; for values the scaled prediction
     hit: npt.NDArray[np.bool_]  # the event whose probability `score` is

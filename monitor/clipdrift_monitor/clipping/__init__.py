@@ -1,0 +1,1 @@
+"""What clipping did in the runs behind a model, and what shadow retrains proved about it."""

@@ -1,0 +1,90 @@
+"""The facts about clipping that a diagnosis may use.
+
+Removed mass decides nothing by itself: the same threshold takes three quarters of the gradient at every learning rate, harms at
+a low one and helps at a high one. Only a shadow retrain of the same data and seeds with another policy tells.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from clipdrift_contract.events import ArmResult, ClippingVerdict, Contrast, RetrainOutcome, RunEnd
+
+_ADAPTIVE_OPTIMIZERS = frozenset({"Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "RMSprop", "Lion"})
+_STRONG_REMOVAL = 0.75  # no run in the evidence lost a point of accuracy below this (R3)
+SAME = "same"
+
+
+class ClippingEvidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of the run of the version in service, and of the last shadow retrain of that version."""
+
+    is_adaptive: bool
+    """The optimizer rescales every step, so a common factor on the gradient cancels (R2)."""
+    is_norm_clipped: bool
+    is_strong: bool
+    """At least three quarters of the gradient mass was removed (R3)."""
+    has_fault: bool
+    """Non-finite steps, or steps that the optimizer did not consume as clipped (R1)."""
+    removed_mass_ratio: float
+    clip_rate_ratio: float
+    fault_words: str = ""
+    best_arm: str = ""
+    best_contrast: Contrast | None = None
+    """Best other arm minus "same" in Brier score, overall; None before any shadow retrain."""
+
+
+def evidence_of(run: RunEnd, outcome: RetrainOutcome | None) -> ClippingEvidence:
+    """The evidence from the run in service and, when there was one, the shadow retrain that was ordered for it."""
+    faults = []
+    if run.num_nonfinite:
+        faults.append(f"{run.num_nonfinite} of {run.num_steps} steps had a norm that is not finite")
+    if run.num_ineffective:
+        faults.append(
+            f"on {run.num_ineffective} of {run.num_checked} steps checked the optimizer saw other gradients than clipping left"
+        )
+    arm, contrast = _best_arm(outcome.arms) if outcome is not None else ("", None)
+    return ClippingEvidence(
+        is_adaptive=run.optimizer in _ADAPTIVE_OPTIMIZERS,
+        is_norm_clipped=run.clip.kind in ("global_norm", "autoclip"),
+        is_strong=run.removed_mass_ratio >= _STRONG_REMOVAL,
+        has_fault=bool(faults),
+        removed_mass_ratio=run.removed_mass_ratio,
+        clip_rate_ratio=run.clip_rate_ratio,
+        fault_words="; ".join(faults),
+        best_arm=arm,
+        best_contrast=contrast,
+    )
+
+
+def verdict_of(evidence: ClippingEvidence, margin: float) -> ClippingVerdict:
+    """What clipping has to do with the harm, as far as can be told.
+
+    "implicated" needs a shadow retrain in which another policy beats the old one on the same data by more than chance and by
+    more than `margin`; with an adaptive optimizer and a common factor on all gradients it is never said.
+    """
+    if evidence.is_adaptive and evidence.is_norm_clipped and not evidence.has_fault:
+        return "not_implicated"
+    contrast = evidence.best_contrast
+    if contrast is None:
+        return "unknown"
+    if contrast.high < 0 and contrast.difference <= -margin:
+        return "implicated"
+    if contrast.low > -margin:
+        return "not_implicated"
+    return "associated" if evidence.is_strong else "unknown"
+
+
+def strongest(verdicts: Sequence[ClippingVerdict]) -> ClippingVerdict:
+    """The verdict on a model over all its retrains: one proof is enough."""
+    ranked: tuple[ClippingVerdict, ...] = ("implicated", "associated", "not_implicated")
+    return next((verdict for verdict in ranked if verdict in verdicts), "unknown")
+
+
+def _best_arm(arms: Sequence[ArmResult]) -> tuple[str, Contrast | None]:
+    best: tuple[str, Contrast | None] = ("", None)
+    for result in arms:
+        name, contrasts = result.arm.name, result.against_same
+        overall = next((one for one in contrasts if one.metric == "brier" and one.slice == ""), None)
+        if name != SAME and overall is not None and (best[1] is None or overall.difference < best[1].difference):
+            best = (name, overall)
+    return best

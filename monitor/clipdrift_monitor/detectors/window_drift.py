@@ -1,0 +1,85 @@
+"""The drift of one closed window: every feature, the score, the slice mix, and what is broken rather than drifting."""
+
+import msgspec
+import numpy as np
+
+from clipdrift_monitor.detectors.binned import JensenShannon, discoveries
+from clipdrift_monitor.detectors.detector import Drift
+from clipdrift_monitor.windows.window import Floats, Layout
+
+_DISCOVERY_LEVEL = 0.01
+_MIN_ROWS = 100
+_CONSTANT_SHARE = 0.999
+_MISSING_JUMP = 0.5
+
+
+class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[policy.drift]`: what is called drift. It explains harm and never starts a retrain."""
+
+    min_score: float = 0.1
+    """Jensen-Shannon distance from which a proven difference is worth mentioning."""
+
+
+class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Scores by feature; `drifted` names those that are proven and large; `broken` says what no drift looks like."""
+
+    start_ms: int = 0
+    features: dict[str, float] = {}
+    prediction: float = 0.0
+    mix: float = 0.0
+    drifted: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
+    num_rows: int = 0
+
+
+def drift_of(layout: Layout, sums: Floats, slice_counts: Floats, start_ms: int, config: DriftConfig) -> DriftReport:
+    """Compare one window (all slices together) with the reference profile.
+
+    Args:
+        layout: Of the version.
+        sums: The window's vector.
+        slice_counts: Predictions by slice, in the order of the profile's slice names.
+        start_ms: When the window begins.
+        config: See `DriftConfig`.
+    """
+    profile = layout.profile
+    num_rows = round(layout.value(sums, "num_predictions"))
+    if num_rows < _MIN_ROWS:
+        return DriftReport(start_ms=start_ms, num_rows=num_rows)
+    detector = JensenShannon()
+    found: dict[str, Drift] = {}
+    broken = []
+    for feature in profile.features:
+        counts = sums[layout.features[feature.spec.name]]
+        reference = np.array([*feature.counts, feature.num_missing], float)
+        found[feature.spec.name] = detector.compare(reference, counts)
+        broken += _broken(feature.spec.name, reference, counts)
+    found["(prediction)"] = detector.compare(np.asarray(profile.score_counts, float), sums[layout.score_reference])
+    found["(slice mix)"] = detector.compare(np.asarray(profile.slice_counts, float), slice_counts)
+    is_found = discoveries([one.p_value for one in found.values()], _DISCOVERY_LEVEL)
+    drifted = [
+        name for (name, one), proven in zip(found.items(), is_found, strict=True) if proven and one.score >= config.min_score
+    ]
+    return DriftReport(
+        start_ms=start_ms,
+        features={feature.spec.name: found[feature.spec.name].score for feature in profile.features},
+        prediction=found["(prediction)"].score,
+        mix=found["(slice mix)"].score,
+        drifted=tuple(drifted),
+        broken=tuple(broken),
+        num_rows=num_rows,
+    )
+
+
+def _broken(name: str, reference: Floats, counts: Floats) -> list[str]:
+    """What changes of the world do not do: a feature that varied is one value now, or is missing all at once."""
+    total, was = counts.sum(), reference / max(1.0, reference.sum())
+    if not total:
+        return []
+    now = counts / total
+    said = []
+    if now[-1] - was[-1] > _MISSING_JUMP:
+        said.append(f"{name} is missing in {now[-1]:.0%} of rows (reference {was[-1]:.0%})")
+    elif now[:-1].max() > _CONSTANT_SHARE and was[:-1].max() < 0.9 and int(now.argmax()) in (0, len(now) - 2):
+        said.append(f"{name} lies wholly in its outermost bin (reference: at most {was[:-1].max():.0%} in any bin)")
+    return said

@@ -1,0 +1,55 @@
+"""The diagnosis: one cause, one verdict on clipping, in words for anybody, and what would settle what is unknown."""
+
+from clipdrift_contract.events import ClippingVerdict, Diagnosis
+from clipdrift_monitor.clipping.evidence import verdict_of
+from clipdrift_monitor.diagnosis.rules import Facts, findings
+
+_CLIPPING_WORDS: dict[ClippingVerdict, str] = {
+    "implicated": "Gradient clipping holds this model back: trained again on the same data with another threshold it is better.",
+    "associated": "Clipping took most of the gradient, but training with another threshold did not prove to help.",
+    "not_implicated": "Gradient clipping has nothing to do with it.",
+    "unknown": "Whether gradient clipping has anything to do with it is not known yet.",
+}
+_WOULD_TELL = "A shadow retrain with another threshold, on the same data and seed, would tell."
+
+
+def diagnose(facts: Facts) -> Diagnosis:
+    """What is wrong, as far as the facts tell."""
+    rules = findings(facts)
+    holding = {finding.rule.split()[0] for finding in rules if finding.outcome == "holds"}
+    clipping = verdict_of(facts.clipping, facts.margin)
+    cause, words = _cause(facts, holding, clipping)
+    return Diagnosis(
+        cause=cause,
+        clipping=clipping,
+        words=f"{words} {_CLIPPING_WORDS[clipping]}",
+        would_tell=_WOULD_TELL if clipping == "unknown" else "",
+        accuracy_loss=facts.split.loss,
+        mix_term=facts.split.mix,
+        within_term=facts.split.within,
+        findings=rules,
+    )
+
+
+def _cause(facts: Facts, holding: set[str], clipping: ClippingVerdict) -> tuple[str, str]:
+    if facts.drift.broken:
+        return "data_broken", f"The data look broken: {'; '.join(facts.drift.broken)}. A retrain would learn the fault."
+    if "R1" in holding:
+        return "training_fault", f"The training itself was faulty: {facts.clipping.fault_words}."
+    if "repairable" in facts.open_tests:
+        if clipping == "implicated":
+            return (
+                "clipping",
+                "The model is worse than a simple repair would be, and its clipping threshold is part of the reason.",
+            )
+        if "R5" in holding:
+            return "mix_shift", "The rows that come now are not those the model was good at."
+        if "R4" in holding:
+            return (
+                "calibration",
+                "The world has moved away from what the model learned; its probabilities are no longer honest.",
+            )
+        return "drift", "The world has moved away from what the model learned."
+    if facts.open_tests:
+        return "harder_days", "These days are harder than any that validation saw, for every model: no retrain would help."
+    return "none", "Nothing is proven to be wrong."

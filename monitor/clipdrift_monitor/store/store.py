@@ -1,0 +1,377 @@
+"""The monitor's store over SQLAlchemy Core: SQLite by default, PostgreSQL by address. Translates; decides nothing."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from clipdrift_contract.bus.log import TopicPartition
+from clipdrift_contract.errors import ConfigError, RetryableError
+from clipdrift_contract.events import Decision, Deployment, RetrainOutcome, RetrainRequest, RunEnd, Signal
+from clipdrift_monitor.store import tables as t
+from clipdrift_monitor.store.audit import GENESIS, AuditRow, AuditVerdict, canonical, row_hash, verify
+from clipdrift_monitor.windows.window import WindowKey
+
+_SCHEMA_VERSION = 1
+_BUSY_SECONDS = 10
+_CHUNK_ROWS = 5_000
+_log = logging.getLogger(__name__)
+
+
+class OutboxEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """Something to be done after the commit: an event to publish, or a retrain to start."""
+
+    event_id: str
+    kind: str  # the event type's name, or "start_retrain"
+    body: bytes
+
+
+class RetrainRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A retrain as the store knows it: requested, running, finished."""
+
+    key: str
+    model: str
+    at_ms: int
+    state: str
+    attempts: int
+    request: RetrainRequest
+    outcome: RetrainOutcome | None
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
+    at_ms: int
+    actor: str
+    action: str
+    subject: str
+    body: dict[str, Any]
+
+
+class Changes(msgspec.Struct, kw_only=True):
+    """What a batch of events changed; written whole or not at all."""
+
+    offsets: dict[TopicPartition, int] = {}
+    seen_ids: list[str] = []
+    seen_labels: dict[tuple[str, str, int], bytes] = {}
+    windows: dict[tuple[str, WindowKey], npt.NDArray[np.float64]] = {}
+    blocks: dict[tuple[str, str, int], bytes] = {}
+    models: dict[str, bytes] = {}
+    runs: list[RunEnd] = []
+    unplaced: list[tuple[str, str, str, bytes, bytes]] = []
+    placed_ids: list[str] = []
+    signals: list[Signal] = []
+    decisions: list[Decision] = []
+    requests: list[RetrainRequest] = []
+    outcomes: list[RetrainOutcome] = []
+    deployments: list[Deployment] = []
+    outbox: list[OutboxEntry] = []
+    audit: list[AuditEntry] = []
+
+    @property
+    def is_empty(self) -> bool:
+        return not any(getattr(self, name) for name in self.__struct_fields__)
+
+
+class Store:
+    """One database. Thread-safe: every call takes a connection of its own.
+
+    Raises:
+        ConfigError: The address is wrong, or the database belongs to a newer version.
+        RetryableError: The database is locked, full or away; nothing was written.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._engine = create_engine(url)
+        except Exception as error:
+            raise ConfigError(f"store address {url!r} is not understood: {error}") from error
+        if self._engine.dialect.name == "sqlite":
+            _prepare_sqlite(self._engine)
+        with self._errors():
+            t.METADATA.create_all(self._engine)
+        with self._transaction() as connection:
+            found = connection.execute(select(t.SCHEMA.c.version)).scalar()
+            if found is None:
+                connection.execute(insert(t.SCHEMA).values(version=_SCHEMA_VERSION))
+            elif found > _SCHEMA_VERSION:
+                raise ConfigError(f"the store was written by a newer Clipdrift (schema {found}); upgrade this one")
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    # --- writing ---
+
+    def commit(self, changes: Changes) -> None:
+        """Write everything that `changes` holds in one transaction."""
+        with self._transaction() as connection:
+            self._put(connection, t.OFFSETS, ("topic", "part"), [
+                {"topic": place.topic, "part": place.partition, "next": offset} for place, offset in changes.offsets.items()
+            ])  # fmt: skip
+            self._put(connection, t.SEEN_EVENTS, ("id",), [{"id": one} for one in dict.fromkeys(changes.seen_ids)])
+            self._put(connection, t.SEEN_LABELS, ("model", "epoch", "chunk"), [
+                {"model": model, "epoch": epoch, "chunk": chunk, "bits": bits}
+                for (model, epoch, chunk), bits in changes.seen_labels.items()
+            ])  # fmt: skip
+            self._put(connection, t.WINDOWS, ("model", "version", "slice_index", "start_ms"), [
+                {"model": model, **key._asdict(), "sums": np.ascontiguousarray(sums, "<f8").tobytes()}
+                for (model, key), sums in changes.windows.items()
+            ])  # fmt: skip
+            self._put(connection, t.BLOCKS, ("model", "version", "start_ms"), [
+                {"model": model, "version": version, "start_ms": start_ms, "body": body}
+                for (model, version, start_ms), body in changes.blocks.items()
+            ])  # fmt: skip
+            self._put(
+                connection, t.MODELS, ("model",), [{"model": name, "body": body} for name, body in changes.models.items()]
+            )
+            self._put_records(connection, changes)
+            self._put_retrains(connection, changes)
+            self._put(connection, t.OUTBOX, ("event_id",), [
+                {"event_id": one.event_id, "kind": one.kind, "body": one.body} for one in changes.outbox
+            ], is_update=False)  # fmt: skip
+            self._append_audit(connection, changes.audit)
+
+    def _put_records(self, connection: Connection, changes: Changes) -> None:
+        encode = msgspec.msgpack.encode
+        self._put(connection, t.RUNS, ("run_id",), [
+            {"run_id": run.run_id, "model": run.model, "version": run.version, "at_ms": run.ended_at_ms, "body": encode(run)}
+            for run in changes.runs
+        ])  # fmt: skip
+        self._put(connection, t.UNPLACED, ("id",), [
+            {"id": one[0], "model": one[1], "version": one[2], "headers": one[3], "value": one[4]} for one in changes.unplaced
+        ])  # fmt: skip
+        if changes.placed_ids:
+            connection.execute(delete(t.UNPLACED).where(t.UNPLACED.c.id.in_(changes.placed_ids)))
+        self._put(connection, t.SIGNALS, ("signal_id",), [
+            {"signal_id": one.signal_id, "model": one.model, "at_ms": one.window_end_ms, "body": encode(one)}
+            for one in changes.signals
+        ])  # fmt: skip
+        self._put(connection, t.DECISIONS, ("decision_id",), [
+            {"decision_id": one.decision_id, "model": one.model, "at_ms": one.at_ms, "action": one.action, "body": encode(one)}
+            for one in changes.decisions
+        ])  # fmt: skip
+        for deployment in changes.deployments:  # plain insert: a second writer of the same generation must fail
+            connection.execute(insert(t.DEPLOYMENTS).values(
+                model=deployment.model, generation=deployment.generation, at_ms=deployment.decided_at_ms, body=encode(deployment)
+            ))  # fmt: skip
+
+    def _put_retrains(self, connection: Connection, changes: Changes) -> None:
+        self._put(connection, t.RETRAINS, ("key",), [
+            {"key": one.key, "model": one.model, "at_ms": one.requested_at_ms, "state": "requested", "attempts": 0,
+             "request": msgspec.msgpack.encode(one)}
+            for one in changes.requests
+        ], is_update=False)  # fmt: skip
+        for outcome in changes.outcomes:
+            connection.execute(
+                update(t.RETRAINS).where(t.RETRAINS.c.key == outcome.key)
+                .values(state="finished", outcome=msgspec.msgpack.encode(outcome))
+            )  # fmt: skip
+
+    def _append_audit(self, connection: Connection, entries: Sequence[AuditEntry]) -> None:
+        if not entries:
+            return
+        last = connection.execute(select(t.AUDIT.c.seq, t.AUDIT.c.hash).order_by(t.AUDIT.c.seq.desc()).limit(1)).first()
+        seq, previous = (last.seq, last.hash) if last is not None else (0, GENESIS)
+        for entry in entries:
+            seq += 1
+            body = canonical(entry.body)
+            this = row_hash(seq, entry.at_ms, entry.actor, entry.action, entry.subject, body, previous)
+            connection.execute(insert(t.AUDIT).values(
+                seq=seq, at_ms=entry.at_ms, actor=entry.actor, action=entry.action, subject=entry.subject,
+                body=body, previous=previous, hash=this,
+            ))  # fmt: skip
+            previous = this
+
+    def note_attempt(self, key: str, attempts: int) -> None:
+        """A retrain was started for the `attempts`-th time."""
+        with self._transaction() as connection:
+            connection.execute(update(t.RETRAINS).where(t.RETRAINS.c.key == key).values(state="running", attempts=attempts))
+
+    def done(self, event_ids: Sequence[str]) -> None:
+        """Outbox entries that were carried out."""
+        if event_ids:
+            with self._transaction() as connection:
+                connection.execute(delete(t.OUTBOX).where(t.OUTBOX.c.event_id.in_(list(event_ids))))
+
+    # --- reading ---
+
+    def offsets(self) -> dict[TopicPartition, int]:
+        with self._reading() as connection:
+            return {TopicPartition(row.topic, row.part): row.next for row in connection.execute(select(t.OFFSETS))}
+
+    def models(self) -> dict[str, bytes]:
+        with self._reading() as connection:
+            return {row.model: row.body for row in connection.execute(select(t.MODELS))}
+
+    def has_seen(self, event_ids: Sequence[str]) -> set[str]:
+        with self._reading() as connection:
+            return set(connection.execute(select(t.SEEN_EVENTS.c.id).where(t.SEEN_EVENTS.c.id.in_(list(event_ids)))).scalars())
+
+    def seen_labels(self, model: str, epoch: str, chunk: int) -> bytes | None:
+        c = t.SEEN_LABELS.c
+        with self._reading() as connection:
+            return connection.execute(
+                select(c.bits).where(c.model == model, c.epoch == epoch, c.chunk == chunk)
+            ).scalar()  # fmt: skip
+
+    def window(self, model: str, key: WindowKey) -> npt.NDArray[np.float64] | None:
+        c = t.WINDOWS.c
+        with self._reading() as connection:
+            found = connection.execute(
+                select(c.sums).where(
+                    c.model == model, c.version == key.version, c.slice_index == key.slice_index, c.start_ms == key.start_ms
+                )
+            ).scalar()
+        return None if found is None else np.frombuffer(found, "<f8").copy()
+
+    def windows(self, model: str, start_ms: int, end_ms: int) -> Iterator[tuple[WindowKey, npt.NDArray[np.float64]]]:
+        """Windows that start in [start, end), in time order."""
+        c = t.WINDOWS.c
+        query = select(t.WINDOWS).where(c.model == model, c.start_ms >= start_ms, c.start_ms < end_ms)
+        with self._reading() as connection:
+            rows = connection.execute(query.order_by(c.start_ms, c.version, c.slice_index)).all()
+        for row in rows:
+            yield WindowKey(row.version, row.slice_index, row.start_ms), np.frombuffer(row.sums, "<f8")
+
+    def blocks(self, model: str) -> list[bytes]:
+        with self._reading() as connection:
+            query = select(t.BLOCKS.c.body).where(t.BLOCKS.c.model == model).order_by(t.BLOCKS.c.start_ms)
+            return list(connection.execute(query).scalars())
+
+    def run(self, model: str, version: str) -> RunEnd | None:
+        """The newest run that made `version`."""
+        query = select(t.RUNS.c.body).where(t.RUNS.c.model == model, t.RUNS.c.version == version)
+        with self._reading() as connection:
+            found = connection.execute(query.order_by(t.RUNS.c.at_ms.desc()).limit(1)).scalar()
+        return None if found is None else msgspec.msgpack.decode(found, type=RunEnd)
+
+    def unplaced(self, model: str, version: str) -> list[tuple[str, bytes, bytes]]:
+        c = t.UNPLACED.c
+        with self._reading() as connection:
+            rows = connection.execute(select(t.UNPLACED).where(c.model == model, c.version == version)).all()
+        return [(row.id, row.headers, row.value) for row in rows]
+
+    def retrain(self, key: str) -> RetrainRow | None:
+        with self._reading() as connection:
+            row = connection.execute(select(t.RETRAINS).where(t.RETRAINS.c.key == key)).first()
+        return None if row is None else _retrain_row(row)
+
+    def retrains(self, model: str | None = None, *, unfinished: bool = False) -> list[RetrainRow]:
+        query = select(t.RETRAINS).order_by(t.RETRAINS.c.at_ms)
+        if model is not None:
+            query = query.where(t.RETRAINS.c.model == model)
+        if unfinished:
+            query = query.where(t.RETRAINS.c.state != "finished")
+        with self._reading() as connection:
+            return [_retrain_row(row) for row in connection.execute(query)]
+
+    def outbox(self, limit: int = 200) -> list[OutboxEntry]:
+        with self._reading() as connection:
+            rows = connection.execute(select(t.OUTBOX).order_by(t.OUTBOX.c.id).limit(limit)).all()
+        return [OutboxEntry(event_id=row.event_id, kind=row.kind, body=row.body) for row in rows]
+
+    def num_outbox(self) -> int:
+        with self._reading() as connection:
+            return int(connection.execute(select(func.count()).select_from(t.OUTBOX)).scalar() or 0)
+
+    def listed(self, kind: str, model: str, limit: int, offset: int) -> list[Any]:
+        """Newest first: kind is signals, decisions, deployments or runs."""
+        table, decoder = _LISTED[kind]
+        query = select(table.c.body).where(table.c.model == model).order_by(table.c.at_ms.desc()).limit(limit).offset(offset)
+        if kind == "deployments":
+            query = (
+                select(table.c.body)
+                .where(table.c.model == model)
+                .order_by(table.c.generation.desc())
+                .limit(limit)
+                .offset(offset)
+            )
+        with self._reading() as connection:
+            return [decoder.decode(body) for body in connection.execute(query).scalars()]
+
+    def verify_audit(self) -> AuditVerdict:
+        """Walk the whole audit log."""
+        return verify(self.audit())
+
+    def audit(self) -> Iterator[AuditRow]:
+        with self._reading() as connection:
+            rows = connection.execution_options(yield_per=_CHUNK_ROWS).execute(select(t.AUDIT).order_by(t.AUDIT.c.seq))
+            for row in rows:
+                yield AuditRow(**row._mapping)
+
+    # --- connections ---
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with self._errors(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self._errors(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OperationalError as error:
+            raise RetryableError(f"the store cannot be used now: {error.orig}") from error
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise RetryableError(f"the store went away: {error.orig}") from error
+            raise
+
+    def _put(
+        self, connection: Connection, table: Table, key: Sequence[str], rows: list[dict[str, Any]], *, is_update: bool = True
+    ) -> None:
+        """Insert, or update where the key is there already: both dialects have it, in words of their own."""
+        if not rows:
+            return
+        dialect = postgresql if self._engine.dialect.name == "postgresql" else sqlite
+        statement = dialect.insert(table)
+        changed = [column.name for column in table.columns if column.name not in key and column.name in rows[0]]
+        if is_update and changed:
+            statement = statement.on_conflict_do_update(
+                index_elements=list(key), set_={name: statement.excluded[name] for name in changed}
+            )
+        else:
+            statement = statement.on_conflict_do_nothing(index_elements=list(key))
+        connection.execute(statement, rows)
+
+
+_LISTED: Mapping[str, tuple[Table, msgspec.msgpack.Decoder[Any]]] = {
+    "signals": (t.SIGNALS, msgspec.msgpack.Decoder(Signal)),
+    "decisions": (t.DECISIONS, msgspec.msgpack.Decoder(Decision)),
+    "deployments": (t.DEPLOYMENTS, msgspec.msgpack.Decoder(Deployment)),
+    "runs": (t.RUNS, msgspec.msgpack.Decoder(RunEnd)),
+}
+
+
+def _retrain_row(row: Any) -> RetrainRow:
+    return RetrainRow(
+        key=row.key,
+        model=row.model,
+        at_ms=row.at_ms,
+        state=row.state,
+        attempts=row.attempts,
+        request=msgspec.msgpack.decode(row.request, type=RetrainRequest),
+        outcome=None if row.outcome is None else msgspec.msgpack.decode(row.outcome, type=RetrainOutcome),
+    )
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def _set(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # transactions are begun by hand below: the driver's own begin too late
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={_BUSY_SECONDS * 1000}"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
