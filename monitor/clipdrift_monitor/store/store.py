@@ -62,6 +62,7 @@ class Changes(msgspec.Struct, kw_only=True):
     windows: dict[tuple[str, WindowKey], npt.NDArray[np.float64]] = {}
     blocks: dict[tuple[str, str, int], bytes] = {}
     models: dict[str, bytes] = {}
+    harm: dict[str, bytes] = {}  # apart from the models: large, and changed only when a block is judged
     runs: list[RunEnd] = []
     unplaced: list[tuple[str, str, str, bytes, bytes]] = []
     placed_ids: list[str] = []
@@ -129,6 +130,7 @@ class Store:
             self._put(
                 connection, t.MODELS, ("model",), [{"model": name, "body": body} for name, body in changes.models.items()]
             )
+            self._put(connection, t.HARM, ("model",), [{"model": name, "body": body} for name, body in changes.harm.items()])
             self._put_records(connection, changes)
             self._put_retrains(connection, changes)
             self._put(connection, t.OUTBOX, ("event_id",), [
@@ -207,6 +209,10 @@ class Store:
     def models(self) -> dict[str, bytes]:
         with self._reading() as connection:
             return {row.model: row.body for row in connection.execute(select(t.MODELS))}
+
+    def harm(self, model: str) -> bytes | None:
+        with self._reading() as connection:
+            return connection.execute(select(t.HARM.c.body).where(t.HARM.c.model == model)).scalar()
 
     def has_seen(self, event_ids: Sequence[str]) -> set[str]:
         with self._reading() as connection:

@@ -40,6 +40,7 @@ BLOCKS = Table(
     Column("body", LargeBinary, nullable=False),
 )
 MODELS = Table("models", METADATA, Column("model", String(64), primary_key=True), Column("body", LargeBinary, nullable=False))
+HARM = Table("harm", METADATA, Column("model", String(64), primary_key=True), Column("body", LargeBinary, nullable=False))
 RUNS = Table(
     "runs",
     METADATA,

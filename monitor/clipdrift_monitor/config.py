@@ -1,0 +1,57 @@
+"""Settings of the monitor."""
+
+from pathlib import Path
+
+import msgspec
+
+from clipdrift_contract.clock import MS_PER_DAY, MS_PER_HOUR
+from clipdrift_monitor.decisions.policy import Policy
+
+
+class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[monitor]`: windows, the status page, how retrains are started."""
+
+    host: str = "127.0.0.1"
+    """Address of the status page and the HTTP interface."""
+    port: int = 8090
+    """Port of the status page and the HTTP interface."""
+    window_ms: int = MS_PER_DAY
+    """Width of a window of event time, which is also the block that harm is judged by: as long as errors hang together."""
+    label_horizon_ms: int = MS_PER_DAY
+    """A window is judged once event time has moved on so far beyond its end; labels that come later still count as accuracy."""
+    view_windows: int = 14
+    """Windows in the sliding view behind every live figure."""
+    min_label_share: float = 0.5
+    """A judged window with a smaller share of labels raises `labels_missing`."""
+    max_job_attempts: int = 3
+    """A retraining job that died is started again so often; then the order ends as inconclusive."""
+    makes_evidence: bool = True
+    """Whether an Evidently report is made of the window behind an alarm, in a process of its own."""
+    bus_url: str = ""
+    """Filled from `[project]`."""
+    store_url: str = ""
+    """Filled from `[project]`."""
+    jobs_dir: Path = Path("jobs")
+    """Filled from `[project]`."""
+    evidence_dir: Path = Path("evidence")
+    """Filled from `[project]`."""
+    api_token: str = ""
+    """Filled from the secrets."""
+    project_name: str = ""
+    """Filled from `[project]`."""
+    retrain_command: tuple[str, ...] = ()
+    """Filled by the command line: starts a job; the job folder's path is appended."""
+    policy: Policy = Policy()
+    """Filled from `[policy]`."""
+
+    def __post_init__(self) -> None:
+        if self.window_ms < MS_PER_HOUR or MS_PER_DAY % self.window_ms:
+            raise ValueError(f"monitor.window_ms must be at least an hour and divide a day, got {self.window_ms!r}")
+        if self.label_horizon_ms < 0:
+            raise ValueError(f"monitor.label_horizon_ms must be >= 0, got {self.label_horizon_ms!r}")
+        if self.view_windows < 1:
+            raise ValueError(f"monitor.view_windows must be >= 1, got {self.view_windows!r}")
+        if not 0 <= self.min_label_share <= 1:
+            raise ValueError(f"monitor.min_label_share must be in 0..1, got {self.min_label_share!r}")
+        if self.max_job_attempts < 1:
+            raise ValueError(f"monitor.max_job_attempts must be >= 1, got {self.max_job_attempts!r}")
