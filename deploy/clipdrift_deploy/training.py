@@ -1,0 +1,260 @@
+"""Trainings of a project's models: its task, its settings, its bus and its registry, handed to the trainer."""
+
+import hashlib
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from clipdrift_contract.bus.connect import connect
+from clipdrift_contract.bus.publishing import EventPublisher
+from clipdrift_contract.clock import Clock, SystemClock
+from clipdrift_contract.errors import ClipdriftError, ConfigError, RetryableError
+from clipdrift_contract.events import RetrainOutcome, RetrainRequest, RunEnd
+from clipdrift_contract.jobs import JobFolder
+from clipdrift_contract.metrics import MetricSet
+from clipdrift_deploy.moments import format_moment
+from clipdrift_deploy.project import FILE_NAME, Project
+from clipdrift_deploy.settings import read_section
+from clipdrift_deploy.tasks import load_task
+from clipdrift_trainer.recording.scraping import scrape_endpoint
+from clipdrift_trainer.registry import make_registry
+from clipdrift_trainer.retraining.gate import GatePolicy
+from clipdrift_trainer.retraining.job import RetrainingConfig, run_retrain
+from clipdrift_trainer.tasks.fitting import OnProgress
+from clipdrift_trainer.tasks.task import Task
+from clipdrift_trainer.training import Order, TrainingConfig, train
+
+_PLAIN_LINES = 4
+
+
+class TrainingSection(TrainingConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[training]`: which days are held out, what a candidate must show, how many arms are trained at a time."""
+
+    gate: GatePolicy = GatePolicy()
+    """What a candidate must show: see `[training.gate]`."""
+    max_workers: int = 2
+    """Arms of a retrain trained at the same time, each in a process with one thread."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        RetrainingConfig(max_workers=self.max_workers)
+
+
+class TaskError(ClipdriftError):
+    """The user's task raised something while it loaded rows, built or trained its model; the message says where."""
+
+
+def training_section(project: Project) -> TrainingSection:
+    """The checked `[training]` of a project."""
+    return read_section(project.folder / FILE_NAME, "training", project.file.training, TrainingSection)
+
+
+def retraining_config(section: TrainingSection) -> RetrainingConfig:
+    """The trainer's two configs; a plain `TrainingConfig`, since its text form is part of a version's name."""
+    held_out = {name: getattr(section, name) for name in TrainingConfig.__struct_fields__}
+    return RetrainingConfig(training=TrainingConfig(**held_out), gate=section.gate, max_workers=section.max_workers)
+
+
+def train_model(
+    project: Project,
+    model: str,
+    *,
+    start_ms: int,
+    end_ms: int,
+    as_of_ms: int,
+    seed: int | None = None,
+    metrics_port: int | None = None,
+    console: Console,
+    clock: Clock | None = None,
+) -> RunEnd:
+    """Train one version of `model` and publish what happened; the file lies below `project.artifacts`.
+
+    Args:
+        project: The checked project.
+        model: A model of it.
+        start_ms: The data begin here.
+        end_ms: They end before this moment.
+        as_of_ms: Labels that were known later are not used.
+        seed: None: the project's.
+        metrics_port: Serve Prometheus metrics there while it trains; None: do not.
+        console: Shows the progress.
+        clock: For tests.
+
+    Raises:
+        ConfigError: Settings, window or port are wrong.
+        TaskError: The user's task raised; its traceback is kept in a file.
+        RetryableError: The bus is away; the same call later gives the same version and tells the monitor.
+    """
+    section = project.model(model)
+    if start_ms >= end_ms:
+        raise ConfigError(f"data must begin before they end, got {format_moment(start_ms)} to {format_moment(end_ms)}")
+    config = retraining_config(training_section(project)).training
+    task = load_task(project, model)
+    order = Order(
+        model=model,
+        start_ms=start_ms,
+        end_ms=end_ms,
+        as_of_ms=as_of_ms,
+        clip=section.clip,
+        seed=section.seed if seed is None else seed,
+        code_revision=code_revision(project, model),
+    )
+    metrics = MetricSet()
+    with (
+        _publisher(project, clock or SystemClock()) as publisher,
+        _scraped(metrics, metrics_port),
+        _task_errors(project, model),
+        _progress(console, model) as on_progress,
+    ):
+        return train(
+            task, config, order, artifacts=project.artifacts, registry=make_registry(project.registry_url),
+            publisher=publisher, clock=clock or SystemClock(), metrics=metrics, on_progress=on_progress,
+        ).run_end  # fmt: skip
+
+
+def train_missing(project: Project, now_ms: int, console: Console) -> tuple[RunEnd, ...]:
+    """Train each model that has no version yet, on all data known at `now_ms`; returns the runs."""
+    missing = [model for model in project.file.models if not any(project.artifacts.glob(f"{model}/*/model.onnx"))]
+    return tuple(train_model(project, model, start_ms=0, end_ms=now_ms, as_of_ms=now_ms, console=console) for model in missing)
+
+
+def carry_out(project: Project, job_folder: Path) -> RetrainOutcome | None:
+    """Carry out the order in `job_folder`; None when another process is doing so. See `run_retrain`.
+
+    A task that cannot be loaded, or settings that are wrong, end the order too: it is then inconclusive and says why.
+
+    Raises:
+        ConfigError: The folder holds no readable order.
+        RetryableError: The bus is away; start it again.
+    """
+    absolute = job_folder.resolve()
+    folder = JobFolder(absolute.parent, absolute.name)
+    request = _read_request(folder)
+    try:
+        task: Task = load_task(project, request.model)
+        config = retraining_config(training_section(project))
+        revision = code_revision(project, request.model)
+    except ConfigError as error:
+        task, config, revision = _unusable(error), RetrainingConfig(), "unknown"
+    clock = SystemClock()
+    with _publisher(project, clock) as publisher:
+        return run_retrain(
+            folder, task, config, artifacts=project.artifacts, registry=make_registry(project.registry_url),
+            publisher=publisher, clock=clock, metrics=MetricSet(), code_revision=revision,
+        )  # fmt: skip
+
+
+def code_revision(project: Project, model: str) -> str:
+    """Digest of the file that holds the model's task; what that file imports is not in it."""
+    module = project.model(model).task.partition(":")[0]
+    path = project.folder / f"{module.replace('.', '/')}.py"
+    return f"{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+
+
+def _read_request(folder: JobFolder) -> RetrainRequest:
+    try:
+        return folder.read_request()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{folder.path} holds no order (there is no {folder.request_path.name}); `clipdrift retrain MODEL --why ...` "
+            "makes the monitor write one"
+        ) from error
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigError(f"{folder.request_path} is no readable order ({error}); order the retrain again") from error
+
+
+def _unusable(error: ConfigError) -> Any:
+    """Stands for a task that cannot be loaded: whatever is asked of it raises the reason, so that the order ends with it."""
+
+    class Unusable:
+        def __getattr__(self, _: str) -> Any:
+            raise error
+
+    return Unusable()
+
+
+@contextmanager
+def _publisher(project: Project, clock: Clock) -> Iterator[EventPublisher]:
+    project.state.mkdir(parents=True, exist_ok=True)
+    try:
+        bus = connect(project.bus_url)
+        publisher = EventPublisher(bus.publisher(), source="trainer", clock=clock)
+    except RetryableError as error:
+        raise RetryableError(f"{error}; nothing was started, try again when the bus answers") from error
+    try:
+        yield publisher
+    except RetryableError as error:
+        raise RetryableError(
+            f"{error}; the file is written but the monitor does not know of it: give the same command again, "
+            "it makes the same version"
+        ) from error
+    finally:
+        publisher.close()
+        bus.close()
+
+
+@contextmanager
+def _scraped(metrics: MetricSet, port: int | None) -> Iterator[None]:
+    if port is None:
+        yield
+        return
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(scrape_endpoint(metrics, port))
+        except OSError as error:
+            raise ConfigError(
+                f"metrics cannot be served on port {port} ({error.strerror}); give another with --metrics-port"
+            ) from error
+        yield
+
+
+@contextmanager
+def _task_errors(project: Project, model: str) -> Iterator[None]:
+    """Whatever the user's task raises becomes one sentence; the traceback goes into a file."""
+    try:
+        yield
+    except ClipdriftError:
+        raise
+    except Exception as error:  # whatever the user's task raises is the message
+        path = project.logs / f"train-{model}-error.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(traceback.format_exception(error)))
+        what = f"{type(error).__name__}: {error}"
+        raise TaskError(f"training {model} failed{_place(project, error)}: {what}; the whole traceback is in {path}") from error
+
+
+def _place(project: Project, error: Exception) -> str:
+    """The last line of the project's own code that the error passed through."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(project.folder)]
+    return f" in {own[-1].name} ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+
+
+@contextmanager
+def _progress(console: Console, model: str) -> Iterator[OnProgress]:
+    """A bar on a terminal, some lines elsewhere."""
+    if not console.is_terminal:
+        yield _plain_lines(console, model)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,} of {task.total:,} steps"))
+    with Progress(*columns, TimeElapsedColumn(), console=console) as shown:
+        bar = shown.add_task(f"training {model}", total=1)
+        yield lambda done, total: shown.update(bar, completed=done, total=total)
+
+
+def _plain_lines(console: Console, model: str) -> OnProgress:
+    quarters_told = 0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal quarters_told
+        quarters = _PLAIN_LINES * done // max(1, total)
+        if quarters > quarters_told:
+            quarters_told = quarters
+            console.print(f"training {model}: {done:,} of {total:,} steps", highlight=False)
+
+    return tell

@@ -1,0 +1,118 @@
+"""Puts the components that run for ever together: the project's settings, addresses and secrets become one config each.
+
+Components are imported inside the functions, so that serving needs none of the monitor's packages and the other way round.
+"""
+
+import socket
+import sys
+from errno import EADDRINUSE
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from clipdrift_contract.errors import ConfigError
+from clipdrift_deploy.project import FILE_NAME, Project
+from clipdrift_deploy.settings import read_section
+
+if TYPE_CHECKING:
+    from clipdrift_monitor.config import MonitorConfig
+    from clipdrift_serving.config import ServingConfig
+
+SERVING_FILLED = ("bus_url", "spool_dir", "admin_token", "receipt_keys")
+MONITOR_FILLED = (
+    "bus_url", "store_url", "jobs_dir", "evidence_dir", "api_token", "project_name", "retrain_command", "policy",
+)  # fmt: skip
+
+
+def serving_config(project: Project) -> "ServingConfig":
+    """The checked `[serving]` with what Clipdrift fills: bus, spool, secrets.
+
+    Raises:
+        ConfigError: A setting is wrong or unknown.
+    """
+    from clipdrift_serving.config import ServingConfig  # noqa: PLC0415
+
+    secrets = project.secrets()
+    filled = {
+        "bus_url": project.bus_url,
+        "spool_dir": project.state / "spool",
+        "admin_token": secrets.admin_token,
+        "receipt_keys": tuple(key.strip() for key in secrets.receipt_key.split(",")),
+    }
+    return read_section(project.folder / FILE_NAME, "serving", project.file.serving, ServingConfig, filled)
+
+
+def monitor_config(project: Project) -> "MonitorConfig":
+    """The checked `[monitor]` and `[policy]` with what Clipdrift fills: bus, store, folders, token, how a retrain is started.
+
+    Raises:
+        ConfigError: A setting is wrong or unknown.
+    """
+    from clipdrift_monitor.config import MonitorConfig  # noqa: PLC0415
+    from clipdrift_monitor.decisions.policy import Policy  # noqa: PLC0415
+
+    file = project.folder / FILE_NAME
+    filled = {
+        "bus_url": project.bus_url,
+        "store_url": project.store_url,
+        "jobs_dir": project.jobs,
+        "evidence_dir": project.state / "evidence",
+        "api_token": project.secrets().api_token,
+        "project_name": project.name,
+        "retrain_command": retrain_command(project),
+        "policy": read_section(file, "policy", project.file.policy, Policy),
+    }
+    return read_section(file, "monitor", project.file.monitor, MonitorConfig, filled)
+
+
+def retrain_command(project: Project) -> tuple[str, ...]:
+    """The command that carries out an order; the path of the job's folder is appended to it."""
+    return (sys.executable, "-m", "clipdrift_deploy", "retrain", "--project", str(project.folder), "--job")
+
+
+def serve(project: Project, *, port: int | None = None, admin_port: int | None = None) -> None:
+    """Serve until told to end.
+
+    Raises:
+        ConfigError: A setting is wrong, or a port is taken.
+    """
+    from clipdrift_serving.server import run  # noqa: PLC0415
+
+    given = {name: value for name, value in (("port", port), ("admin_port", admin_port)) if value is not None}
+    config = msgspec.structs.replace(serving_config(project), **given)
+    require_port(config.host, config.port, "--port or [serving] port")
+    require_port(config.admin_host, config.admin_port, "--admin-port or [serving] admin_port")
+    run(config)
+
+
+def monitor(project: Project, *, port: int | None = None) -> None:
+    """Watch until told to end.
+
+    Raises:
+        ConfigError: A setting is wrong, or the port is taken.
+    """
+    from clipdrift_monitor.server import run  # noqa: PLC0415
+
+    config = monitor_config(project)
+    if port is not None:
+        config = msgspec.structs.replace(config, port=port)
+    require_port(config.host, config.port, "--port or [monitor] port")
+    run(config)
+
+
+def require_port(host: str, port: int, setting: str) -> None:
+    """Check that `port` can be listened on at this moment.
+
+    Raises:
+        ConfigError: It cannot; the message names the `setting` that changes it.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: a port that was just left is free
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            reason = "another process listens there" if error.errno == EADDRINUSE else error.strerror
+            raise ConfigError(
+                f"port {port} of {host} cannot be used: {reason}; end what listens there, or choose another with {setting}"
+            ) from error
