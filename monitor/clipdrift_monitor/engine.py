@@ -1,0 +1,593 @@
+"""The monitor's one writer: reads events, adds them up, judges what has closed, and saves all of it with the offsets in one
+transaction. What follows from it (events, jobs) is written with it and carried out after it."""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+import msgspec
+
+from clipdrift_contract import metrics as names
+from clipdrift_contract.bus.log import Bus, TopicPartition
+from clipdrift_contract.bus.publishing import EventPublisher
+from clipdrift_contract.bus.reading import EventReader, Read
+from clipdrift_contract.clock import MS_PER_DAY, Clock
+from clipdrift_contract.envelope import decode
+from clipdrift_contract.errors import ClipdriftError, PoisonError, RetryableError
+from clipdrift_contract.events import (
+    DEPLOYMENTS,
+    LABELS,
+    PREDICTIONS,
+    RETRAINING,
+    TRAINING,
+    Decision,
+    Deployment,
+    LabelBatch,
+    PredictionBatch,
+    RetrainOutcome,
+    RetrainRequest,
+    RunEnd,
+)
+from clipdrift_contract.metrics import MetricSet
+from clipdrift_monitor.actions.local_process import LocalProcesses
+from clipdrift_monitor.actions.outbox import Outbox, to_publish, to_start
+from clipdrift_monitor.config import MonitorConfig
+from clipdrift_monitor.decisions.judging import BySlice, Judgement, Subject, digest_of, judge, note_order, order_retrain
+from clipdrift_monitor.intake.intake import Intake, Taken
+from clipdrift_monitor.intake.label_book import LabelBook
+from clipdrift_monitor.intake.window_book import WindowBook
+from clipdrift_monitor.risk.harm import HarmState, start
+from clipdrift_monitor.risk.reference import reference_of
+from clipdrift_monitor.rollout import rollout
+from clipdrift_monitor.state import ModelState, counted
+from clipdrift_monitor.store.store import AuditEntry, Changes, Store
+from clipdrift_monitor.windows.window import Layout
+
+GROUP = "monitor"
+TOPICS = (TRAINING, PREDICTIONS, LABELS, RETRAINING, DEPLOYMENTS)
+ACTOR = "monitor"
+_MAX_RECORDS = 500
+_POLL_SECONDS = 0.25
+_MAX_FULL_POLLS = 200  # under a backlog that never ends, blocks are judged all the same
+_WATCH_SECONDS = 0.25
+_AUDIT_SECONDS = 300.0
+_PAUSE_SECONDS = 1.0
+_log = logging.getLogger(__name__)
+OnAlarm = Callable[[Judgement, ModelState], None]
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What readers may see: the state after a commit. `is_idle`: nothing was left to read, to send or to wait for."""
+
+    models: Mapping[str, ModelState] = {}
+    is_idle: bool = False
+    lag: int = 0
+    num_outbox: int = 0
+    is_audit_intact: bool = True
+    running: Mapping[str, float] = {}  # wall time at which each model's running retrain was started, in seconds
+
+
+class CommandError(ClipdriftError):
+    """A command of a person that cannot be carried out; the message says why."""
+
+
+class Engine:
+    """One thread runs `run`; `snapshot` and `command` may be used by any other.
+
+    Args:
+        config: Of the monitor.
+        bus: Where events come from and go to.
+        store: Where everything is kept.
+        jobs: Starts retrains.
+        metrics: Counts events.
+        clock: For the audit's times and for bounding the times that clients claim.
+        on_alarm: Told of each judgement that raised an alarm, after it was saved.
+    """
+
+    def __init__(
+        self,
+        config: MonitorConfig,
+        bus: Bus,
+        store: Store,
+        jobs: LocalProcesses,
+        metrics: MetricSet,
+        clock: Clock,
+        on_alarm: OnAlarm | None = None,
+    ) -> None:
+        self._config = config
+        self._bus = bus
+        self._store = store
+        self._jobs = jobs
+        self._metrics = metrics
+        self._clock = clock
+        self._on_alarm = on_alarm
+        self._events = metrics.counter(names.MONITOR_EVENTS)
+        self._windows = WindowBook(store.window)
+        self._labels = LabelBook(store.seen_labels)
+        self._intake = Intake(self._windows, self._labels, config.window_ms, config.policy.harm.max_ordered_labels)
+        self._states: dict[str, ModelState] = {}
+        self._harm: dict[str, HarmState] = {}
+        self._runs: dict[tuple[str, str], RunEnd | None] = {}
+        self._layouts: dict[tuple[str, str], Layout] = {}
+        self._unfinished: dict[str, RetrainRequest] = {}
+        self._started: dict[str, float] = {}  # by model
+        self._commands: queue.SimpleQueue[tuple[Callable[[Changes], Any], Future[Any]]] = queue.SimpleQueue()
+        self._is_stopping = threading.Event()
+        self._num_full_polls = 0
+        self._needs_judging = True
+        self._finished_before: set[str] = set()
+        self._last_watch = self._last_audit = float("-inf")
+        self._has_outbox = True
+        self._alarms: list[tuple[Judgement, ModelState]] = []
+        self.snapshot = Snapshot()
+
+    # --- life ---
+
+    def run(self) -> None:
+        """Work until `stop`. Outages of bus and store are waited out."""
+        publisher = self._bus.publisher()
+        events = EventPublisher(publisher, source=ACTOR, clock=self._clock)
+        outbox = Outbox(self._store, events, self._jobs)
+        while not self._is_stopping.is_set():
+            consumer = None
+            try:
+                self._bus.ensure_topics(TOPICS)
+                self._load()
+                consumer = self._bus.consumer(GROUP, TOPICS, on_assigned=self._start_offsets)
+                reader = EventReader(consumer, publisher=publisher, metrics=self._metrics, clock=self._clock)
+                while not self._is_stopping.is_set():
+                    self._turn(reader, outbox)
+            except RetryableError as error:  # memory may be ahead of the store: all is read anew from the store
+                _log.warning("the monitor waits: %s", error)
+                self._is_stopping.wait(_PAUSE_SECONDS)
+            finally:
+                if consumer is not None:
+                    consumer.close()
+        events.close()
+
+    def stop(self) -> None:
+        """Let `run` return after the present turn."""
+        self._is_stopping.set()
+
+    def command(self, what: Callable[[Changes], Any]) -> "Future[Any]":
+        """Have a function run by the engine's thread, its changes saved in one transaction; its result comes as a future."""
+        future: Future[Any] = Future()
+        self._commands.put((what, future))
+        return future
+
+    def _start_offsets(self, places: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        kept = self._store.offsets()
+        return {place: kept[place] for place in places if place in kept}
+
+    def _load(self) -> None:
+        self._windows.clear()
+        self._labels.clear()
+        self._runs.clear()
+        self._layouts.clear()
+        self._states = {name: msgspec.msgpack.decode(body, type=ModelState) for name, body in self._store.models().items()}
+        self._harm = {}
+        for name in self._states:
+            if (body := self._store.harm(name)) is not None:
+                self._harm[name] = msgspec.msgpack.decode(body, type=HarmState)
+        self._unfinished = {row.key: row.request for row in self._store.retrains(unfinished=True)}
+        now = self._clock.now_ms() / 1000
+        self._started = {request.model: now for request in self._unfinished.values()}
+        self._has_outbox = True
+
+    # --- one turn ---
+
+    def _turn(self, reader: EventReader, outbox: Outbox) -> None:
+        reads = reader.poll(_MAX_RECORDS, 0.0 if self._has_work() else _POLL_SECONDS)
+        changes = Changes()
+        touched: set[str] = set()
+        seen = self._store.has_seen([read.envelope.id for read in reads]) if reads else set()
+        for read in reads:
+            self._take(read, seen, changes, touched)
+        self._num_full_polls = self._num_full_polls + 1 if len(reads) >= _MAX_RECORDS else 0
+        self._needs_judging = self._needs_judging or bool(reads)
+        if self._needs_judging and (self._num_full_polls == 0 or self._num_full_polls > _MAX_FULL_POLLS):
+            self._num_full_polls, self._needs_judging = 0, False
+            for model in sorted(self._states):
+                self._judge_closed(model, changes, touched)
+        answers = self._obey(changes, touched)
+        places = reader.consumer.assignment()
+        changes.offsets = {place: reader.consumer.position(place) for place in places} if reads else {}
+        lag = reader.consumer.lag()
+        self._watch_jobs(changes, touched, lag)
+        try:
+            self._save(changes, touched)
+        except ClipdriftError as error:
+            for future, _ in answers:
+                future.set_exception(error)
+            raise
+        for future, result in answers:
+            future.set_result(result)
+        if self._has_outbox:
+            outbox.carry_out()
+            self._has_outbox = False
+        self._tell_alarms()
+        self._show(lag)
+
+    def _has_work(self) -> bool:
+        return not self._commands.empty()
+
+    def _take(self, read: Read, seen: set[str], changes: Changes, touched: set[str]) -> None:
+        event, topic = read.event, read.record.topic
+        if read.envelope.id in seen:
+            self._events.labels(topic, "duplicate").inc()
+            return
+        seen.add(read.envelope.id)
+        changes.seen_ids.append(read.envelope.id)
+        if isinstance(event, PredictionBatch | LabelBatch):
+            self._take_rows(read, event, changes, touched)
+        elif isinstance(event, RunEnd):
+            self._take_run(event, changes, touched)
+        elif isinstance(event, RetrainOutcome):
+            self._take_outcome(event, changes, touched)
+        elif isinstance(event, Deployment):
+            self._take_deployment(event, changes, touched)
+        self._events.labels(topic, "applied").inc()
+
+    # --- rows ---
+
+    def _take_rows(self, read: Read, batch: PredictionBatch | LabelBatch, changes: Changes, touched: set[str]) -> None:
+        if self._run(batch.model, batch.version) is None:  # its run has not been told yet: it is placed when it is
+            changes.unplaced.append(
+                (read.envelope.id, batch.model, batch.version, msgspec.msgpack.encode(read.record.headers), read.record.value)
+            )
+            return
+        self._add_rows(batch, read.record.topic, touched)
+
+    def _add_rows(self, batch: PredictionBatch | LabelBatch, topic: str, touched: set[str]) -> None:
+        state, layout = self._state(batch.model), self._layout(batch.model, batch.version)
+        latest_ms = self._clock.now_ms() + MS_PER_DAY
+        try:
+            if isinstance(batch, PredictionBatch):
+                taken = self._intake.take_predictions(state, layout, batch, latest_ms)
+            else:
+                taken = self._intake.take_labels(state, layout, batch, latest_ms)
+        except (PoisonError, ValueError, IndexError) as error:
+            _log.error("a batch of %s is left out, its columns do not fit: %s", batch.model, error)
+            self._events.labels(topic, "poison").inc()
+            return
+        self._count(batch, topic, taken)
+        touched.add(batch.model)
+
+    def _count(self, batch: PredictionBatch | LabelBatch, topic: str, taken: Taken) -> None:
+        metric = names.MODEL_PREDICTIONS if isinstance(batch, PredictionBatch) else names.MODEL_LABELS
+        self._metrics.counter(metric).labels(batch.model).inc(taken.num_rows)
+        if taken.num_duplicate:
+            self._events.labels(topic, "duplicate").inc()
+        if taken.num_late:
+            self._events.labels(topic, "late").inc()
+
+    # --- runs, outcomes, deployments ---
+
+    def _take_run(self, run: RunEnd, changes: Changes, touched: set[str]) -> None:
+        changes.runs.append(run)
+        self._runs[run.model, run.version] = run
+        self._layouts.pop((run.model, run.version), None)
+        state = self._state(run.model)
+        touched.add(run.model)
+        if state.generation == 0 and not run.retrain_key:
+            self._deploy(state, rollout.first_deployment(state, run), run, changes)
+        self._place(run, changes, touched)
+        waiting = state.waiting_outcome
+        if waiting is not None and waiting.candidate_version == run.version:
+            state.waiting_outcome = None
+            self._take_outcome(waiting, changes, touched)
+
+    def _place(self, run: RunEnd, changes: Changes, touched: set[str]) -> None:
+        """Add the rows that came before their run."""
+        here = [one for one in changes.unplaced if (one[1], one[2]) == (run.model, run.version)]
+        changes.unplaced = [one for one in changes.unplaced if one not in here]
+        kept = self._store.unplaced(run.model, run.version)
+        changes.placed_ids += [event_id for event_id, _, _ in kept]
+        for headers, value in [*((one[1], one[2]) for one in kept), *((one[3], one[4]) for one in here)]:
+            event = _decode_kept(headers, value)
+            self._add_rows(event, LABELS if isinstance(event, LabelBatch) else PREDICTIONS, touched)
+
+    def _take_outcome(self, outcome: RetrainOutcome, changes: Changes, touched: set[str]) -> None:
+        request = self._unfinished.get(outcome.key)
+        if request is None:
+            _log.info("the outcome of %s is known already, or was never ordered here", outcome.key)
+            return
+        state = self._state(outcome.model)
+        touched.add(outcome.model)
+        if outcome.verdict == "pass" and self._run(outcome.model, outcome.candidate_version) is None:
+            state.waiting_outcome = outcome
+            return
+        assert state.in_service is not None, outcome.model
+        champion = self._run(outcome.model, state.in_service.version)
+        assert champion is not None, state.in_service
+        del self._unfinished[outcome.key]
+        self._started.pop(outcome.model, None)
+        at_ms = request.as_of_ms
+        decision = rollout.conclude(state, outcome, at_ms, champion, self._config.policy)
+        changes.outcomes.append(outcome)
+        self._decide(decision, changes)
+        if decision.action == "promote":
+            candidate = self._run(outcome.model, outcome.candidate_version)
+            assert candidate is not None, outcome.candidate_version
+            self._deploy(state, rollout.promote(state, outcome, at_ms, decision.decision_id), candidate, changes)
+
+    def _take_deployment(self, deployment: Deployment, changes: Changes, touched: set[str]) -> None:
+        state = self._state(deployment.model)
+        run = self._run(deployment.model, deployment.champion.version)
+        if deployment.generation <= state.generation or run is None:
+            return
+        rollout.adopt(state, deployment)
+        self._begin_tests(state, run, changes)
+        changes.deployments.append(deployment)
+        touched.add(deployment.model)
+        self._audit(changes, "adopt", deployment.model, {"generation": deployment.generation})
+
+    def _deploy(self, state: ModelState, deployment: Deployment, run: RunEnd, changes: Changes, actor: str = ACTOR) -> None:
+        changes.deployments.append(deployment)
+        changes.outbox.append(to_publish(deployment, f"deployment-{state.model}-{deployment.generation}"))
+        body = {"generation": deployment.generation, "version": deployment.champion.version, "reason": deployment.reason}
+        self._audit(changes, "deploy", state.model, body, actor)
+        self._begin_tests(state, run, changes)
+
+    def _begin_tests(self, state: ModelState, run: RunEnd, changes: Changes) -> None:
+        harm = start(reference_of(run), self._config.policy.budget)
+        self._harm[state.model] = harm
+        changes.harm[state.model] = msgspec.msgpack.encode(harm)
+
+    def _decide(self, decision: Decision, changes: Changes, actor: str = ACTOR) -> None:
+        changes.decisions.append(decision)
+        changes.outbox.append(to_publish(decision, f"decision-{decision.decision_id}"))
+        body = {"action": decision.action, "reasons": list(decision.reasons), "evidence": decision.evidence_digest}
+        self._audit(changes, f"decide {decision.action}", decision.decision_id, body, actor)
+
+    def _audit(self, changes: Changes, action: str, subject: str, body: dict[str, Any], actor: str = ACTOR) -> None:
+        at_ms = self._clock.now_ms()
+        changes.audit.append(AuditEntry(at_ms=at_ms, actor=actor, action=action, subject=subject, body=body))
+
+    # --- judging ---
+
+    def _judge_closed(self, model: str, changes: Changes, touched: set[str]) -> None:
+        """Judge each block of the version in service whose labels are due, the oldest first."""
+        state = self._states[model]
+        if state.in_service is None or model not in self._harm:
+            return
+        due_ms = (state.watermark_ms - self._config.label_horizon_ms) // self._config.window_ms * self._config.window_ms
+        first_ms = max(state.judged_until_ms, state.in_service_since_ms // self._config.window_ms * self._config.window_ms)
+        if due_ms <= first_ms:
+            return
+        by_start = self._version_windows(model, state.in_service.version, first_ms, due_ms, changes)
+        for start_ms in sorted(by_start):
+            if start_ms + self._config.window_ms > due_ms:
+                continue
+            self._judge(state, start_ms, by_start[start_ms], changes)
+        touched.add(model)
+        state.judged_until_ms = max(state.judged_until_ms, due_ms)
+
+    def _judge(self, state: ModelState, start_ms: int, in_block: BySlice, changes: Changes) -> None:
+        assert state.in_service is not None
+        version = state.in_service.version
+        run, layout = self._run(state.model, version), self._layout(state.model, version)
+        assert run is not None, version
+        end_ms = start_ms + self._config.window_ms
+        view_from = end_ms - self._config.view_windows * self._config.window_ms
+        in_view: dict[int, Any] = {}
+        for by_slice in self._version_windows(state.model, version, view_from, end_ms, changes).values():
+            for index, sums in by_slice.items():
+                in_view[index] = in_view[index] + sums if index in in_view else sums
+        subject = Subject(
+            run=run, layout=layout, window_ms=self._config.window_ms, label_horizon_ms=self._config.label_horizon_ms,
+            min_label_share=self._config.min_label_share, policy=self._config.policy,
+        )  # fmt: skip
+        harm = self._harm[state.model]
+        told = judge(subject, state, harm, start_ms, in_block, in_view)
+        changes.harm[state.model] = msgspec.msgpack.encode(harm)
+        changes.blocks[state.model, version, start_ms] = msgspec.msgpack.encode(told.block)
+        changes.signals += told.signals
+        for signal in told.signals:
+            state_word = "open" if signal.is_open else "closed"
+            event_id = f"signal-{signal.signal_id}-{state_word}-{start_ms}"
+            changes.outbox.append(to_publish(signal, event_id))
+        self._decide(told.decision, changes)
+        if told.request is not None:
+            self._order(told.request, changes)
+        if told.block.alarms:
+            self._alarms.append((told, state))
+
+    def _order(self, request: RetrainRequest, changes: Changes) -> None:
+        changes.requests.append(request)
+        changes.outbox += [to_publish(request, f"retrain-request-{request.key}"), to_start(request)]
+        self._unfinished[request.key] = request
+        self._started[request.model] = self._clock.now_ms() / 1000
+
+    def _version_windows(
+        self, model: str, version: str, start_ms: int, end_ms: int, changes: Changes
+    ) -> dict[int, dict[int, Any]]:
+        """Vectors by start and slice: of the store, with what this turn has added."""
+        found: dict[int, dict[int, Any]] = {}
+        for key, sums in self._store.windows(model, start_ms, end_ms):
+            if key.version == version:
+                found.setdefault(key.start_ms, {})[key.slice_index] = sums
+        for (of_model, key), sums in self._windows.changes().items():
+            if of_model == model and key.version == version and start_ms <= key.start_ms < end_ms:
+                found.setdefault(key.start_ms, {})[key.slice_index] = sums
+        return found
+
+    # --- commands of people ---
+
+    def _obey(self, changes: Changes, touched: set[str]) -> list[tuple["Future[Any]", Any]]:
+        answers: list[tuple[Future[Any], Any]] = []
+        while not self._commands.empty():
+            what, future = self._commands.get()
+            try:
+                answers.append((future, what(changes)))
+            except ClipdriftError as error:
+                future.set_exception(error)
+        touched.update(self._states if answers else ())
+        return answers
+
+    def roll_back(self, changes: Changes, model: str, reason: str, actor: str) -> Deployment:
+        """For `command`: the version before the present one goes back into service.
+
+        Raises:
+            CommandError: There is no such model or version.
+        """
+        state = self._known(model)
+        decision_id = f"{model}-rollback-{state.generation + 1}"
+        at_ms = self._event_now_ms(state)
+        try:
+            deployment = rollout.roll_back(state, at_ms, f"rolled back by {actor}: {reason}", decision_id)
+        except rollout.RolloutError as error:
+            raise CommandError(str(error)) from error
+        run = self._run(model, deployment.champion.version)
+        assert run is not None, deployment.champion
+        state.num_decisions = counted(state.num_decisions, "rollback")
+        self._decide(
+            Decision(
+                decision_id=decision_id, model=model, version=deployment.champion.version, at_ms=at_ms, action="rollback",
+                reasons=(f"Ordered by {actor}: {reason}",), policy_version=self._config.policy.version,
+                evidence_digest=digest_of({"reason": reason, "actor": actor}),
+            ),
+            changes,
+            actor,
+        )  # fmt: skip
+        self._deploy(state, deployment, run, changes, actor)
+        return deployment
+
+    def order(self, changes: Changes, model: str, reason: str, actor: str) -> RetrainRequest:
+        """For `command`: a retrain that a person orders.
+
+        Raises:
+            CommandError: There is no such model, or a retrain of it is running.
+        """
+        state = self._known(model)
+        if state.history.running_key:
+            raise CommandError(f"a retrain of {model} is running already: {state.history.running_key}")
+        assert state.in_service is not None
+        run = self._run(model, state.in_service.version)
+        assert run is not None, state.in_service
+        at_ms = self._event_now_ms(state)
+        decision_id = f"{model}-order-{state.generation}-{self._clock.now_ms()}"
+        request = order_retrain(
+            run, state, self._config.policy, cause=f"ordered: {reason}", decision_id=decision_id, as_of_ms=at_ms
+        )
+        if self._store.retrain(request.key) is not None:
+            raise CommandError(f"the same retrain was ordered before: {request.key}; it would find the same again")
+        note_order(state, request)
+        state.num_decisions = counted(state.num_decisions, "retrain")
+        self._decide(
+            Decision(
+                decision_id=decision_id, model=model, version=state.in_service.version, at_ms=at_ms, action="retrain",
+                reasons=(f"Ordered by {actor}: {reason}",), policy_version=self._config.policy.version,
+                evidence_digest=digest_of({"reason": reason, "actor": actor}), diagnosis=state.diagnosis,
+            ),
+            changes,
+            actor,
+        )  # fmt: skip
+        self._order(request, changes)
+        return request
+
+    def _event_now_ms(self, state: ModelState) -> int:
+        return state.watermark_ms or self._clock.now_ms()
+
+    def _known(self, model: str) -> ModelState:
+        state = self._states.get(model)
+        if state is None or state.in_service is None:
+            raise CommandError(f"no model {model!r} is in service; there are: {', '.join(sorted(self._states)) or 'none'}")
+        return state
+
+    # --- jobs ---
+
+    def _watch_jobs(self, changes: Changes, touched: set[str], lag: int) -> None:
+        """Start again what died, give up what keeps dying. A finished job whose outcome never came publishes it once more."""
+        now = self._clock.monotonic_seconds()
+        if now - self._last_watch < _WATCH_SECONDS or self._has_outbox or changes.outbox:
+            return
+        self._last_watch = now
+        for key, request in list(self._unfinished.items()):
+            state = self._jobs.state(key)
+            is_finished_again = state == "finished" and not lag and key in self._finished_before
+            self._finished_before = self._finished_before | {key} if state == "finished" else self._finished_before - {key}
+            if state == "running" or (state == "finished" and not is_finished_again):
+                continue
+            row = self._store.retrain(key)
+            attempts = row.attempts if row is not None else 0
+            if attempts >= self._config.max_job_attempts:
+                self._take_outcome(self._lost(request, attempts), changes, touched)
+                continue
+            _log.warning("retraining job %s is %s and nobody works on it: started again", key, state)
+            self._jobs.order(request)
+            self._store.note_attempt(key, attempts + 1)
+            self._jobs.start(key)
+
+    def _lost(self, request: RetrainRequest, attempts: int) -> RetrainOutcome:
+        reason = f"the job ended {attempts} times without an outcome; its log: {self._jobs.log_path(request.key)}"
+        return RetrainOutcome(
+            key=request.key, model=request.model, finished_at_ms=self._clock.now_ms(), verdict="inconclusive",
+            reasons=(reason,), attempt=attempts,
+        )  # fmt: skip
+
+    # --- saving and showing ---
+
+    def _save(self, changes: Changes, touched: set[str]) -> None:
+        changes.windows = dict(self._windows.changes())
+        changes.seen_labels = dict(self._labels.changes())
+        for model in touched:
+            changes.models[model] = msgspec.msgpack.encode(self._states[model])
+        if changes.is_empty:
+            return
+        began = self._clock.monotonic_seconds()
+        self._store.commit(changes)
+        self._metrics.histogram(names.MONITOR_COMMIT_SECONDS).observe(self._clock.monotonic_seconds() - began)
+        self._metrics.counter(names.MONITOR_AUDIT_ROWS).inc(len(changes.audit))
+        self._windows.forget_changes()
+        self._labels.forget_changes()
+        self._has_outbox = self._has_outbox or bool(changes.outbox)
+
+    def _tell_alarms(self) -> None:
+        alarms, self._alarms = self._alarms, []
+        for told, state in alarms:
+            if self._on_alarm is not None:
+                self._on_alarm(told, state)
+
+    def _show(self, lag: int) -> None:
+        now = self._clock.monotonic_seconds()
+        is_intact = self.snapshot.is_audit_intact
+        if now - self._last_audit > _AUDIT_SECONDS:
+            self._last_audit = now
+            is_intact = self._store.verify_audit().is_intact
+        self.snapshot = Snapshot(
+            models={name: msgspec.structs.replace(state) for name, state in self._states.items()},
+            is_idle=not lag and not self._has_outbox and not self._unfinished and self._commands.empty(),
+            lag=lag,
+            num_outbox=self._store.num_outbox() if self._has_outbox else 0,
+            is_audit_intact=is_intact,
+            running=dict(self._started),
+        )
+
+    # --- what is known of versions ---
+
+    def _state(self, model: str) -> ModelState:
+        if model not in self._states:
+            self._states[model] = ModelState(model=model)
+        return self._states[model]
+
+    def _run(self, model: str, version: str) -> RunEnd | None:
+        if self._runs.get((model, version)) is None:
+            self._runs[model, version] = self._store.run(model, version)
+        return self._runs[model, version]
+
+    def _layout(self, model: str, version: str) -> Layout:
+        if (model, version) not in self._layouts:
+            run = self._run(model, version)
+            assert run is not None, version
+            assert run.profile is not None, version
+            self._layouts[model, version] = Layout(run.profile)
+        return self._layouts[model, version]
+
+
+def _decode_kept(headers: bytes, value: bytes) -> Any:
+    """An event as it was kept: headers packed, value as it came."""
+    return decode(msgspec.msgpack.decode(headers, type=dict[str, bytes]), value)[1]

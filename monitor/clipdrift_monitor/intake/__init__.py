@@ -1,0 +1,1 @@
+"""From events to sums: each event counted once, each label counted once, whatever comes twice, late or out of order."""

@@ -1,0 +1,129 @@
+"""Steps from one deployment to the next. The state is changed; the deployment is what serving is told."""
+
+import msgspec
+
+from clipdrift_contract.errors import ClipdriftError
+from clipdrift_contract.events import Decision, Deployment, RetrainOutcome, RunEnd, ServedVersion
+from clipdrift_monitor.clipping.evidence import evidence_of
+from clipdrift_monitor.decisions.judging import digest_of
+from clipdrift_monitor.decisions.policy import Policy
+from clipdrift_monitor.diagnosis.verdict import diagnose
+from clipdrift_monitor.state import ModelState, counted
+
+
+class RolloutError(ClipdriftError):
+    """The step is not possible; the message says why."""
+
+
+def served_version(run: RunEnd) -> ServedVersion:
+    return ServedVersion(version=run.version, uri=run.artifact_uri, digest=run.artifact_digest)
+
+
+def first_deployment(state: ModelState, run: RunEnd) -> Deployment:
+    """The first version of a model goes into service by itself: there is nothing to compare it with."""
+    return _deploy(state, served_version(run), run.as_of_ms, "the first version of this model", "")
+
+
+def conclude(state: ModelState, outcome: RetrainOutcome, at_ms: int, run: RunEnd, policy: Policy) -> Decision:
+    """Take up the outcome of a retrain that was ordered for the version in service: what it says, and whether to promote.
+
+    Args:
+        state: Of the model; changed.
+        outcome: What the job found.
+        at_ms: When the retrain was ordered, in event time.
+        run: Of the version in service.
+        policy: In force.
+    """
+    state.tried = outcome if outcome.arms else state.tried
+    state.num_retrains = counted(state.num_retrains, outcome.verdict)
+    obstacle = _obstacle(state, outcome)
+    is_promoted = outcome.verdict == "pass" and not obstacle
+    has_failed = outcome.verdict != "pass"
+    state.history = msgspec.structs.replace(
+        state.history,
+        running_key="",
+        num_failures_in_a_row=state.history.num_failures_in_a_row + 1 if has_failed else 0,
+        last_failed_cause=outcome.key if has_failed else "",
+    )
+    if state.facts is not None:
+        state.facts = msgspec.structs.replace(state.facts, clipping=evidence_of(run, state.tried))
+        state.diagnosis = diagnose(state.facts)
+    state.num_decisions = counted(state.num_decisions, "promote" if is_promoted else "hold")
+    return Decision(
+        decision_id=f"{state.model}-outcome-{outcome.key}",
+        model=state.model,
+        version=run.version,
+        at_ms=at_ms,
+        action="promote" if is_promoted else "hold",
+        reasons=(*outcome.reasons, *((obstacle,) if obstacle else ())),
+        policy_version=policy.version,
+        evidence_digest=digest_of(outcome),
+        cause_key=outcome.key,
+        diagnosis=state.diagnosis,
+    )
+
+
+def promote(state: ModelState, outcome: RetrainOutcome, at_ms: int, decision_id: str) -> Deployment:
+    """Put a candidate that has passed the gate into service."""
+    candidate = ServedVersion(version=outcome.candidate_version, uri=outcome.candidate_uri, digest=outcome.candidate_digest)
+    return _deploy(state, candidate, at_ms, f"retrained with arm {outcome.winner}: {'; '.join(outcome.reasons)}", decision_id)
+
+
+def roll_back(state: ModelState, at_ms: int, reason: str, decision_id: str) -> Deployment:
+    """Put the version before the present one back into service, and keep the present one out.
+
+    Raises:
+        RolloutError: There is none.
+    """
+    if state.in_service is None or not state.served_before:
+        raise RolloutError(f"{state.model} has no earlier version to go back to")
+    *before, last = state.served_before
+    gone = state.in_service
+    deployment = _deploy(state, last, at_ms, reason, decision_id)
+    state.served_before = before
+    state.quarantine = [*state.quarantine, gone.digest]
+    return deployment
+
+
+def adopt(state: ModelState, deployment: Deployment) -> None:
+    """Take over a deployment that is newer than what this store knows: of a store that was lost, say."""
+    state.generation = deployment.generation
+    _put_into_service(state, deployment.champion, deployment.decided_at_ms)
+
+
+def _obstacle(state: ModelState, outcome: RetrainOutcome) -> str:
+    if outcome.verdict != "pass":
+        return ""
+    if outcome.candidate_digest in state.quarantine:
+        return f"Version {outcome.candidate_version} was rolled back before and stays out."
+    if outcome.key != state.history.running_key:
+        return "It was compared with a version that is no longer in service."
+    return ""
+
+
+def _deploy(state: ModelState, champion: ServedVersion, at_ms: int, reason: str, decision_id: str) -> Deployment:
+    state.generation += 1
+    _put_into_service(state, champion, at_ms)
+    return Deployment(
+        model=state.model,
+        generation=state.generation,
+        champion=champion,
+        decided_at_ms=at_ms,
+        reason=reason,
+        decision_id=decision_id,
+    )
+
+
+def _put_into_service(state: ModelState, champion: ServedVersion, at_ms: int) -> None:
+    if state.in_service is not None:
+        state.served_before = [*state.served_before, state.in_service][-10:]
+    state.in_service = champion
+    state.in_service_since_ms = at_ms
+    state.num_version_labels = 0
+    state.open_blocks = {}
+    state.open_signals = []
+    state.levels = {}
+    state.repair_worth = 0.0
+    state.tried = None
+    state.diagnosis = None
+    state.facts = None

@@ -1,0 +1,109 @@
+"""All that the monitor remembers of one model, saved whole with every batch of events that changes it."""
+
+from typing import Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from clipdrift_contract.events import Diagnosis, RetrainOutcome, ServedVersion, Signal
+from clipdrift_monitor.decisions.decide import History
+from clipdrift_monitor.detectors.window_drift import DriftReport
+from clipdrift_monitor.diagnosis.rules import Facts
+from clipdrift_monitor.risk.harm import Statement
+from clipdrift_monitor.windows.view import View
+
+StateWord = Literal["no labels yet", "healthy", "harmed", "data broken", "retraining"]
+
+
+class OpenBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """Errors of the version in service in a block that is not judged yet: as they came, with the time of each prediction."""
+
+    time_ms: bytes = b""  # <i8 [N]
+    is_error: bytes = b""  # u1 [N]
+
+    def with_labels(self, time_ms_N: npt.NDArray[np.int64], is_error_N: npt.NDArray[np.bool_], at_most: int) -> "OpenBlock":
+        """This block with more labels; what exceeds `at_most` is left out."""
+        room = max(0, at_most - len(self.is_error))
+        return OpenBlock(
+            time_ms=self.time_ms + time_ms_N[:room].astype("<i8").tobytes(),
+            is_error=self.is_error + is_error_N[:room].astype(np.uint8).tobytes(),
+        )
+
+    def errors_in_order(self) -> bytes:
+        """0 or 1 for each label, in the order of the predictions' times.
+
+        Example:
+            >>> block = OpenBlock().with_labels(np.array([20, 10]), np.array([True, False]), 100)
+            >>> list(block.errors_in_order())
+            [0, 1]
+        """
+        order_N = np.argsort(np.frombuffer(self.time_ms, "<i8"), kind="stable")
+        return np.frombuffer(self.is_error, np.uint8)[order_N].tobytes()
+
+
+class JudgedBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """What the monitor saw and said of one block of one version."""
+
+    version: str
+    start_ms: int
+    end_ms: int
+    view: View
+    levels: dict[str, float] = {}  # evidence over its alarm bound, by harm test
+    statements: tuple[Statement, ...] = ()
+    alarms: tuple[str, ...] = ()
+    drift: DriftReport = DriftReport()
+
+
+class ModelState(msgspec.Struct, kw_only=True):
+    """Lists are replaced and never changed in place, so that a shallow copy is a snapshot."""
+
+    model: str
+    generation: int = 0
+    in_service: ServedVersion | None = None
+    served_before: list[ServedVersion] = []  # the newest last; a rollback goes back to it
+    quarantine: list[str] = []  # digests that were rolled back: they stay out
+    in_service_since_ms: int = 0
+    watermark_ms: int = 0
+    num_predictions: int = 0
+    num_labels: int = 0
+    num_unrecorded: int = 0
+    num_version_labels: int = 0  # mature labels of the version in service
+    judged_until_ms: int = 0
+    open_blocks: dict[int, OpenBlock] = {}  # by the block's start
+    drift: DriftReport = DriftReport()
+    last_view: View | None = None  # of the newest judged block
+    last_block_start_ms: int = 0
+    levels: dict[str, float] = {}
+    repair_worth: float = 0.0  # Brier score a prediction, of the newest judged block
+    facts: Facts | None = None  # of the newest judged block
+    diagnosis: Diagnosis | None = None
+    open_signals: list[Signal] = []
+    history: History = History()
+    tried: RetrainOutcome | None = None  # the last shadow retrain that was ordered for the version in service
+    waiting_outcome: RetrainOutcome | None = None  # it came before the run that it speaks of
+    num_signals: dict[str, int] = {}  # by "kind/severity"
+    num_decisions: dict[str, int] = {}
+    num_retrains: dict[str, int] = {}  # finished, by verdict
+
+    @property
+    def word(self) -> StateWord:
+        """The state in a word or two."""
+        kinds = {signal.kind for signal in self.open_signals if signal.severity != "note"}
+        if self.history.running_key:
+            return "retraining"
+        if "data_broken" in kinds:
+            return "data broken"
+        if kinds:
+            return "harmed"
+        return "healthy" if self.num_version_labels else "no labels yet"
+
+
+def counted(counts: dict[str, int], name: str) -> dict[str, int]:
+    """A copy of `counts` with one more of `name`.
+
+    Example:
+        >>> counted({"a": 1}, "a")
+        {'a': 2}
+    """
+    return {**counts, name: counts.get(name, 0) + 1}
