@@ -102,7 +102,10 @@ def _r6(facts: Facts) -> RuleFinding:
     split, repairable = facts.split, facts.statements.get("repairable")
     holds = "repairable" in facts.open_tests
     gain = repairable.effect if repairable is not None else 0.0
-    words = f"Within the slices {split.within:+.3f} accuracy is lost; the best simple repair gains {gain:.4f} Brier score a prediction."
+    words = (
+        f"Within the slices {split.within:+.3f} accuracy is lost; the best simple repair gains {gain:.4f} Brier score a "
+        "prediction."
+    )
     return RuleFinding(
         rule="R6 drift within slices", outcome="holds" if holds else "does_not_hold", words=words,
         evidence={"within": split.within, "gain": gain},

@@ -5,7 +5,7 @@ from clipdrift_monitor.clipping.evidence import verdict_of
 from clipdrift_monitor.diagnosis.rules import Facts, findings
 
 _CLIPPING_WORDS: dict[ClippingVerdict, str] = {
-    "implicated": "Gradient clipping holds this model back: trained again on the same data with another threshold it is better.",
+    "implicated": "Gradient clipping holds this model back: trained on the same data with another threshold it is better.",
     "associated": "Clipping took most of the gradient, but training with another threshold did not prove to help.",
     "not_implicated": "Gradient clipping has nothing to do with it.",
     "unknown": "Whether gradient clipping has anything to do with it is not known yet.",
@@ -37,19 +37,17 @@ def _cause(facts: Facts, holding: set[str], clipping: ClippingVerdict) -> tuple[
     if "R1" in holding:
         return "training_fault", f"The training itself was faulty: {facts.clipping.fault_words}."
     if "repairable" in facts.open_tests:
-        if clipping == "implicated":
-            return (
-                "clipping",
-                "The model is worse than a simple repair would be, and its clipping threshold is part of the reason.",
-            )
-        if "R5" in holding:
-            return "mix_shift", "The rows that come now are not those the model was good at."
-        if "R4" in holding:
-            return (
-                "calibration",
-                "The world has moved away from what the model learned; its probabilities are no longer honest.",
-            )
-        return "drift", "The world has moved away from what the model learned."
+        return _cause_of_repairable(holding, clipping)
     if facts.open_tests:
         return "harder_days", "These days are harder than any that validation saw, for every model: no retrain would help."
     return "none", "Nothing is proven to be wrong."
+
+
+def _cause_of_repairable(holding: set[str], clipping: ClippingVerdict) -> tuple[str, str]:
+    if clipping == "implicated":
+        return "clipping", "The model is worse than a simple repair would be, and its clipping threshold is part of the reason."
+    if "R5" in holding:
+        return "mix_shift", "The rows that come now are not those the model was good at."
+    if "R4" in holding:
+        return "calibration", "The world has moved away from what the model learned; its probabilities are no longer honest."
+    return "drift", "The world has moved away from what the model learned."

@@ -157,9 +157,9 @@ class Store:
             {"decision_id": one.decision_id, "model": one.model, "at_ms": one.at_ms, "action": one.action, "body": encode(one)}
             for one in changes.decisions
         ])  # fmt: skip
-        for deployment in changes.deployments:  # plain insert: a second writer of the same generation must fail
+        for one in changes.deployments:  # plain insert: a second writer of the same generation must fail
             connection.execute(insert(t.DEPLOYMENTS).values(
-                model=deployment.model, generation=deployment.generation, at_ms=deployment.decided_at_ms, body=encode(deployment)
+                model=one.model, generation=one.generation, at_ms=one.decided_at_ms, body=encode(one)
             ))  # fmt: skip
 
     def _put_retrains(self, connection: Connection, changes: Changes) -> None:
