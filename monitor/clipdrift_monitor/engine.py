@@ -253,12 +253,10 @@ class Engine:
             _log.error("a batch of %s is left out, its columns do not fit: %s", batch.model, error)
             self._events.labels(topic, "poison").inc()
             return
-        self._count(batch, topic, taken)
+        self._count(topic, taken)
         touched.add(batch.model)
 
-    def _count(self, batch: PredictionBatch | LabelBatch, topic: str, taken: Taken) -> None:
-        metric = names.MODEL_PREDICTIONS if isinstance(batch, PredictionBatch) else names.MODEL_LABELS
-        self._metrics.counter(metric).labels(batch.model).inc(taken.num_rows)
+    def _count(self, topic: str, taken: Taken) -> None:
         if taken.num_duplicate:
             self._events.labels(topic, "duplicate").inc()
         if taken.num_late:
@@ -305,14 +303,13 @@ class Engine:
         assert champion is not None, state.in_service
         del self._unfinished[outcome.key]
         self._started.pop(outcome.model, None)
-        at_ms = request.as_of_ms
-        decision = rollout.conclude(state, outcome, at_ms, champion, self._config.policy)
+        decision = rollout.conclude(state, request, outcome, champion, self._config.policy)
         changes.outcomes.append(outcome)
         self._decide(decision, changes)
         if decision.action == "promote":
             candidate = self._run(outcome.model, outcome.candidate_version)
             assert candidate is not None, outcome.candidate_version
-            self._deploy(state, rollout.promote(state, outcome, at_ms, decision.decision_id), candidate, changes)
+            self._deploy(state, rollout.promote(state, outcome, request.as_of_ms, decision.decision_id), candidate, changes)
 
     def _take_deployment(self, deployment: Deployment, changes: Changes, touched: set[str]) -> None:
         state = self._state(deployment.model)
@@ -421,6 +418,8 @@ class Engine:
         answers: list[tuple[Future[Any], Any]] = []
         while not self._commands.empty():
             what, future = self._commands.get()
+            if not future.set_running_or_notify_cancel():  # whoever asked has given up
+                continue
             try:
                 answers.append((future, what(changes)))
             except ClipdriftError as error:

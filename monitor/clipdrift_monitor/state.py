@@ -49,7 +49,7 @@ class JudgedBlock(msgspec.Struct, frozen=True, kw_only=True):
     start_ms: int
     end_ms: int
     view: View
-    levels: dict[str, float] = {}  # evidence over its alarm bound, by harm test
+    levels: dict[str, float] = {}  # evidence by harm test; 1: alarm
     statements: tuple[Statement, ...] = ()
     alarms: tuple[str, ...] = ()
     drift: DriftReport = DriftReport()

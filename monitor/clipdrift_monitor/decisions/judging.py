@@ -2,6 +2,7 @@
 values out; the model's state and the tests' memory are changed as they are told."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -82,7 +83,7 @@ def judge(
     alarms = tuple(one.test for one in said if one.is_alarm)
     signals = _signals(subject, state, statements, drift, seen, start_ms)
     state.open_signals = _still_open(state.open_signals, signals)
-    state.levels = dict(harm.levels)
+    state.levels = {**state.levels, **{one.test: evidence_ratio(one.level, one.bound) for one in said}}
     state.drift, state.last_view, state.last_block_start_ms = drift, seen, start_ms
     if "repairable" in statements:
         state.repair_worth = statements["repairable"].effect
@@ -91,7 +92,7 @@ def judge(
     state.facts, state.diagnosis = facts, diagnosis
     ruling = decide(diagnosis, alarms, state.num_version_labels, end_ms, state.history, subject.policy)
     block = JudgedBlock(
-        version=subject.run.version, start_ms=start_ms, end_ms=end_ms, view=seen, levels=dict(harm.levels),
+        version=subject.run.version, start_ms=start_ms, end_ms=end_ms, view=seen, levels=dict(state.levels),
         statements=tuple(said), alarms=alarms, drift=drift,
     )  # fmt: skip
     decision = _decision(subject, state, ruling, diagnosis, block, signals)
@@ -101,6 +102,16 @@ def judge(
             state.num_signals = counted(state.num_signals, f"{signal.kind}/{signal.severity}")
     state.num_decisions = counted(state.num_decisions, decision.action)
     return Judgement(block=block, signals=signals, decision=decision, request=request)
+
+
+def evidence_ratio(level: float, bound: float) -> float:
+    """Evidence on the scale on which 1 is an alarm and equal steps are equal factors: log10(level) / log10(bound), at least 0.
+
+    Example:
+        >>> evidence_ratio(10.0, 1000.0), evidence_ratio(0.5, 1000.0)
+        (0.3333333333333333, 0.0)
+    """
+    return max(0.0, math.log10(level) / math.log10(bound)) if level > 0 and bound > 1 else 0.0
 
 
 def total(layout: Layout, by_slice: BySlice) -> Floats:

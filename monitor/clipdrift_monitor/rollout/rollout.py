@@ -3,7 +3,7 @@
 import msgspec
 
 from clipdrift_contract.errors import ClipdriftError
-from clipdrift_contract.events import Decision, Deployment, RetrainOutcome, RunEnd, ServedVersion
+from clipdrift_contract.events import Decision, Deployment, RetrainOutcome, RetrainRequest, RunEnd, ServedVersion
 from clipdrift_monitor.clipping.evidence import evidence_of
 from clipdrift_monitor.decisions.judging import digest_of
 from clipdrift_monitor.decisions.policy import Policy
@@ -24,19 +24,19 @@ def first_deployment(state: ModelState, run: RunEnd) -> Deployment:
     return _deploy(state, served_version(run), run.as_of_ms, "the first version of this model", "")
 
 
-def conclude(state: ModelState, outcome: RetrainOutcome, at_ms: int, run: RunEnd, policy: Policy) -> Decision:
+def conclude(state: ModelState, request: RetrainRequest, outcome: RetrainOutcome, run: RunEnd, policy: Policy) -> Decision:
     """Take up the outcome of a retrain that was ordered for the version in service: what it says, and whether to promote.
 
     Args:
         state: Of the model; changed.
+        request: The order.
         outcome: What the job found.
-        at_ms: When the retrain was ordered, in event time.
         run: Of the version in service.
         policy: In force.
     """
     state.tried = outcome if outcome.arms else state.tried
     state.num_retrains = counted(state.num_retrains, outcome.verdict)
-    obstacle = _obstacle(state, outcome)
+    obstacle = _obstacle(state, request, outcome)
     is_promoted = outcome.verdict == "pass" and not obstacle
     has_failed = outcome.verdict != "pass"
     state.history = msgspec.structs.replace(
@@ -53,7 +53,7 @@ def conclude(state: ModelState, outcome: RetrainOutcome, at_ms: int, run: RunEnd
         decision_id=f"{state.model}-outcome-{outcome.key}",
         model=state.model,
         version=run.version,
-        at_ms=at_ms,
+        at_ms=request.as_of_ms,
         action="promote" if is_promoted else "hold",
         reasons=(*outcome.reasons, *((obstacle,) if obstacle else ())),
         policy_version=policy.version,
@@ -91,12 +91,12 @@ def adopt(state: ModelState, deployment: Deployment) -> None:
     _put_into_service(state, deployment.champion, deployment.decided_at_ms)
 
 
-def _obstacle(state: ModelState, outcome: RetrainOutcome) -> str:
+def _obstacle(state: ModelState, request: RetrainRequest, outcome: RetrainOutcome) -> str:
     if outcome.verdict != "pass":
         return ""
     if outcome.candidate_digest in state.quarantine:
         return f"Version {outcome.candidate_version} was rolled back before and stays out."
-    if outcome.key != state.history.running_key:
+    if request.generation != state.generation:
         return "It was compared with a version that is no longer in service."
     return ""
 

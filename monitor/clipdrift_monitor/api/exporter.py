@@ -1,0 +1,127 @@
+"""Sets the figures about models for Prometheus, from the newest snapshot, whenever they are asked for."""
+
+import threading
+from collections.abc import Iterable, Mapping
+
+from prometheus_client import Gauge, generate_latest
+
+from clipdrift_contract import metrics as names
+from clipdrift_contract.events import RunEnd
+from clipdrift_contract.metrics import Metric, MetricSet
+from clipdrift_monitor.api.reader import LiveFigures, Reader
+from clipdrift_monitor.engine import Snapshot
+from clipdrift_monitor.state import ModelState
+from clipdrift_monitor.windows.view import View
+
+_GAUGES = tuple(
+    metric
+    for metric in names.METRICS
+    if metric.name.startswith(("clipdrift_model_", "clipdrift_monitor_")) and metric.kind in ("gauge", "info")
+)
+
+
+class Exporter:
+    """The one exporter of figures about models. Thread-safe.
+
+    Args:
+        reader: Of what the monitor knows.
+        metrics: Of the process; what others count is exported with it.
+    """
+
+    def __init__(self, reader: Reader, metrics: MetricSet) -> None:
+        self._reader = reader
+        self._metrics = metrics
+        self._told: dict[tuple[Metric, tuple[str, ...]], float] = {}
+        self._lock = threading.Lock()
+
+    def exposition(self) -> bytes:
+        """All figures in Prometheus's text format."""
+        with self._lock:
+            for metric in _GAUGES:
+                gauge = self._metrics.gauge(metric)
+                if metric.labels:
+                    gauge.clear()  # what is no longer so must not go on being told
+            snapshot = self._reader.snapshot
+            self._monitor(snapshot)
+            for state in snapshot.models.values():
+                self._model(state, snapshot)
+            return generate_latest(self._metrics.registry)
+
+    def _monitor(self, snapshot: Snapshot) -> None:
+        self._gauge(names.MONITOR_LAG).set(snapshot.lag)
+        self._gauge(names.MONITOR_OUTBOX_PENDING).set(snapshot.num_outbox)
+        self._gauge(names.MONITOR_AUDIT_BROKEN).set(0 if snapshot.is_audit_intact else 1)
+
+    def _model(self, state: ModelState, snapshot: Snapshot) -> None:
+        model, run, live = state.model, self._reader.run(state), self._reader.live(state)
+        self._count(names.MODEL_PREDICTIONS, (model,), state.num_predictions)
+        self._count(names.MODEL_LABELS, (model,), state.num_labels)
+        self._count_all(names.MODEL_SIGNALS, model, state.num_signals)
+        self._count_all(names.MODEL_DECISIONS, model, state.num_decisions)
+        self._count_all(names.MODEL_RETRAINS, model, state.num_retrains)
+        self._gauge(names.MODEL_GENERATION).labels(model).set(state.generation)
+        self._gauge(names.MONITOR_WATERMARK).labels(model).set(state.watermark_ms / 1000)
+        is_running = bool(state.history.running_key)
+        self._gauge(names.MODEL_RETRAIN_RUNNING).labels(model).set(is_running)
+        self._gauge(names.MODEL_RETRAIN_STARTED).labels(model).set(snapshot.running.get(model, 0.0) if is_running else 0.0)
+        for test, level in state.levels.items():
+            self._gauge(names.MODEL_HARM_EVIDENCE).labels(model, test).set(level)
+        self._gauge(names.MODEL_REPAIR_WORTH).labels(model).set(state.repair_worth)
+        for signal in state.open_signals:
+            self._gauge(names.MODEL_OPEN_SIGNALS).labels(model, signal.kind, signal.severity).inc()
+        self._drift(state)
+        if run is not None:
+            self._version(state, run)
+        if live is not None:
+            self._live(model, live)
+        if state.last_view is not None:
+            self._set(names.MODEL_LABEL_MATURITY, (model,), state.last_view.maturity)
+            self._set(names.MODEL_LABEL_DELAY, (model,), state.last_view.label_delay_seconds)
+
+    def _drift(self, state: ModelState) -> None:
+        if not state.drift.features:
+            return
+        for feature, score in state.drift.features.items():
+            self._gauge(names.MODEL_DRIFT).labels(state.model, feature).set(score)
+        self._gauge(names.MODEL_PREDICTION_DRIFT).labels(state.model).set(state.drift.prediction)
+        self._gauge(names.MODEL_MIX_DRIFT).labels(state.model).set(state.drift.mix)
+
+    def _version(self, state: ModelState, run: RunEnd) -> None:
+        clipping = state.diagnosis.clipping if state.diagnosis else "unknown"
+        self._gauge(names.MODEL_INFO).labels(state.model, run.version, clipping).set(1)
+        self._gauge(names.MODEL_REMOVED_MASS).labels(state.model).set(run.removed_mass_ratio)
+        self._gauge(names.MODEL_CLIP_RATE).labels(state.model).set(run.clip_rate_ratio)
+        for one in run.validation:
+            if one.num_rows:
+                self._gauge(names.MODEL_VALIDATED_ACCURACY).labels(state.model, one.slice).set(one.num_correct / one.num_rows)
+
+    def _live(self, model: str, live: LiveFigures) -> None:
+        for name, one in (("", live.overall), *live.slices.items()):
+            self._accuracy(model, name, one)
+        self._set(names.MODEL_NLL, (model,), live.overall.nll)
+        self._set(names.MODEL_BRIER, (model,), live.overall.brier)
+        self._set(names.MODEL_ECE, (model,), live.overall.ece)
+
+    def _accuracy(self, model: str, name: str, figures: View) -> None:
+        self._gauge(names.MODEL_LABELS_IN_VIEW).labels(model, name).set(figures.num_labels)
+        self._set(names.MODEL_ACCURACY, (model, name), figures.accuracy)
+        self._set(names.MODEL_ACCURACY_LOW, (model, name), figures.accuracy_low)
+        self._set(names.MODEL_ACCURACY_HIGH, (model, name), figures.accuracy_high)
+
+    def _gauge(self, metric: Metric) -> Gauge:
+        return self._metrics.gauge(metric)
+
+    def _set(self, metric: Metric, labels: Iterable[str], value: float | None) -> None:
+        """Nothing is exported where there is nothing to say: a missing series is honest, a zero is not."""
+        if value is not None:
+            self._gauge(metric).labels(*labels).set(value)
+
+    def _count_all(self, metric: Metric, model: str, counts: Mapping[str, int]) -> None:
+        for name, count in counts.items():
+            self._count(metric, (model, *name.split("/")), count)
+
+    def _count(self, metric: Metric, labels: tuple[str, ...], total: float) -> None:
+        """Counters follow totals that the store keeps, so a restart is no reset."""
+        before = self._told.get((metric, labels), 0.0)
+        self._metrics.counter(metric).labels(*labels).inc(max(0.0, total - before))
+        self._told[metric, labels] = max(total, before)
