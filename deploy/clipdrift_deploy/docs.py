@@ -2,28 +2,51 @@
 
 import ast
 import inspect
+import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 import typer
-from click import Command, Group
+from rich.text import Text
+from typer.core import TyperCommand, TyperGroup
 
 from clipdrift_deploy.cli import app
 from clipdrift_deploy.project import ENVIRONMENT_PREFIX, Environment, ModelSection, ProjectSection
+from clipdrift_deploy.training import TrainingSection
+from clipdrift_deploy.wiring import MONITOR_FILLED, SERVING_FILLED
+from clipdrift_monitor.config import MonitorConfig
+from clipdrift_monitor.decisions.policy import Policy
+from clipdrift_serving.config import ServingConfig
 
 SETTINGS_PAGE = Path("docs/reference/settings.md")
 COMMANDS_PAGE = Path("docs/reference/commands.md")
+_ROOTS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
+    ("project", ProjectSection),
+    ("models.NAME", ModelSection),
+    ("serving", ServingConfig),
+    ("monitor", MonitorConfig),
+    ("policy", Policy),
+    ("training", TrainingSection),
+)
+FILLED: dict[type[msgspec.Struct], Collection[str]] = {ServingConfig: SERVING_FILLED, MonitorConfig: MONITOR_FILLED}
+"""Fields that Clipdrift fills, so they are no settings."""
 
 
-def owners() -> tuple[tuple[str, type[msgspec.Struct]], ...]:
-    """Every table of `clipdrift.toml` with the struct that checks it."""
-    from clipdrift_deploy.wiring import SECTIONS  # noqa: PLC0415  needs every component
+def sections() -> Iterator[tuple[str, type[msgspec.Struct]]]:
+    """Every table of `clipdrift.toml` with the struct that checks it; a table within a table follows it."""
+    for name, owner in _ROOTS:
+        yield from _with_tables_below(name, owner)
 
-    return (("[project]", ProjectSection), ("[models.NAME]", ModelSection), *SECTIONS)
+
+def _with_tables_below(name: str, owner: type[msgspec.Struct]) -> Iterator[tuple[str, type[msgspec.Struct]]]:
+    yield name, owner
+    for field in _settings(owner):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            yield from _with_tables_below(f"{name}.{field.name}", field.type)
 
 
 def settings_page() -> str:
@@ -31,70 +54,129 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "Made by `make docs` from the structs that check them; a test compares the two. An unknown name is an error, in the",
-        "file and in the environment. Times in `_ms` are milliseconds.",
+        "Tables of `clipdrift.toml`, and environment variables. An unknown name is an error in both. Names that end in `_ms`",
+        "are milliseconds. Made by `make docs` from the structs that check the settings; a test compares the two.",
     ]
-    for title, owner in owners():
-        lines += ["", f"## `{title}`", "", _first_paragraph(owner), "", "| setting | default | meaning |", "|---|---|---|"]
-        lines += [f"| `{name}` | {default} | {meaning} |" for name, default, meaning in rows_of(owner)]
-    lines += ["", "## Environment", "", "| variable | meaning |", "|---|---|"]
+    for name, owner in sections():
+        lines += ["", f"## `[{name}]`", "", _first_paragraph(owner), "", "| setting | default | meaning |", "|---|---|---|"]
+        lines += [f"| `{setting}` | {default} | {meaning} |" for setting, default, meaning in rows_of(owner)]
+    lines += ["", "## Environment", "", _first_paragraph(Environment), "", "| variable | meaning |", "|---|---|"]
     lines += [f"| `{ENVIRONMENT_PREFIX}{name.upper()}` | {meaning} |" for name, _, meaning in rows_of(Environment)]
     return "\n".join(lines) + "\n"
 
 
 def rows_of(owner: type[msgspec.Struct]) -> Iterator[tuple[str, str, str]]:
-    """Name, default and meaning of each field; the meaning is the string that stands below the field."""
-    meanings = _attribute_docstrings(owner)
-    for field in msgspec.structs.fields(owner):
-        default: Any = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
-        shown = "required" if default is msgspec.NODEFAULT else f"`{_shown(default)}`"
-        yield field.name, shown, meanings.get(field.name, "")
+    """Name, default and meaning of each setting; the meaning is the string that stands below the field."""
+    meanings = meanings_of(owner)
+    for field in _settings(owner):
+        words = [meanings.get(field.name, "")]
+        if get_origin(field.type) is Literal and "" not in get_args(field.type):
+            words.append(f"One of {', '.join(get_args(field.type))}.")
+        yield field.name, _default_words(field), " ".join(filter(None, words)).replace("|", "\\|")
+
+
+def meanings_of(owner: type[msgspec.Struct]) -> dict[str, str]:
+    """By field: the string that stands below it, or the comment behind it, in the class or in one that it inherits from."""
+    found: dict[str, str] = {}
+    for base in reversed(owner.__mro__):
+        if issubclass(base, msgspec.Struct) and base is not msgspec.Struct:
+            found |= _attribute_docstrings(base)
+    return found
 
 
 def commands_page() -> str:
     """The page of all commands with their options, as Markdown."""
-    root = typer.main.get_command(app)
-    assert isinstance(root, Group)
-    lines = ["# The `clipdrift` command", "", "Made by `make docs` from the command itself."]
-    for path, command in _walk(root, ()):
-        help_text = inspect.cleandoc(command.help or "").replace("\\[", "[")
-        lines += ["", f"## `clipdrift {' '.join(path)}`", "", help_text, "", "| argument or option | meaning |", "|---|---|"]
-        for parameter in command.params:
-            names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts) if name != "--help")
-            meaning = (getattr(parameter, "help", None) or "").replace("\\[", "[")
-            if names:
-                lines.append(f"| {names} | {meaning} |")
+    lines = ["# The `clipdrift` command", "", "Made by `make docs` from the command itself; a test compares the two."]
+    for path, command in _walk(typer.main.get_command(app), ()):
+        lines += ["", f"## `clipdrift {' '.join(path)}`", "", _plain(command.help), ""]
+        lines += ["    " + line.removeprefix("$ ") for line in _plain(command.epilog).splitlines() if line.startswith("$ ")]
+        lines += ["", "| argument or option | default | meaning |", "|---|---|---|"]
+        lines += [_parameter_row(parameter) for parameter in command.params if parameter.name != "help"]
     return "\n".join(lines) + "\n"
 
 
-def _walk(group: Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Command]]:
-    for name, command in group.commands.items():
-        if isinstance(command, Group):
-            yield from _walk(command, (*path, name))
-        else:
-            yield (*path, name), command
+def _walk(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], TyperCommand]]:
+    if isinstance(command, TyperGroup):
+        for name, below in command.commands.items():
+            yield from _walk(below, (*path, name))
+    else:
+        yield path, command
 
 
-def _attribute_docstrings(owner: type[msgspec.Struct]) -> dict[str, str]:
-    tree = ast.parse(textwrap.dedent(inspect.getsource(owner)))
-    body = tree.body[0]
+def _parameter_row(parameter: Any) -> str:
+    names = ", ".join(f"`{_shown_name(parameter, name)}`" for name in parameter.opts)
+    has_default = parameter.default not in (None, False, "") and not parameter.required
+    default = "required" if parameter.required else f"`{parameter.default}`" if has_default else ""
+    return f"| {names} | {default} | {_plain(parameter.help)} |"
+
+
+def _shown_name(parameter: Any, name: str) -> str:
+    return str(parameter.metavar or name) if parameter.param_type_name == "argument" else name
+
+
+def _plain(text: str | None) -> str:
+    """Without the marks for bold and colour, lines joined, paragraphs apart."""
+    plain = Text.from_markup(inspect.cleandoc(text or "")).plain
+    return "\n".join(paragraph.replace("\n", " ") for paragraph in plain.split("\n\n"))
+
+
+def _settings(owner: type[msgspec.Struct]) -> Iterator[msgspec.structs.FieldInfo]:
+    for field in msgspec.structs.fields(owner):
+        if field.name not in FILLED.get(owner, ()):
+            yield field
+
+
+def _attribute_docstrings(owner: type[Any]) -> dict[str, str]:
+    source = textwrap.dedent(inspect.getsource(owner))
+    body = ast.parse(source).body[0]
     assert isinstance(body, ast.ClassDef)
     found = {}
-    for field, below in zip(body.body, body.body[1:], strict=False):
-        is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_text:
-            assert isinstance(below, ast.Expr)
-            assert isinstance(below.value, ast.Constant)
-            found[field.target.id] = " ".join(str(below.value.value).split())
+    for field, below in zip(body.body, [*body.body[1:], None], strict=True):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            found[field.target.id] = _string_of(below) or _comment_behind(source, field)
     return found
 
 
+def _string_of(statement: ast.stmt | None) -> str:
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str):
+        return " ".join(statement.value.value.split())
+    return ""
+
+
+def _comment_behind(source: str, field: ast.AnnAssign) -> str:
+    line = source.splitlines()[field.lineno - 1]
+    return line.partition("  # ")[2].strip()
+
+
 def _first_paragraph(owner: type[Any]) -> str:
-    return " ".join(inspect.cleandoc(owner.__doc__ or "").split("\n\n")[0].split())
+    words = " ".join(inspect.cleandoc(owner.__doc__ or "").split("\n\n")[0].split())
+    without_title = re.sub(r"^`\[[^]]*\]`: ", "", words)
+    return without_title[:1].upper() + without_title[1:]
 
 
-def _shown(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value) if isinstance(value, str | Path) else repr(value)
+def _default_words(field: msgspec.structs.FieldInfo) -> str:
+    if field.required:
+        return "required"
+    value: Any = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+    if isinstance(value, msgspec.Struct):
+        return "see below"
+    return f"`{_as_toml(value)}`"
+
+
+def _as_toml(value: Any) -> str:
+    """As it would be written in `clipdrift.toml`.
+
+    Example:
+        >>> _as_toml(True), _as_toml((0, 1)), _as_toml("INFO"), _as_toml({})
+        ('true', '[0, 1]', '"INFO"', '{}')
+    """
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "none"}[value]
+    if isinstance(value, str | Path):
+        return f'"{value}"'
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_as_toml, value))}]"
+    return str(value)
 
 
 def main() -> int:

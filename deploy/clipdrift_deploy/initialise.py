@@ -25,9 +25,12 @@ def initialise(folder: Path, now_ms: int, *, force: bool = False) -> tuple[Path,
     training ends the harbour gets pumps of another make, whose vibration means something else.
 
     Raises:
-        ConfigError: A file is there already, and `force` was not given.
+        ConfigError: The folder cannot be made, or a file is there already and `force` was not given.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be made ({error.strerror}); give another folder") from error
     template = resources.files("clipdrift_deploy") / "template"
     names = (FILE_NAME, "task.py", "send.py")
     there = [name for name in (*names, "data.csv") if (folder / name).exists()]

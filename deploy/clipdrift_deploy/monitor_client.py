@@ -3,11 +3,24 @@
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
-from clipdrift_contract.errors import ClipdriftError, ConfigError
+from clipdrift_contract.errors import ClipdriftError
+from clipdrift_deploy.ports import url_of
 from clipdrift_deploy.project import Project
+from clipdrift_deploy.report import Page, join_pages
+from clipdrift_deploy.up import ADDRESSES
+from clipdrift_deploy.wiring import listeners
+
+STATUS_COLUMNS = ("model", "version", "state", "live accuracy", "labels", "clipping", "retrain")
+_CLIPPING_WORDS = {
+    "implicated": "did it",
+    "associated": "associated",
+    "not_implicated": "not implicated",
+    "unknown": "cannot tell yet",
+}
 
 
 class MonitorError(ClipdriftError):
@@ -15,11 +28,17 @@ class MonitorError(ClipdriftError):
 
 
 class MonitorClient:
-    """A connection to a running monitor. A context manager; raises `MonitorError` for every refusal."""
+    """A connection to a running monitor. A context manager; raises `MonitorError` for every refusal.
+
+    Args:
+        url: Where the monitor listens.
+        token: Bearer token for the calls that change something; sent to `url` alone and never shown.
+    """
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url
-        self._http = httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=30.0)
+        # a proxy knows nothing of this machine's ports, and must not see the token
+        self._http = httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=30.0, trust_env=False)
 
     def __enter__(self) -> "MonitorClient":
         return self
@@ -31,22 +50,44 @@ class MonitorClient:
         """Every model that the monitor knows, each in full."""
         listed = self._call("GET", "/api/v1/models")
         items: list[dict[str, Any]] = listed["items"] if isinstance(listed, dict) else listed
-        return [self._call("GET", f"/api/v1/models/{item['model']}") for item in items]
+        return [self._call("GET", _path_of(item["model"])) for item in items]
 
     def rollback(self, model: str, reason: str) -> dict[str, Any]:
-        answer: dict[str, Any] = self._call("POST", f"/api/v1/models/{model}/rollback", {"reason": reason, "actor": "cli"})
+        """Order the previous version back into service."""
+        answer: dict[str, Any] = self._call("POST", _path_of(model, "/rollback"), {"reason": reason, "actor": "cli"})
         return answer
 
     def order_retrain(self, model: str, reason: str) -> dict[str, Any]:
-        answer: dict[str, Any] = self._call("POST", f"/api/v1/models/{model}/retrain", {"reason": reason, "actor": "cli"})
+        """Order a retrain; the answer holds its key."""
+        answer: dict[str, Any] = self._call("POST", _path_of(model, "/retrain"), {"reason": reason, "actor": "cli"})
         return answer
 
     def page(self, path: str) -> str:
         """A status page's HTML."""
         return self._send("GET", path, None).text
 
+    def save_report(self, path: Path, name: str) -> int:
+        """Write what the status pages show as one HTML file that needs no server; returns the number of models.
+
+        Raises:
+            MonitorError: The monitor does not answer, or the file cannot be written.
+        """
+        names = [model["model"] for model in self.models()]
+        pages = [Page("overview", "/", self.page("/"))]
+        pages += [Page(model, _page_of(model), self.page(_page_of(model))) for model in names]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(join_pages(name, pages))
+        except OSError as error:
+            raise MonitorError(f"{path} cannot be written ({error.strerror}); name another file with --out") from error
+        return len(names)
+
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        return self._send(method, path, body).json()
+        answer = self._send(method, path, body)
+        try:
+            return answer.json()
+        except ValueError as error:
+            raise MonitorError(f"what listens at {self.url} is no Clipdrift monitor: {answer.text.strip()[:100]!r}") from error
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None) -> httpx.Response:
         try:
@@ -54,17 +95,71 @@ class MonitorClient:
         except httpx.HTTPError as error:
             raise MonitorError(f"the monitor at {self.url} does not answer ({error}); is `clipdrift up` running?") from error
         if answer.is_error:
-            raise MonitorError(f"the monitor refused {method} {path}: {answer.status_code} {answer.text.strip()[:500]}")
+            raise MonitorError(f"the monitor refused: {_reason(answer)}")
         return answer
 
 
 def connect(project: Project) -> MonitorClient:
-    """A client for the monitor of `project`, at the address that it left behind when it started.
+    """A client for the monitor of `project`: at the address that `clipdrift up` left behind, else where the settings say."""
+    path = project.state / ADDRESSES
+    url = json.loads(path.read_text())["monitor"] if path.exists() else url_of(*listeners(project)["monitor"])
+    return MonitorClient(url, project.secrets().api_token)
 
-    Raises:
-        ConfigError: No monitor was ever started for this project.
+
+def status_row(model: dict[str, Any]) -> tuple[str, ...]:
+    """The cells of one model in the table that `clipdrift status` shows; what is not known yet is a dash.
+
+    Example:
+        >>> status_row({"model": "pump", "version": "3", "state": "healthy",
+        ...             "accuracy": {"value": 0.8512, "low": 0.84, "high": 0.86, "n": 12000}})
+        ('pump', '3', 'healthy', '0.851 (0.840 to 0.860)', '12,000', '-', '-')
     """
-    path = project.state / "addresses.json"
-    if not path.exists():
-        raise ConfigError(f"no monitor was started for {project.folder}; start it with `clipdrift up`")
-    return MonitorClient(json.loads(Path(path).read_text())["monitor"], project.secrets().api_token)
+    accuracy = model.get("accuracy") or {}
+    retrain = model.get("retrain") or {}
+    return (
+        str(model.get("model") or "-"),
+        str(model.get("version") or "-"),
+        str(model.get("state") or "-"),
+        _accuracy_words(accuracy),
+        f"{accuracy['n']:,}" if accuracy.get("n") is not None else "-",
+        _CLIPPING_WORDS.get(str(model.get("clipping")), str(model.get("clipping") or "-")),
+        " ".join(str(retrain[name]) for name in ("state", "key") if retrain.get(name)) or "-",
+    )
+
+
+def status_words(model: dict[str, Any]) -> list[str]:
+    """What the monitor makes of a model that is not well, in sentences: its diagnosis, and what would settle it.
+
+    Example:
+        >>> status_words({"model": "pump", "state": "harmed", "diagnosis": {"words": "drift of vibration", "would_tell": ""}})
+        ['pump: drift of vibration']
+    """
+    diagnosis = model.get("diagnosis") or {}
+    words = [str(diagnosis[name]) for name in ("words", "would_tell") if diagnosis.get(name)]
+    return [f"{model.get('model')}: {'; what would tell: '.join(words)}"] if words else []
+
+
+def _accuracy_words(accuracy: dict[str, Any]) -> str:
+    if accuracy.get("value") is None:
+        return "-"
+    shown = f"{accuracy['value']:.3f}"
+    has_interval = accuracy.get("low") is not None and accuracy.get("high") is not None
+    return f"{shown} ({accuracy['low']:.3f} to {accuracy['high']:.3f})" if has_interval else shown
+
+
+def _path_of(model: str, action: str = "") -> str:
+    return f"/api/v1/models/{quote(model, safe='')}{action}"
+
+
+def _page_of(model: str) -> str:
+    return f"/models/{quote(model, safe='')}"
+
+
+def _reason(answer: httpx.Response) -> str:
+    """The refusal's own sentence, where it is JSON that holds one."""
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    words = body.get("error") or body.get("detail") if isinstance(body, dict) else None
+    return f"{words or answer.text.strip()[:300]} (status {answer.status_code})"

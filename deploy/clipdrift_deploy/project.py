@@ -2,19 +2,22 @@
 
 import json
 import os
+import re
 import secrets
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from clipdrift_contract.errors import ConfigError
 from clipdrift_contract.events import ClipSpec
+from clipdrift_deploy.settings import read_section
 
 FILE_NAME = "clipdrift.toml"
 ENVIRONMENT_PREFIX = "CLIPDRIFT_"
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # it becomes a folder and a part of addresses
 
 
 class ProjectSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,9 +75,12 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     api_token: str = ""
     """Bearer token for the monitor's writing calls. Unset: made once and kept below `state`."""
     receipt_key: str = ""
-    """Secret (64 hex digits) that signs receipts. Unset: made once and kept below `state`."""
-    log_level: str = "INFO"
-    """Least severe level that is logged: DEBUG, INFO, WARNING or ERROR."""
+    """Secret (64 hex digits) that signs receipts. Unset: made once and kept below `state`. To rotate: `NEW,OLD`."""
+    log_level: Literal["", "DEBUG", "INFO", "WARNING", "ERROR"] = ""
+    """Least severe level that is logged: DEBUG, INFO, WARNING or ERROR. Unset: INFO for what runs for ever, else WARNING."""
+
+    def __repr__(self) -> str:
+        return f"Environment({', '.join(name for name in self.__struct_fields__ if getattr(self, name))})"
 
 
 class Secrets(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +145,10 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"no model {name!r} in {self.folder / FILE_NAME}; it has: {', '.join(sorted(self.file.models))}")
         return self.file.models[name]
 
+    def untrained(self) -> tuple[str, ...]:
+        """Models that have no version yet."""
+        return tuple(name for name in self.file.models if not any(self.artifacts.glob(f"{name}/*/model.onnx")))
+
     def secrets(self) -> Secrets:
         """From the environment, else made once and kept in `state/secrets.json` (mode 0600)."""
         kept = _kept_secrets(self.state / "secrets.json")
@@ -171,7 +181,11 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
     for name in sorted(set(given) - known):
         allowed = ", ".join(ENVIRONMENT_PREFIX + field.upper() for field in sorted(known))
         raise ConfigError(f"unknown setting {ENVIRONMENT_PREFIX}{name.upper()} in the environment; there are: {allowed}")
-    return Environment(**given)
+    try:
+        return msgspec.convert(given, Environment)
+    except msgspec.ValidationError as error:
+        words, _, place = str(error).partition(" - at `$.")
+        raise ConfigError(f"{ENVIRONMENT_PREFIX}{place.rstrip('`').upper()} in the environment: {words}") from error
 
 
 def open_project(folder: Path, environment: Environment) -> Project:
@@ -183,19 +197,37 @@ def open_project(folder: Path, environment: Environment) -> Project:
     path = folder / FILE_NAME
     try:
         raw = tomllib.loads(path.read_text())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(
             f"no {FILE_NAME} in {folder.resolve()}; `clipdrift init` writes one, or name the folder with --project"
         ) from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    try:
-        file = msgspec.convert(raw, ProjectFile)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    if not file.models:
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    return Project(folder=folder.resolve(), file=_read_file(path, raw), environment=environment)
+
+
+def _read_file(path: Path, raw: dict[str, Any]) -> ProjectFile:
+    for name, table in raw.items():
+        if name not in ProjectFile.__struct_fields__:
+            raise ConfigError(f"{path}: {name} is no section; there are: {', '.join(ProjectFile.__struct_fields__)}")
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: {name} must be a table, [{name}], got {table!r}")
+    models = raw.get("models", {})
+    if not models:
         raise ConfigError(f"{path}: at least one [models.NAME] is needed")
-    return Project(folder=folder.resolve(), file=file, environment=environment)
+    for name, table in models.items():
+        if not _MODEL_NAME.fullmatch(name):
+            raise ConfigError(f"{path}: a model's name is letters, digits, - and _, at most 64 of them; got {name!r}")
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: models.{name} must be a table, [models.{name}], got {table!r}")
+    rest = {name: table for name, table in raw.items() if name not in ("project", "models")}
+    return ProjectFile(
+        project=read_section(path, "project", raw.get("project", {}), ProjectSection),
+        models={name: read_section(path, f"models.{name}", table, ModelSection) for name, table in models.items()},
+        **rest,
+    )
 
 
 def _kept_secrets(path: Path) -> Secrets:

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -25,7 +25,7 @@ def read_section(
         filled: Fields that Clipdrift fills; the file may not set them.
 
     Raises:
-        ConfigError: A setting is unknown, has the wrong type or value, or is one that Clipdrift fills.
+        ConfigError: A setting is unknown or lacking, has the wrong type or value, or is one that Clipdrift fills.
     """
     given = filled or {}
     fields = {field.name: field.type for field in msgspec.structs.fields(owner)}
@@ -37,9 +37,12 @@ def read_section(
         if key not in fields:
             raise ConfigError(f"{where} is no setting{_suggestion(key, fields.keys() - given.keys())}")
         values[key] = _read_value(file, section, key, value, fields[key])
+    for field in msgspec.structs.fields(owner):
+        if field.required and field.name not in values and field.name not in given:
+            raise ConfigError(f"{file}: [{section}] needs {field.name}")
     try:
         return owner(**values, **given)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         words = str(error).removeprefix(f"{section.rpartition('.')[2]}.")  # owners name their section too
         raise ConfigError(f"{file}: [{section}] {words}") from error
 
@@ -47,6 +50,9 @@ def read_section(
 def _read_value(file: Path, section: str, key: str, value: Any, kind: Any) -> Any:
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(value, Mapping):
         return read_section(file, f"{section}.{key}", value, kind)
+    if get_origin(kind) is Literal and value not in get_args(kind):
+        allowed = ", ".join(str(one) for one in get_args(kind))
+        raise ConfigError(f"{file}: [{section}] {key}: expected one of {allowed}, got {value!r}")
     try:
         return msgspec.convert(value, kind, dec_hook=_to_path)
     except msgspec.ValidationError as error:

@@ -34,6 +34,8 @@ def _load_module(project: Project, name: str, where: str) -> ModuleType:
     path = project.folder / f"{name.replace('.', '/')}.py"
     if not path.exists():
         raise ConfigError(f"{where}: there is no {path}")
+    if name.partition(".")[0] in sys.stdlib_module_names:
+        raise ConfigError(f"{where}: {path.name} has the name of a module of Python's own; give it another")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None, path
     assert spec.loader is not None, path

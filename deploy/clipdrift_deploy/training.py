@@ -19,9 +19,10 @@ from clipdrift_contract.events import RetrainOutcome, RetrainRequest, RunEnd
 from clipdrift_contract.jobs import JobFolder
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_deploy.moments import format_moment
-from clipdrift_deploy.project import FILE_NAME, Project
+from clipdrift_deploy.project import FILE_NAME, ModelSection, Project
 from clipdrift_deploy.settings import read_section
 from clipdrift_deploy.tasks import load_task
+from clipdrift_trainer.clipping.rules import make_clipper
 from clipdrift_trainer.recording.scraping import scrape_endpoint
 from clipdrift_trainer.registry import make_registry
 from clipdrift_trainer.retraining.gate import GatePolicy
@@ -95,6 +96,7 @@ def train_model(
     if start_ms >= end_ms:
         raise ConfigError(f"data must begin before they end, got {format_moment(start_ms)} to {format_moment(end_ms)}")
     config = retraining_config(training_section(project)).training
+    _check_clip(project, model, section)
     task = load_task(project, model)
     order = Order(
         model=model,
@@ -155,6 +157,13 @@ def code_revision(project: Project, model: str) -> str:
     module = project.model(model).task.partition(":")[0]
     path = project.folder / f"{module.replace('.', '/')}.py"
     return f"{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+
+
+def _check_clip(project: Project, model: str, section: ModelSection) -> None:
+    try:
+        make_clipper(section.clip)
+    except ValueError as error:
+        raise ConfigError(f"{project.folder / FILE_NAME}: [models.{model}] clip: {error}") from error
 
 
 def _read_request(folder: JobFolder) -> RetrainRequest:

@@ -3,14 +3,12 @@
 Components are imported inside the functions, so that serving needs none of the monitor's packages and the other way round.
 """
 
-import socket
 import sys
-from errno import EADDRINUSE
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from clipdrift_contract.errors import ConfigError
+from clipdrift_deploy.ports import require_port
 from clipdrift_deploy.project import FILE_NAME, Project
 from clipdrift_deploy.settings import read_section
 
@@ -22,6 +20,25 @@ SERVING_FILLED = ("bus_url", "spool_dir", "admin_token", "receipt_keys")
 MONITOR_FILLED = (
     "bus_url", "store_url", "jobs_dir", "evidence_dir", "api_token", "project_name", "retrain_command", "policy",
 )  # fmt: skip
+
+
+class Listener(NamedTuple):
+    host: str
+    port: int
+
+
+def listeners(project: Project) -> dict[str, Listener]:
+    """Where the settings say that each part listens: "serving", "admin" and "monitor".
+
+    Raises:
+        ConfigError: A setting is wrong.
+    """
+    serving, watching = serving_config(project), monitor_config(project)
+    return {
+        "serving": Listener(serving.host, serving.port),
+        "admin": Listener(serving.admin_host, serving.admin_port),
+        "monitor": Listener(watching.host, watching.port),
+    }
 
 
 def serving_config(project: Project) -> "ServingConfig":
@@ -98,21 +115,3 @@ def monitor(project: Project, *, port: int | None = None) -> None:
         config = msgspec.structs.replace(config, port=port)
     require_port(config.host, config.port, "--port or [monitor] port")
     run(config)
-
-
-def require_port(host: str, port: int, setting: str) -> None:
-    """Check that `port` can be listened on at this moment.
-
-    Raises:
-        ConfigError: It cannot; the message names the `setting` that changes it.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: a port that was just left is free
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            reason = "another process listens there" if error.errno == EADDRINUSE else error.strerror
-            raise ConfigError(
-                f"port {port} of {host} cannot be used: {reason}; end what listens there, or choose another with {setting}"
-            ) from error
