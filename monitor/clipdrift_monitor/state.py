@@ -79,7 +79,7 @@ class ModelState(msgspec.Struct, kw_only=True):
     facts: Facts | None = None  # of the newest judged block
     diagnosis: Diagnosis | None = None
     open_signals: list[Signal] = []
-    history: History = History()
+    history: History = msgspec.field(default_factory=History)
     tried: RetrainOutcome | None = None  # the last shadow retrain that was ordered for the version in service
     waiting_outcome: RetrainOutcome | None = None  # it came before the run that it speaks of
     num_signals: dict[str, int] = {}  # by "kind/severity"
