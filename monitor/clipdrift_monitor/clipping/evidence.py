@@ -27,10 +27,15 @@ class ClippingEvidence(msgspec.Struct, frozen=True, kw_only=True):
     """Non-finite steps, or steps that the optimizer did not consume as clipped (R1)."""
     removed_mass_ratio: float
     clip_rate_ratio: float
+    is_idle: bool = False
+    """Clipping was off, or changed no step of the run."""
+    num_checked: int = 0
+    """Steps on which the norm that the optimizer consumed was compared with what clipping promised."""
     fault_words: str = ""
     best_arm: str = ""
     best_contrast: Contrast | None = None
-    """Best other arm minus "same" in Brier score, overall; None before any shadow retrain."""
+    """The other arm that is proven best, or else seems best, minus "same" in Brier score, overall; None before any shadow
+    retrain."""
 
 
 def evidence_of(run: RunEnd, outcome: RetrainOutcome | None) -> ClippingEvidence:
@@ -50,6 +55,8 @@ def evidence_of(run: RunEnd, outcome: RetrainOutcome | None) -> ClippingEvidence
         has_fault=bool(faults),
         removed_mass_ratio=run.removed_mass_ratio,
         clip_rate_ratio=run.clip_rate_ratio,
+        is_idle=run.clip.kind == "off" or (run.num_steps > 0 and not run.clip_rate_ratio),
+        num_checked=run.num_checked,
         fault_words="; ".join(faults),
         best_arm=arm,
         best_contrast=contrast,
@@ -60,9 +67,11 @@ def verdict_of(evidence: ClippingEvidence, margin: float) -> ClippingVerdict:
     """What clipping has to do with the harm, as far as can be told.
 
     "implicated" needs a shadow retrain in which another policy beats the old one on the same data by more than chance and by
-    more than `margin`; with an adaptive optimizer and a common factor on all gradients it is never said.
+    more than `margin`. It is never said with an adaptive optimizer and a common factor on all gradients, nor where clipping
+    changed no step.
     """
-    if evidence.is_adaptive and evidence.is_norm_clipped and not evidence.has_fault:
+    is_harmless = evidence.is_idle or (evidence.is_adaptive and evidence.is_norm_clipped)
+    if is_harmless and not evidence.has_fault:
         return "not_implicated"
     contrast = evidence.best_contrast
     if contrast is None:
@@ -81,10 +90,10 @@ def strongest(verdicts: Sequence[ClippingVerdict]) -> ClippingVerdict:
 
 
 def _best_arm(arms: Sequence[ArmResult]) -> tuple[str, Contrast | None]:
-    best: tuple[str, Contrast | None] = ("", None)
+    found = []
     for result in arms:
-        name, contrasts = result.arm.name, result.against_same
-        overall = next((one for one in contrasts if one.metric == "brier" and one.slice == ""), None)
-        if name != SAME and overall is not None and (best[1] is None or overall.difference < best[1].difference):
-            best = (name, overall)
-    return best
+        overall = next((one for one in result.against_same if one.metric == "brier" and one.slice == ""), None)
+        if result.arm.name != SAME and overall is not None:
+            found.append((result.arm.name, overall))
+    # a proven arm goes before one that looks better by chance
+    return min(found, key=lambda one: (one[1].high >= 0, one[1].difference), default=("", None))

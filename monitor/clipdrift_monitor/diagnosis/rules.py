@@ -4,6 +4,7 @@ Source: the experiment of 1,920 trained models behind docs/design/monitor.md; a 
 "unknown".
 """
 
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -15,6 +16,8 @@ from clipdrift_monitor.diagnosis.split import LossSplit
 from clipdrift_monitor.risk.harm import Statement
 
 _CALIBRATION_JUMP = 0.03
+_CHANCE_BINS = 15  # of the calibration error
+_SPLIT_LOSS = 0.005  # below, there is no loss worth splitting
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,23 +40,28 @@ def findings(facts: Facts) -> tuple[RuleFinding, ...]:
 
 
 def _r1(facts: Facts) -> RuleFinding:
-    holds = facts.clipping.has_fault
-    words = (
-        f"The training itself was faulty: {facts.clipping.fault_words}."
-        if holds
-        else "Every step that was checked did what clipping promised."
-    )
-    return RuleFinding(rule="R1 training fault", outcome="holds" if holds else "does_not_hold", words=words)
+    rule = "R1 training fault"
+    if facts.clipping.has_fault:
+        words = f"The training itself was faulty: {facts.clipping.fault_words}."
+        return RuleFinding(rule=rule, outcome="holds", words=words)
+    if not facts.clipping.num_checked:
+        words = "No step was checked: recording the run would tell whether clipping did what it promised."
+        return RuleFinding(rule=rule, outcome="unknown", words=words)
+    words = f"All {facts.clipping.num_checked} steps that were checked did what clipping promised."
+    return RuleFinding(rule=rule, outcome="does_not_hold", words=words)
 
 
 def _r2(facts: Facts) -> RuleFinding:
     clipping = facts.clipping
     holds = clipping.is_adaptive and clipping.is_norm_clipped and not clipping.has_fault
-    words = (
-        "The optimizer rescales every step by its own size, so scaling all gradients by one factor changes next to nothing."
-        if holds
-        else "The optimizer takes gradients at their size, so what clipping removes is missing from the step."
-    )
+    if clipping.is_idle:
+        words = "Clipping changed no step of this run."
+    elif holds:
+        words = "The optimizer rescales every step by its own size, so one factor on all gradients changes next to nothing."
+    elif clipping.is_adaptive and not clipping.is_norm_clipped:
+        words = "Clipping each entry changes the gradient's direction, which no optimizer makes up for."
+    else:
+        words = "The optimizer takes gradients at their size, so what clipping removes is missing from the step."
     return RuleFinding(rule="R2 adaptive optimizer", outcome="holds" if holds else "does_not_hold", words=words)
 
 
@@ -69,13 +77,17 @@ def _r3(facts: Facts) -> RuleFinding:
         words = f"{removed}; only a shadow retrain with another threshold can tell whether that harms."
         return RuleFinding(rule=rule, outcome="unknown", words=words, evidence=evidence)
     evidence |= {"difference": contrast.difference, "low": contrast.low, "high": contrast.high}
-    holds = contrast.high < 0 and contrast.difference <= -facts.margin
     interval = f"{contrast.difference:+.4f} [{contrast.low:+.4f}, {contrast.high:+.4f}]"
     words = (
         f"{removed}. Trained again on the same data and seed with {clipping.best_arm} instead, the Brier score changes by "
         f"{interval} on {contrast.num_rows} rows of {contrast.num_blocks} days."
     )
-    return RuleFinding(rule=rule, outcome="holds" if holds else "does_not_hold", words=words, evidence=evidence)
+    if contrast.high < 0 and contrast.difference <= -facts.margin:
+        return RuleFinding(rule=rule, outcome="holds", words=words, evidence=evidence)
+    is_settled = contrast.low > -facts.margin
+    if not is_settled:
+        words += " More held-out days, or more seeds, would settle it."
+    return RuleFinding(rule=rule, outcome="does_not_hold" if is_settled else "unknown", words=words, evidence=evidence)
 
 
 def _r4(facts: Facts) -> RuleFinding:
@@ -83,24 +95,29 @@ def _r4(facts: Facts) -> RuleFinding:
         return RuleFinding(
             rule="R4 calibration", outcome="unknown", words="There are no labels yet to judge the probabilities by."
         )
-    holds = facts.live_ece - facts.validated_ece > _CALIBRATION_JUMP
+    # an honest model shows up to so much on so many labels: mean |gap| of a normal with p (1 - p) <= 1/4 in every bin
+    chance = math.sqrt(_CHANCE_BINS / (2 * math.pi * max(1, facts.num_labels)))
+    holds = facts.live_ece - facts.validated_ece > max(_CALIBRATION_JUMP, chance)
     words = f"Calibration error is {facts.live_ece:.3f} now, {facts.validated_ece:.3f} at validation."
-    evidence = {"live_ece": facts.live_ece, "validated_ece": facts.validated_ece}
+    evidence = {"live_ece": facts.live_ece, "validated_ece": facts.validated_ece, "chance": chance}
     return RuleFinding(rule="R4 calibration", outcome="holds" if holds else "does_not_hold", words=words, evidence=evidence)
 
 
 def _r5(facts: Facts) -> RuleFinding:
-    split = facts.split
-    holds = split.loss > 0.005 and split.mix > split.within
+    rule, split = "R5 mix shift", facts.split
+    if not facts.num_labels:
+        return RuleFinding(rule=rule, outcome="unknown", words="There are no labels yet to split a loss of accuracy by.")
+    holds = split.loss > _SPLIT_LOSS and split.mix > split.within
     words = f"Of {split.loss:+.3f} lost accuracy, {split.mix:+.3f} come from other rows than before (the slices' mix)."
-    return RuleFinding(
-        rule="R5 mix shift", outcome="holds" if holds else "does_not_hold", words=words, evidence={"mix": split.mix}
-    )
+    return RuleFinding(rule=rule, outcome="holds" if holds else "does_not_hold", words=words, evidence={"mix": split.mix})
 
 
 def _r6(facts: Facts) -> RuleFinding:
     split, repairable = facts.split, facts.statements.get("repairable")
     holds = "repairable" in facts.open_tests
+    if not holds and not facts.num_labels:
+        words = "There are no labels yet to compare the model with a repaired one."
+        return RuleFinding(rule="R6 drift within slices", outcome="unknown", words=words)
     gain = repairable.effect if repairable is not None else 0.0
     words = (
         f"Within the slices {split.within:+.3f} accuracy is lost; the best simple repair gains {gain:.4f} Brier score a "

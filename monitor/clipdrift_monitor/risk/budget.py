@@ -6,7 +6,7 @@ import msgspec
 class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[policy.budget]`: how often a healthy model may be accused.
 
-    With shares w and `blocks_per_false_alarm` = A, each test gets the bound A / w in its own steps, so in t blocks at most
+    With shares w and `blocks_per_false_alarm` = A, each test gets the bound A / w in blocks, so in t blocks at most
     sum_i t w_i / A = t / A false alarms are expected, whatever hangs together between the tests.
     """
 
@@ -26,6 +26,11 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if not self.blocks_per_false_alarm >= 10:
             raise ValueError(f"blocks_per_false_alarm must be >= 10, got {self.blocks_per_false_alarm!r}")
 
-    def bound(self, share: float, steps_per_block: float = 1.0) -> float:
-        """The alarm bound of a test with this share that makes so many steps a block."""
-        return self.blocks_per_false_alarm * max(1.0, steps_per_block) / share
+    def bound(self, share: float) -> float:
+        """The alarm bound of a test with this share.
+
+        Example:
+            >>> Budget().bound(0.1)
+            2500.0
+        """
+        return self.blocks_per_false_alarm / share

@@ -3,7 +3,7 @@
 If every factor e_t has conditional mean at most 1 while nothing is wrong, then S_t = (S_{t-1} + 1) e_t grows by at most 1 a
 step on average, so E[S_T] <= E[T] for the time T of the first alarm at S >= bound: it takes at least `bound` steps on average
 until a false alarm, and at most t / bound false alarms are expected in t steps when the sum restarts after each. A mean of such
-sums is again one.
+sums is again one. A test with many steps a block puts 1 / steps in the place of 1, and its time is counted in blocks.
 
 Source: Shin, Ramdas, Rinaldo, E-detectors (arXiv 2203.03532), section 2; Shiryaev 1963, Roberts 1966.
 """
@@ -38,6 +38,23 @@ class Evidence(msgspec.Struct, kw_only=True):
         self.sums = grown.tolist()
         self.num_steps += 1
         return self.level >= self.bound
+
+    def add_all(self, factors_NK: Floats) -> bool:
+        """One block of N steps, worth one step of time in all; whether the mean of the sums was at the bound after any of them.
+
+        Example:
+            >>> evidence = Evidence(sums=[0.0], bound=2.0)
+            >>> evidence.add_all(np.array([[2.0], [2.0], [0.1]]))  # (0.33 2 + 0.33) 2 = 2
+            True
+        """
+        weights = self.weights or [1.0 / len(self.sums)] * len(self.sums)
+        sums, inflow, is_reached = self.sums, 1.0 / max(1, len(factors_NK)), False
+        for factors in factors_NK.tolist():  # plain floats: a few numbers a step are quicker without arrays
+            sums = [min((one + inflow) * factor, _CEILING) for one, factor in zip(sums, factors, strict=True)]
+            is_reached = is_reached or sum(w * one for w, one in zip(weights, sums, strict=True)) >= self.bound
+        self.sums = sums
+        self.num_steps += 1
+        return is_reached
 
     @property
     def level(self) -> float:

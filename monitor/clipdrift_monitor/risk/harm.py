@@ -16,6 +16,7 @@ from clipdrift_monitor.risk.budget import Budget
 from clipdrift_monitor.risk.challengers import base_rate, logit, recalibration, sigmoid
 from clipdrift_monitor.risk.evidence import Evidence
 from clipdrift_monitor.risk.reference import Reference
+from clipdrift_monitor.risk.student import t_quantile
 from clipdrift_monitor.windows.window import NUM_SCORE_BINS, Floats
 
 TestName = Literal["sudden_break", "worse_than_validated", "repairable"]
@@ -76,7 +77,7 @@ class HarmState(msgspec.Struct, kw_only=True):
     worse: Evidence
     repairable: Evidence
     history: list[Block] = []
-    gains: list[float] = []  # Brier score a day that the best challenger would have gained, since the last restart
+    gains: list[float] = []  # Brier score that the challenger which led before would have gained, block by block
     waiting: Block | None = None  # a block with too few labels, to be joined with the next
     last_start_ms: int = -1
     levels: dict[str, float] = {}
@@ -86,7 +87,7 @@ def start(reference: Reference, budget: Budget) -> HarmState:
     """The state of a version that has just come into service."""
     return HarmState(
         reference=reference,
-        sudden=Evidence(sums=[0.0] * len(_EXCESSES), bound=budget.bound(budget.share_sudden, reference.rows_per_day)),
+        sudden=Evidence(sums=[0.0] * len(_EXCESSES), bound=budget.bound(budget.share_sudden)),
         worse=Evidence(sums=[0.0] * len(_STAKES), bound=budget.bound(budget.share_worse)),
         repairable=Evidence(
             sums=[0.0] * (len(_KAPPAS) * len(CHALLENGERS)),
@@ -135,6 +136,8 @@ def join(first: Block, second: Block) -> Block:
 def _sudden(state: HarmState, block: Block) -> Statement:
     """First-order Markov likelihood ratio, label by label: P(error | last) = p + rho (last - p) under both hypotheses.
 
+    A block counts as one step of time however many labels it has, so the budget holds in blocks at any traffic.
+
     Source: the ratio of Markov chains with equal lag-1 correlation; null p is the 99 % bound of one day's error rate.
     """
     errors = np.frombuffer(block.errors, np.uint8)
@@ -142,8 +145,7 @@ def _sudden(state: HarmState, block: Block) -> Statement:
     is_alarm = False
     if state.reference.is_usable and len(errors):
         other = np.minimum(null + np.asarray(_EXCESSES), 0.97)
-        for factors in _markov_factors(errors, null, other, rho):
-            is_alarm = state.sudden.add(factors) or is_alarm
+        is_alarm = state.sudden.add_all(_markov_factors(errors, null, other, rho))
     level = state.sudden.level
     if is_alarm:
         state.sudden.restart()
@@ -208,18 +210,24 @@ def _repairable(state: HarmState, block: Block, config: HarmConfig) -> Statement
         ratio = gain / scale if scale > 1e-9 else 0.0
         factors.append(1.0 + np.asarray(_KAPPAS) * ratio)
         gains.append(gain)
+    leader = _leader(state.repairable)
     is_alarm = state.repairable.add(np.concatenate(factors))
     level = state.repairable.level
-    best = int(np.argmax(gains))
-    names = list(CHALLENGERS)
-    state.gains = [*state.gains, max(gains)][-config.history_blocks :]
+    name = list(CHALLENGERS)[leader]
+    state.gains = [*state.gains, gains[leader]][-config.history_blocks :]
     mean, low, high = _interval(state.gains)
     if is_alarm:
         state.repairable.restart()
     return Statement(
         test="repairable", level=level, bound=bound, is_alarm=is_alarm, effect=mean, effect_low=low, effect_high=high,
-        detail=f"today's best challenger: {names[best]}, Brier score better by {gains[best]:.4f}",
+        detail=f"best challenger so far: {name}, in this block better by {gains[leader]:.4f} Brier score",
     )  # fmt: skip
+
+
+def _leader(evidence: Evidence) -> int:
+    """The challenger with the most evidence before this block: to pick by this block's labels would flatter its gain."""
+    by_challenger = np.reshape(evidence.sums, (len(CHALLENGERS), len(_KAPPAS))).sum(axis=1)
+    return int(np.argmax(by_challenger))
 
 
 def _rival(name: str, score_B: Floats, past_score_B: Floats, past_labels_B: Floats, past_hits_B: Floats) -> Floats:
@@ -252,9 +260,9 @@ def _binned(block: Block) -> tuple[Floats, Floats, Floats]:
 
 
 def _interval(gains: list[float]) -> tuple[float, float | None, float | None]:
-    """Mean over days with a 95 % interval by normal approximation; no interval below 5 days."""
+    """Mean over blocks with a 95 % t interval; no interval below 5 blocks."""
     mean = float(np.mean(gains))
     if len(gains) < 5:
         return mean, None, None
-    half = 2.1 * float(np.std(gains, ddof=1)) / float(np.sqrt(len(gains)))
+    half = t_quantile(0.975, len(gains) - 1) * float(np.std(gains, ddof=1)) / float(np.sqrt(len(gains)))
     return mean, mean - half, mean + half

@@ -7,16 +7,8 @@ import msgspec
 import numpy as np
 
 from clipdrift_contract.events import BlockScore, ErrorClustering, RunEnd
+from clipdrift_monitor.risk.student import t_quantile
 
-# One-sided quantiles of Student's t at 95 % and 99 % for 1..30 degrees of freedom; beyond, the last is used (it is above).
-_T95 = (
-    6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782, 1.771, 1.761, 1.753,
-    1.746, 1.740, 1.734, 1.729, 1.725, 1.721, 1.717, 1.714, 1.711, 1.708, 1.706, 1.703, 1.701, 1.699, 1.697,
-)  # fmt: skip
-_T99 = (
-    31.821, 6.965, 4.541, 3.747, 3.365, 3.143, 2.998, 2.896, 2.821, 2.764, 2.718, 2.681, 2.650, 2.624, 2.602,
-    2.583, 2.567, 2.552, 2.539, 2.528, 2.518, 2.508, 2.500, 2.492, 2.485, 2.479, 2.473, 2.467, 2.462, 2.457,
-)  # fmt: skip
 _MIN_ROWS = 10
 _MIN_DAYS = 3
 
@@ -51,12 +43,12 @@ def reference_of(run: RunEnd) -> Reference:
     # an evening can be bad within a day that is not: the spread of hours counts where it is larger
     spread = math.sqrt(max(float(errors.var(ddof=1)), overall.between_hour_variance))
     losses = np.array([day.brier_sum / day.num_rows for day in days])
-    n, degrees = len(days), min(len(days) - 1, len(_T95))
+    n = len(days)
     return Reference(
         num_days=n,
         rows_per_day=float(np.mean([day.num_rows for day in days])),
-        mean_loss_bound=min(0.95, float(losses.mean() + _T95[degrees - 1] * losses.std(ddof=1) / math.sqrt(n))),
-        day_error_bound=min(0.9, float(errors.mean() + _T99[degrees - 1] * spread * math.sqrt(1 + 1 / n))),
+        mean_loss_bound=min(0.95, float(losses.mean() + t_quantile(0.95, n - 1) * losses.std(ddof=1) / math.sqrt(n))),
+        day_error_bound=min(0.9, float(errors.mean() + t_quantile(0.99, n - 1) * spread * math.sqrt(1 + 1 / n))),
         lag1=min(0.9, max(0.0, lag1_within_days(overall, days))),
     )
 

@@ -20,7 +20,7 @@ _MAX_LOGIT = 9.0
 SCORE_EDGES: Floats = 1.0 / (1.0 + np.exp(-np.linspace(-_MAX_LOGIT, _MAX_LOGIT, NUM_SCORE_BINS - 1)))
 
 _HEAD = ("num_predictions", "num_labels", "num_correct", "nll_sum", "brier_sum", "delay_seconds_sum", "absolute_error_sum")
-_BY_SCORE = ("predictions", "labels", "hits", "score_sum")  # hits: label is class 1 (binary), or equals the prediction
+_BY_SCORE = ("predictions", "labels", "hits", "score_sum")  # hits: sum of what `score` foretells, see Losses
 
 
 class WindowKey(NamedTuple):
@@ -99,9 +99,9 @@ def label_sums(
     }
     for name, values_N in added.items():
         sums_GD[:, layout.head[name]] = np.bincount(group_N, values_N, len(keys))
-    bin_N = _fine_bin(layout.profile, losses.score)
+    bin_N = np.searchsorted(SCORE_EDGES, losses.score, side="right")
     _add_counts(sums_GD, layout.by_score["labels"], group_N, bin_N)
-    _add_counts(sums_GD, layout.by_score["hits"], group_N, bin_N, losses.hit.astype(float))
+    _add_counts(sums_GD, layout.by_score["hits"], group_N, bin_N, losses.hit)
     _add_counts(sums_GD, layout.by_score["score_sum"], group_N, bin_N, losses.score)
     yield from zip(keys, sums_GD, strict=True)
 
@@ -114,27 +114,34 @@ class Losses(NamedTuple):
     # binary (p - y)^2; more classes sum_k (p_k - y_k)^2; values: squared error over the squared label range, at most 1
     brier: Floats
     absolute_error: Floats
-    score: Floats  # probability of class 1 (binary) or of the predicted class; for values the scaled prediction
-    hit: npt.NDArray[np.bool_]  # the event whose probability `score` is
+    score: Floats  # probability of class 1 (binary) or of the predicted class; for values the prediction scaled into 0..1
+    hit: Floats  # what `score` foretells: 1 or 0 for the event whose probability it is; for values the label scaled into 0..1
 
 
 def losses_of(profile: ReferenceProfile, batch: LabelBatch, chosen: npt.NDArray[np.bool_]) -> Losses:
     """The losses of the chosen rows of a batch of labels."""
     predicted_N, label_N = batch.predicted.array()[chosen], batch.label.array()[chosen]
     scores_NK = batch.scores.array()[chosen].astype(np.float64)
-    score_N = scores_of(profile, predicted_N, scores_NK)
     is_correct_N = predicted_N == label_N
     if profile.task == "regression":
         error_N = np.abs(predicted_N - label_N)
-        scaled_N = np.minimum(error_N / (profile.label_high - profile.label_low), 1.0)
-        return Losses(is_correct_N, np.zeros(len(label_N)), scaled_N**2, error_N, score_N, is_correct_N)
+        score_N, hit_N = scaled(profile, predicted_N), scaled(profile, label_N)
+        loss_N = np.minimum(error_N / (profile.label_high - profile.label_low), 1.0) ** 2
+        return Losses(is_correct_N, np.zeros(len(label_N)), loss_N, error_N, score_N, hit_N)
+    score_N = scores_of(profile, predicted_N, scores_NK)
     class_N = np.clip(label_N.astype(np.int64), 0, scores_NK.shape[1] - 1)
     chosen_N = np.take_along_axis(scores_NK, class_N[:, None], axis=1)[:, 0]
     nll_N = -np.log(np.clip(chosen_N, PROBABILITY_FLOOR, 1.0))
     brier_N = (scores_NK**2).sum(axis=1) - 2 * chosen_N + 1.0
     is_binary = profile.task == "binary"
-    hit_N = label_N == 1 if is_binary else is_correct_N
+    hit_N = (label_N == 1 if is_binary else is_correct_N).astype(float)
     return Losses(is_correct_N, nll_N, brier_N / 2 if is_binary else brier_N, (~is_correct_N).astype(float), score_N, hit_N)
+
+
+def scaled(profile: ReferenceProfile, values_N: npt.NDArray[Any]) -> Floats:
+    """Regression: values as shares of the label's validated range, cut off at its ends."""
+    shares_N: Floats = np.clip((values_N - profile.label_low) / (profile.label_high - profile.label_low), 0.0, 1.0)
+    return shares_N
 
 
 def scores_of(profile: ReferenceProfile, predicted_N: npt.NDArray[Any], scores_NK: npt.NDArray[Any]) -> Floats:
@@ -148,7 +155,7 @@ def scores_of(profile: ReferenceProfile, predicted_N: npt.NDArray[Any], scores_N
 
 def _fine_bin(profile: ReferenceProfile, score_N: Floats) -> npt.NDArray[np.int64]:
     if profile.task == "regression":
-        score_N = np.clip((score_N - profile.label_low) / (profile.label_high - profile.label_low), 0.0, 1.0)
+        score_N = scaled(profile, score_N)
     return np.searchsorted(SCORE_EDGES, score_N, side="right")
 
 
