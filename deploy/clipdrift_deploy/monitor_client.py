@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import httpx
 
-from clipdrift_contract.errors import ClipdriftError
+from clipdrift_contract.errors import ClipdriftError, ConfigError
 from clipdrift_deploy.ports import url_of
 from clipdrift_deploy.project import Project
 from clipdrift_deploy.report import Page, join_pages
@@ -101,8 +101,11 @@ class MonitorClient:
 
 def connect(project: Project) -> MonitorClient:
     """A client for the monitor of `project`: at the address that `clipdrift up` left behind, else where the settings say."""
-    path = project.state / ADDRESSES
-    url = json.loads(path.read_text())["monitor"] if path.exists() else url_of(*listeners(project)["monitor"])
+    left = project.state / ADDRESSES
+    try:
+        url = json.loads(left.read_text())["monitor"] if left.exists() else url_of(*listeners(project)["monitor"])
+    except (ValueError, KeyError) as error:
+        raise ConfigError(f"{left} is damaged; delete it, `clipdrift up` writes it anew") from error
     return MonitorClient(url, project.secrets().api_token)
 
 

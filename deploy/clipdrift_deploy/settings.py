@@ -69,6 +69,7 @@ def _as_words(error: msgspec.ValidationError) -> str:
     """msgspec's sentence; its `$` is the value of this key."""
     sentence, _, place = str(error).partition(" - at `$")
     sentence = sentence.partition(", got ")[0].replace("Expected", "expected").replace("Invalid", "invalid")
+    sentence = sentence.replace("`object`", "a table").replace("`array`", "a list")  # as TOML calls them
     return f"at {place.rstrip('`')} {sentence}" if place else sentence
 
 
