@@ -9,8 +9,8 @@ from clipdrift_monitor.windows.window import Floats, Layout
 
 _DISCOVERY_LEVEL = 0.01
 _MIN_ROWS = 100
-_CONSTANT_SHARE = 0.999
-_MISSING_JUMP = 0.5
+_MISSING_NOW = 0.9  # a feed that is gone, not one that is patchy
+_USUAL_BEFORE = 0.5
 
 
 class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,7 +53,7 @@ def drift_of(layout: Layout, sums: Floats, slice_counts: Floats, start_ms: int, 
         counts = sums[layout.features[feature.spec.name]]
         reference = np.array([*feature.counts, feature.num_missing], float)
         found[feature.spec.name] = detector.compare(reference, counts)
-        broken += _broken(feature.spec.name, reference, counts)
+        broken += _broken(feature.spec.name, reference, counts, is_categorical=feature.spec.kind == "categorical")
     found["(prediction)"] = detector.compare(np.asarray(profile.score_counts, float), sums[layout.score_reference])
     found["(slice mix)"] = detector.compare(np.asarray(profile.slice_counts, float), slice_counts)
     is_found = discoveries([one.p_value for one in found.values()], _DISCOVERY_LEVEL)
@@ -71,15 +71,17 @@ def drift_of(layout: Layout, sums: Floats, slice_counts: Floats, start_ms: int, 
     )
 
 
-def _broken(name: str, reference: Floats, counts: Floats) -> list[str]:
-    """What changes of the world do not do: a feature that varied is one value now, or is missing all at once."""
+def _broken(name: str, reference: Floats, counts: Floats, *, is_categorical: bool) -> list[str]:
+    """What changes of the world do not do: a feature goes missing all at once, or its categories are all unknown.
+
+    A value that does not vary within a window is no sign of it: every row of a day has one weekday and one month.
+    """
     total, was = counts.sum(), reference / max(1.0, reference.sum())
     if not total:
         return []
     now = counts / total
-    said = []
-    if now[-1] - was[-1] > _MISSING_JUMP:
-        said.append(f"{name} is missing in {now[-1]:.0%} of rows (reference {was[-1]:.0%})")
-    elif now[:-1].max() > _CONSTANT_SHARE and was[:-1].max() < 0.9 and int(now.argmax()) in (0, len(now) - 2):
-        said.append(f"{name} lies wholly in its outermost bin (reference: at most {was[:-1].max():.0%} in any bin)")
-    return said
+    if now[-1] > _MISSING_NOW and was[-1] < _USUAL_BEFORE:
+        return [f"{name} is missing in {now[-1]:.0%} of rows (reference {was[-1]:.0%})"]
+    if is_categorical and now[-2] > _MISSING_NOW and was[-2] < _USUAL_BEFORE:
+        return [f"{name} has categories never seen in training in {now[-2]:.0%} of rows (reference {was[-2]:.0%})"]
+    return []

@@ -23,9 +23,9 @@ TestName = Literal["sudden_break", "worse_than_validated", "repairable"]
 TEST_NAMES: tuple[TestName, ...] = ("sudden_break", "worse_than_validated", "repairable")
 CHALLENGERS = {"recalibrated": 0.8, "base_rate": 0.2}  # share of the evidence that each may bring
 _EXCESSES = (0.05, 0.1, 0.2, 0.3, 0.5)  # how far above the bound a break may put the error rate
-_STAKES = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0)  # of the betting test: share of the largest stake that keeps factors positive
+_STAKES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # of the betting test: shares of the largest stake
 _KAPPAS = (0.3, 0.6, 0.9)
-_LARGEST_STAKE = 0.95
+_LARGEST_STAKE = 0.95  # times 1 / null: even a loss of 0 leaves a factor of 0.05
 
 
 class HarmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -147,9 +147,11 @@ def _sudden(state: HarmState, block: Block) -> Statement:
         other = np.minimum(null + np.asarray(_EXCESSES), 0.97)
         is_alarm = state.sudden.add_all(_markov_factors(errors, null, other, rho))
     level = state.sudden.level
+    rate = float(errors.mean()) if len(errors) else 0.0
+    # a bad evening within a day that validation allows is no break: fewer alarms than the sum alone would raise
+    is_alarm = is_alarm and rate > null
     if is_alarm:
         state.sudden.restart()
-    rate = float(errors.mean()) if len(errors) else 0.0
     return Statement(
         test="sudden_break", level=max(level, state.sudden.bound) if is_alarm else level, bound=state.sudden.bound,
         is_alarm=is_alarm, effect=rate - null, detail=f"error rate {rate:.3f}, worst day that validation allows {null:.3f}",
@@ -176,7 +178,7 @@ def _worse(state: HarmState, block: Block, config: HarmConfig) -> Statement:
     loss = min(1.0, block.brier_sum / block.num_labels)
     is_alarm = False
     if state.reference.is_usable:
-        stakes = np.minimum(np.asarray(_STAKES), _LARGEST_STAKE / null)
+        stakes = np.asarray(_STAKES) * _LARGEST_STAKE / null
         is_alarm = state.worse.add(1.0 + stakes * (loss - null))
     level = state.worse.level
     if is_alarm:
