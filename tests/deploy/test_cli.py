@@ -1,0 +1,209 @@
+"""The command as a user meets it: what it says when all is well, and one sentence with the next step when it is not."""
+
+import logging
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner, Result
+
+from clipdrift_deploy.cli import app
+
+RUN = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """The command sets logging up for a process of its own; here it must not outlive the test."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+def clipdrift(*arguments: object, environment: dict[str, str] | None = None) -> Result:
+    return RUN.invoke(app, [str(one) for one in arguments], env=environment or {})
+
+
+def sentence(result: Result) -> str:
+    """What a failed command wrote on standard error; one line, without a traceback."""
+    assert result.exit_code == 2, result.output
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("clipdrift: ")
+    return lines[0]
+
+
+def test_init_prints_the_steps_that_follow_and_where(tmp_path: Path) -> None:
+    result = clipdrift("init", tmp_path / "my pumps")
+
+    assert result.exit_code == 0
+    steps = [line.split("   ")[0].strip() for line in result.stdout.partition("Next:")[2].splitlines() if line.startswith("  ")]
+    assert steps[0] == f"cd '{tmp_path}/my pumps'"
+    assert " train pump --until 20" in steps[1]
+    assert [step.split()[-1] for step in steps[2:]] == ["up", "send.py", "status"]
+
+
+def test_init_where_files_are_says_which_and_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "task.py").write_text("mine")
+
+    assert "already has task.py; give another folder, or --force" in sentence(clipdrift("init", tmp_path))
+
+
+def test_train_says_version_accuracy_what_clipping_removed_and_the_file(make_project) -> None:
+    project = make_project()
+
+    result = clipdrift("train", "pump", "-p", project.folder, "--until", "1970-01-21")
+
+    assert result.exit_code == 0, result.output
+    version = next((project.artifacts / "pump").iterdir()).name
+    assert f"pump version {version}: accuracy 0." in result.stdout
+    assert "on 198 held-out rows" in result.stdout
+    assert "clipping removed" in result.stdout
+    assert f"file://{project.artifacts}/pump/{version}/model.onnx" in result.stdout
+
+
+def test_train_uses_labels_known_at_until_unless_as_of_is_given(make_project) -> None:
+    project = make_project()
+
+    later = clipdrift("train", "pump", "-p", project.folder, "--until", "1970-01-21", "--as-of", "1970-01-22")
+
+    assert "on 200 held-out rows" in later.stdout, "two labels of the last evening came after midnight"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("train", "pumpe"), "no model 'pumpe' in {folder}/clipdrift.toml; it has: pump"),
+        (("train", "pump", "--until", "tomorrow"), "a moment is written like 2013-03-01"),
+        (("train", "pump", "--until", "1970-01-03"), "at least 5 days with rows are needed"),
+        (("train", "pump", "--from", "1970-01-09", "--until", "1970-01-03"), "data must begin before they end"),
+        (("retrain",), "name either a MODEL to order a retrain of, or --job FOLDER"),
+        (("retrain", "pump", "--job", "x"), "name either a MODEL to order a retrain of, or --job FOLDER"),
+        (("retrain", "pump"), "needs a reason: --why"),
+        (("retrain", "pumpe", "--why", "x"), "no model 'pumpe'"),
+        (("retrain", "--job", "nowhere"), "nowhere holds no order"),
+        (("rollback", "pumpe", "--why", "x"), "no model 'pumpe'"),
+        (("status",), "is `clipdrift up` running?"),
+        (("report",), "is `clipdrift up` running?"),
+        (("rollback", "pump", "--why", "x"), "is `clipdrift up` running?"),
+    ],
+)
+def test_what_goes_wrong_is_one_sentence_that_says_what_to_do(make_project, arguments, words: str) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))  # bound and not listening: a connection is refused
+        project = make_project(f"[monitor]\nport = {probe.getsockname()[1]}\n")
+
+        said = sentence(clipdrift(*arguments, "--project", project.folder))
+
+    assert words.format(folder=project.folder) in said
+
+
+@pytest.mark.parametrize("command", ["serve", "monitor", "up", "status", "report"])
+def test_without_a_project_every_command_says_how_to_make_one(command: str, tmp_path: Path) -> None:
+    assert "`clipdrift init` writes one, or name the folder with --project" in sentence(clipdrift(command, "-p", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("command", "setting"),
+    [("serve", "--port or [serving] port"), ("monitor", "--port or [monitor] port"), ("up", "[serving] port")],
+)
+def test_a_taken_port_is_said_with_the_setting_that_changes_it(make_project, command: str, setting: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        project = make_project(f"[serving]\nport = {port}\n[monitor]\nport = {port}\n")
+
+        said = sentence(clipdrift(command, "-p", project.folder))
+
+    assert f"port {port} of 127.0.0.1 is taken" in said
+    assert setting in said
+
+
+@pytest.mark.parametrize("command", ["up", "serve"])
+def test_a_wrong_setting_is_said_before_anything_starts(make_project, command: str) -> None:
+    project = make_project("[serving]\nprot = 1\n")
+
+    assert "[serving] prot is no setting; did you mean port?" in sentence(clipdrift(command, "-p", project.folder))
+
+
+def test_what_the_task_raises_is_said_with_its_line(make_project) -> None:
+    project = make_project()
+    path = project.folder / "clipdrift.toml"
+    path.write_text(path.read_text() + 'options = {breaks_at = "load"}\n')
+
+    said = sentence(clipdrift("train", "pump", "-p", project.folder, "--until", "1970-01-21"))
+
+    assert "in load (small_task.py, line " in said
+    assert "KeyError: 'state'" in said
+    assert f"{project.logs}/train-pump-error.txt" in said
+
+
+def test_brackets_in_a_message_are_shown_and_not_read_as_colour(make_project) -> None:
+    project = make_project("[serving]\nport = 'red'\n")
+
+    assert "[serving] port: expected `int`, got 'red'" in sentence(clipdrift("serve", "-p", project.folder))
+
+
+def test_an_unknown_variable_in_the_environment_is_an_error(make_project) -> None:
+    result = clipdrift("status", "-p", make_project().folder, environment={"CLIPDRIFT_STROE_URL": "x"})
+
+    assert "unknown setting CLIPDRIFT_STROE_URL" in sentence(result)
+
+
+def test_the_environment_names_the_project_where_no_option_does(make_project) -> None:
+    project = make_project()
+
+    result = clipdrift("train", "pumpe", environment={"CLIPDRIFT_PROJECT": str(project.folder)})
+
+    assert str(project.folder) in sentence(result)
+
+
+def test_a_package_that_is_not_installed_is_named_with_the_extra_that_brings_it(
+    make_project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)  # as Python has it where a package is missing
+    monkeypatch.delitem(sys.modules, "clipdrift_serving.server", raising=False)
+
+    said = sentence(clipdrift("serve", "-p", make_project().folder))
+
+    assert "this command needs uvicorn: pip install 'clipdrift[serving]'" in said
+
+
+def test_the_version_is_the_distributions() -> None:
+    assert clipdrift("--version").stdout == f"clipdrift {version('clipdrift')}\n"
+
+
+def test_help_of_every_command_ends_with_examples() -> None:
+    for name in get_command(app).commands:
+        shown = clipdrift(name, "--help").stdout
+        assert f"$ clipdrift {name}" in shown or name == "dashboards", name
+
+
+def test_the_module_is_the_command_too(make_project) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "clipdrift_deploy", "status", "-p", make_project("[monitor]\nport = 9\n").folder],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    assert "does not answer" in ended.stderr
+
+
+@pytest.mark.slow
+def test_the_starter_project_trains_as_its_printed_step_says(tmp_path: Path) -> None:
+    steps = clipdrift("init", tmp_path).stdout
+    until = steps.partition("--until ")[2][:10]
+
+    result = clipdrift("train", "pump", "-p", tmp_path, "--until", until)
+
+    assert result.exit_code == 0, result.output
+    accuracy = float(result.stdout.partition("accuracy ")[2][:5])
+    assert accuracy > 0.8, "the starter model learns its data"
