@@ -1,7 +1,7 @@
 """False alarms and delay of the three harm tests in simulated worlds (bench/worlds.py), beside always firing and never firing.
 
-Every stream has a reference of its own from 15 validated days, as a real model has. Arguments: streams per null (default 100) and
-per harm (default 30). The last line is one JSON object.
+Every stream has a reference of its own from 15 validated days, as a real model has. Arguments: streams per null (default 100)
+and per harm (default 30). The last line is one JSON object.
 """
 
 import json

@@ -1,6 +1,8 @@
-"""Lets the tests of this room import the worlds that bench/detectors.py measures in."""
+"""Lets the tests of this room import the worlds that bench/detectors.py measures in, and the windows' batches."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "bench"))
+_HERE = Path(__file__).parent
+for folder in (_HERE.parents[2] / "bench", _HERE.parent / "windows"):
+    sys.path.insert(0, str(folder))

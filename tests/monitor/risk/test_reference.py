@@ -1,0 +1,112 @@
+import msgspec
+import numpy as np
+import pytest
+from scipy import stats
+from worlds import Day, run_of
+
+from clipdrift_contract.events import BlockScore, ErrorClustering
+from clipdrift_monitor.risk.reference import lag1_within_days, reference_of
+from clipdrift_monitor.risk.student import t_quantile
+
+
+def days(rates, num_rows=200):
+    return tuple(
+        BlockScore(start_ms=i, num_rows=num_rows, num_errors=round(rate * num_rows), nll_sum=0.0, brier_sum=num_rows * rate / 2)
+        for i, rate in enumerate(rates)
+    )
+
+
+def run_with(*clusterings):
+    run = run_of([Day(np.full(20, 0.4), np.zeros(20, int))] * 3)
+    return msgspec.structs.replace(run, clustering=clusterings)
+
+
+def clustering(rates, name="", hour=0.0, num_rows=200):
+    return ErrorClustering(
+        slice=name, lag1_autocorrelation=0.0, between_hour_variance=hour, between_day_variance=0.0, days=days(rates, num_rows)
+    )
+
+
+@pytest.mark.parametrize("share", [0.95, 0.975, 0.99])
+@pytest.mark.parametrize("degrees", [1, 2, 3, 7, 15, 30])
+def test_t_quantiles_are_scipys(share, degrees):
+    assert t_quantile(share, degrees) == pytest.approx(stats.t.ppf(share, degrees), abs=6e-4)
+
+
+@pytest.mark.parametrize("degrees", [31, 60, 1000])
+def test_beyond_the_table_a_quantile_is_above_the_true_one(degrees):
+    assert stats.t.ppf(0.99, degrees) < t_quantile(0.99, degrees) < stats.t.ppf(0.99, degrees) + 0.15
+
+
+@pytest.mark.parametrize("wrong", [(0.95, 0), (0.9, 5)])
+def test_a_quantile_without_a_table_is_refused(wrong):
+    with pytest.raises(ValueError, match="got"):
+        t_quantile(*wrong)
+
+
+def test_the_mean_loss_bound_is_scipys_one_sided_t_interval():
+    rates = [0.1, 0.15, 0.2, 0.12, 0.3, 0.22]
+    losses = np.array(rates) / 2
+    expected = stats.t.ppf(0.95, 5, losses.mean(), stats.sem(losses))
+    assert reference_of(run_with(clustering(rates))).mean_loss_bound == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_worst_day_bound_covers_one_further_day_in_99_of_100():
+    """Coverage of the prediction bound by simulation, with a reference of 8 days."""
+    random = np.random.default_rng(5)
+    covered = []
+    for _ in range(3000):
+        rates = np.round(np.clip(random.normal(0.2, 0.04, 9), 0, 1) * 2000) / 2000
+        bound = reference_of(run_with(clustering(rates[:8], num_rows=2000))).day_error_bound
+        covered.append(rates[8] <= bound)
+    assert np.mean(covered) == pytest.approx(0.99, abs=0.006)
+
+
+def test_an_hour_that_spreads_more_than_days_sets_the_bound():
+    rates = [0.2, 0.21, 0.19, 0.2]
+    calm, wild = (reference_of(run_with(clustering(rates, hour=hour))).day_error_bound for hour in (0.0, 0.01))
+    assert wild == pytest.approx(0.2 + stats.t.ppf(0.99, 3) * np.sqrt(0.01) * np.sqrt(1.25), abs=1e-3)
+    assert calm < wild
+
+
+@pytest.mark.parametrize("clusterings", [(), (clustering([0.2] * 9, name="only a slice"),), (clustering([0.2]),)])
+def test_too_short_a_validation_is_said_to_know_nothing(clusterings):
+    reference = reference_of(run_with(*clusterings))
+    assert not reference.is_usable
+    assert (reference.mean_loss_bound, reference.day_error_bound) == (1.0, 1.0)
+
+
+def test_days_with_a_handful_of_rows_do_not_count():
+    many = days([0.2, 0.3, 0.1, 0.2])
+    few = BlockScore(start_ms=9, num_rows=3, num_errors=3, nll_sum=0.0, brier_sum=3.0)
+    run = run_with(clustering([0.2, 0.3, 0.1, 0.2]))
+    longer = run_with(msgspec.structs.replace(run.clustering[0], days=(*many, few)))
+    assert reference_of(longer) == reference_of(run)
+
+
+def test_lag_within_days_takes_out_what_whole_days_explain():
+    """Errors that hang together by day alone have no lag within a day; a chain within the day keeps its own."""
+    random = np.random.default_rng(6)
+    for rho in (0.0, 0.4):
+        rates = random.beta(8, 24, 400)
+        errors = []
+        for rate in rates:
+            last = random.random() < rate
+            for _ in range(250):
+                last = random.random() < rate + rho * (last - rate)
+                errors.append(last)
+        error_N = np.array(errors, float)
+        pooled = np.corrcoef(error_N[1:], error_N[:-1])[0, 1]
+        counts = tuple(
+            BlockScore(start_ms=i, num_rows=250, num_errors=int(one.sum()), nll_sum=0.0, brier_sum=0.0)
+            for i, one in enumerate(error_N.reshape(400, 250))
+        )
+        found = ErrorClustering(
+            slice="", lag1_autocorrelation=pooled, between_hour_variance=0.0, between_day_variance=rates.var(), days=counts
+        )
+        assert lag1_within_days(found, counts) == pytest.approx(rho, abs=0.02)
+        assert pooled > rho + 0.01
+
+
+def test_no_errors_at_all_have_no_lag():
+    assert lag1_within_days(clustering([0.0] * 5), days([0.0] * 5)) == 0.0
