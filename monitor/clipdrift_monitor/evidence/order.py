@@ -1,0 +1,126 @@
+"""What an evidence pack is to be about, and where it lies on disk."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from clipdrift_contract.clock import MS_PER_DAY
+from clipdrift_contract.events import RunEnd, Signal
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_(][A-Za-z0-9._()-]{0,119}")
+_REFERENCE_DAYS = 14  # enough rows of every weekday, twice, before the model has aged
+_KIND_WORDS = {
+    "sudden_break": "Sudden break",
+    "worse_than_validated": "Worse than validated",
+    "repairable": "Repairable harm",
+    "feature_drift": "Inputs have moved",
+    "prediction_drift": "Predictions have moved",
+    "mix_drift": "The mix of slices has moved",
+    "labels_missing": "Labels are missing",
+    "data_broken": "Data look broken",
+    "training_fault": "Training fault",
+}
+
+
+class EvidenceOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """One report: the rows of one version in the window of an alarm, against its rows in a reference window.
+
+    Windows are of event time, the end excluded. `slice` "" means all rows. The names of classes and slices may be missing; then
+    numbers stand for them.
+    """
+
+    signal_id: str
+    model: str
+    version: str
+    bus_url: str
+    reference_start_ms: int
+    reference_end_ms: int
+    current_start_ms: int
+    current_end_ms: int
+    slice: str = ""
+    title: str = ""
+    why: str = ""
+    html_path: str = ""  # filled by the starter
+    classes: tuple[str, ...] = ()
+    slice_names: tuple[str, ...] = ()
+
+
+class EvidencePaths(NamedTuple):
+    """The files of one pack: the report (whole, or not there), the order, and what the process printed."""
+
+    html: Path
+    json: Path
+    log: Path
+
+    @property
+    def partial(self) -> Path:
+        """The report while it is being written."""
+        return self.html.with_suffix(".html.partial")
+
+
+def paths_of(folder: Path, signal_id: str) -> EvidencePaths:
+    """Where the pack of a signal lies: FOLDER/<signal_id>.html, .json and .log.
+
+    An id that is no safe file name has its other characters replaced and a digest added, so two ids never meet.
+
+    Example:
+        >>> paths_of(Path("evidence"), "pump-v1-repairable-86400000").html.as_posix()
+        'evidence/pump-v1-repairable-86400000.html'
+        >>> paths_of(Path("evidence"), "../pump").html.as_posix()
+        'evidence/_.._pump-61b79cc0.html'
+    """
+    name = signal_id
+    if not _SAFE_NAME.fullmatch(name):
+        digest = hashlib.sha256(signal_id.encode()).hexdigest()[:8]
+        name = f"_{re.sub(r'[^A-Za-z0-9._-]', '_', signal_id)[:100]}-{digest}"
+    return EvidencePaths(folder / f"{name}.html", folder / f"{name}.json", folder / f"{name}.log")
+
+
+def order_for(signal: Signal, *, run: RunEnd | None, bus_url: str, in_service_since_ms: int) -> EvidenceOrder:
+    """The order for an alarm: its window against the version's first 14 days in service, or as many as lie before the window.
+
+    Args:
+        signal: The alarm.
+        run: Of the version that the alarm is about; gives classes and slices their names.
+        bus_url: Where the predictions were recorded.
+        in_service_since_ms: Event time since which the version serves.
+    """
+    profile = run.profile if run is not None else None
+    start_ms = min(in_service_since_ms, signal.window_start_ms)
+    return EvidenceOrder(
+        signal_id=signal.signal_id,
+        model=signal.model,
+        version=signal.version,
+        bus_url=bus_url,
+        reference_start_ms=start_ms,
+        reference_end_ms=min(start_ms + _REFERENCE_DAYS * MS_PER_DAY, signal.window_start_ms),
+        current_start_ms=signal.window_start_ms,
+        current_end_ms=signal.window_end_ms,
+        slice=signal.slice,
+        title=f"{_KIND_WORDS.get(signal.kind, signal.kind)}: {signal.model} {signal.version}",
+        why=signal.summary,
+        classes=profile.classes if profile is not None else (),
+        slice_names=profile.slice_names if profile is not None else (),
+    )
+
+
+def read_order(path: Path) -> EvidenceOrder:
+    """The order in a file.
+
+    Raises:
+        OSError, msgspec.DecodeError: It cannot be read, or is no order.
+    """
+    return msgspec.json.decode(path.read_bytes(), type=EvidenceOrder)
+
+
+def write_whole(path: Path, partial: Path, data: bytes) -> None:
+    """Write by way of `partial`, so that a reader of `path` sees all of it or nothing, also after a crash."""
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

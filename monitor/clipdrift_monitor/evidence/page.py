@@ -1,0 +1,143 @@
+"""The words around Evidently's report: what the alarm was, which rows it is about, how to read it. Values in, HTML out."""
+
+import html
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from clipdrift_monitor.evidence.order import EvidenceOrder
+from clipdrift_monitor.evidence.rows import Found, Side
+
+MIN_ROWS = 30  # below it no distance between two samples says anything
+# Evidently's own scripts are inline; nothing may be loaded, sent or framed.
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; "
+    "font-src data:; base-uri 'none'; form-action 'none'"
+)
+_HEAD = f"""<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<style>
+.pack {{ max-width: 1080px; margin: 1.6rem auto; padding: 0 1.2rem; color: #1d2330; font: 16px/1.55 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }}
+.pack h1 {{ font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; overflow-wrap: anywhere; }} .pack h2 {{ font-size: 1.15rem; margin: 1.6rem 0 .4rem; }}
+.pack p, .pack li {{ max-width: 78ch; }} .pack .soft {{ color: #5c6577; }}
+.pack table {{ border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }}
+.pack th, .pack td {{ padding: .34rem .55rem; text-align: left; border-bottom: 1px solid #dfe3ea; overflow-wrap: anywhere; }}
+.pack th {{ color: #5c6577; font-weight: 600; }} .pack .n {{ text-align: right; }} .pack .far {{ color: #b3261e; font-weight: 650; }}
+</style>"""  # noqa: E501  one rule a line reads better
+
+
+class Moved(NamedTuple):
+    """How far one column has moved, by one of Evidently's tests, and what it looked like before and now."""
+
+    column: str
+    method: str
+    score: float
+    threshold: float
+    has_drifted: bool
+    before: str
+    now: str
+
+
+def with_heading(report: str, order: EvidenceOrder, found: Found, moved: Sequence[Moved], quality: str) -> str:
+    """Evidently's page with a heading of ours, and forbidden to load anything.
+
+    Raises:
+        ValueError: The report is no whole HTML page.
+    """
+    if "<head>" not in report or "<body>" not in report:
+        raise ValueError("Evidently's report is no HTML page with <head> and <body>; this version is not the one we know")
+    title = f"<title>{_text(_title(order))} · evidence</title>"
+    start, rest = report.split("<head>", 1)  # the first one: scripts further down may spell these words too
+    marked = f"{start}<head>{title}{_HEAD}{rest}"
+    before, after = marked.rsplit("<body>", 1) if marked.count("<body>") == 1 else _at_body(marked)
+    return f"{before}<body>{_heading(order, found, _how_to_read(moved, quality))}{after}".strip() + "\n"
+
+
+def too_few(order: EvidenceOrder, found: Found) -> str:
+    """A small page that says which rows are missing, where there are not enough for a comparison."""
+    missing = [
+        f"The {name} window has {side.num_rows} recorded {_plural(side.num_rows, 'row')}; at least {MIN_ROWS} are needed."
+        for name, side in (("reference", found.reference), ("alarm's", found.current))
+        if side.num_sampled < MIN_ROWS
+    ]
+    advice = (
+        "Rows are missing where the version was in service for too short a time before the alarm, where predictions are not "
+        "recorded or were left out by the field policy, or where the bus no longer keeps them."
+    )
+    body = f"<h2>No comparison is possible</h2>{_list(missing)}<p>{advice}</p>"
+    title = f"<title>{_text(_title(order))} · evidence</title>"
+    head = f'<meta charset="utf-8">{title}{_HEAD}'
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>{_heading(order, found, body)}</body></html>\n'
+
+
+def _at_body(page: str) -> tuple[str, str]:
+    """Parted at the <body> that follows the head; the data in the head's script may hold the same word."""
+    head, body = page.split("</head>", 1) if page.count("</head>") == 1 else page.rsplit("</head>", 1)
+    before, after = body.split("<body>", 1)
+    return f"{head}</head>{before}", after
+
+
+def _heading(order: EvidenceOrder, found: Found, body: str) -> str:
+    rows = "".join(
+        f"<tr><td>{name}</td><td>{_window(start_ms, end_ms)}</td>{_numbers(side)}</tr>"
+        for name, start_ms, end_ms, side in (
+            ("reference", order.reference_start_ms, order.reference_end_ms, found.reference),
+            ("alarm's window", order.current_start_ms, order.current_end_ms, found.current),
+        )
+    )
+    about = f"Model {order.model}, version {order.version}, {f'slice {order.slice}' if order.slice else 'all slices'}."
+    return f"""<div class="pack"><h1>{_text(_title(order))}</h1>
+<p>{_text(order.why)}</p><p class="soft">{_text(about)}</p>
+<table><tr><th>rows</th><th>predictions asked for, UTC</th><th class="n">recorded</th><th class="n">in this report</th>
+<th class="n">of them labelled</th></tr>{rows}</table>
+{body}</div>"""
+
+
+def _how_to_read(moved: Sequence[Moved], quality: str) -> str:
+    lines = [
+        "The reference is the same version in its first days in service, so what differs is the world and not the model.",
+        "Where a window has more rows than the report, the report holds a random sample of them.",
+        "A score beyond its threshold says that a column has moved. It does not say that the model is harmed, and it is "
+        "outside the monitor's false-alarm budget: read it as an explanation of the alarm, not as a further alarm.",
+        "With many columns some lie beyond their threshold by chance, the more so in small windows.",
+        quality,
+    ]
+    table = "".join(
+        f'<tr><td>{_text(one.column)}</td><td>{_text(one.before)}</td><td>{_text(one.now)}</td><td>{_text(one.method)}</td>'
+        f'<td class="n{" far" if one.has_drifted else ""}">{one.score:.3g}</td><td class="n">{one.threshold:g}</td></tr>'
+        for one in moved
+    )  # fmt: skip
+    return f"""<h2>How to read it</h2>{_list(lines)}
+<h2>What has moved most</h2>
+<table><tr><th>column</th><th>reference</th><th>alarm's window</th><th>test</th><th class="n">score</th>
+<th class="n">threshold</th></tr>{table}</table>
+<h2>Evidently's report</h2>"""
+
+
+def _title(order: EvidenceOrder) -> str:
+    return order.title or f"Alarm {order.signal_id}"
+
+
+def _numbers(side: Side) -> str:
+    return "".join(f'<td class="n">{number:,}</td>' for number in (side.num_rows, side.num_sampled, side.num_labelled))
+
+
+def _window(start_ms: int, end_ms: int) -> str:
+    if end_ms <= start_ms:
+        return "none: the alarm came with the version's first window"
+    return f"{_moment(start_ms)} to {_moment(end_ms)}"
+
+
+def _moment(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _list(lines: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{_text(line)}</li>' for line in lines)}</ul>"
+
+
+def _plural(number: int, word: str) -> str:
+    return word if number == 1 else f"{word}s"
+
+
+def _text(words: str) -> str:
+    return html.escape(words)
