@@ -42,11 +42,11 @@ def alarms(task, num_classes, num_days, *, is_harmed):
 
 @pytest.mark.parametrize(("task", "num_classes"), TASKS)
 def test_an_honest_model_is_not_called_repairable(task, num_classes):
-    assert alarms(task, num_classes, 60, is_harmed=False) == []
+    assert alarms(task, num_classes, 100, is_harmed=False) == []
 
 
 @pytest.mark.parametrize(("task", "num_classes"), TASKS)
 def test_what_a_recalibration_mends_is_called_repairable(task, num_classes):
-    found = alarms(task, num_classes, 60, is_harmed=True)
+    found = alarms(task, num_classes, 100, is_harmed=True)
     assert {one.test for one in found} == {"repairable"}
     assert found[0].effect > 0.01
