@@ -1,0 +1,33 @@
+"""Where a click leads. Files are built for one place; the defaults are those of a machine on which all runs."""
+
+import msgspec
+
+OVERVIEW_UID = "clipdrift-model-overview"
+
+
+class Links(msgspec.Struct, frozen=True, kw_only=True):
+    """Addresses that alerts and panels point to, without a slash at the end."""
+
+    grafana_url: str = "http://localhost:3000"
+    """As people's browsers reach Grafana."""
+    monitor_url: str = "http://localhost:8090"
+    """As people's browsers reach the monitor's status page."""
+    runbooks_url: str = "docs/runbooks"
+    """The folder of runbooks, as your team reads it (your copy of this repository, or a wiki)."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            if getattr(self, name).endswith("/"):
+                raise ValueError(f"{name} must not end with a slash, got {getattr(self, name)!r}")
+
+    def runbook(self, alert: str) -> str:
+        """The page of an alert."""
+        return f"{self.runbooks_url}/{alert}.md"
+
+    def overview(self, model: str) -> str:
+        """The model overview; `model` may be a template that the reader of the link fills."""
+        return f"{self.grafana_url}/d/{OVERVIEW_UID}?var-model={model}"
+
+    def status_page(self, model: str) -> str:
+        """The monitor's own page of a model, with every decision and its reasons."""
+        return f"{self.monitor_url}/models/{model}"

@@ -1,0 +1,1 @@
+"""The rows of dashboards, one noun a file; each has a function `row()`."""

@@ -1,0 +1,72 @@
+"""Selectors made from the closed list of metrics: a query cannot name a metric or a label that does not exist."""
+
+from typing import Protocol
+
+import msgspec
+
+from clipdrift_contract.metrics import Metric
+
+
+class Series(Protocol):
+    """What can be selected: a `Metric` or a recording rule."""
+
+    @property
+    def name(self) -> str:
+        """As Prometheus knows it."""
+        ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels of its own."""
+        ...
+
+
+class AnyOf(msgspec.Struct, frozen=True):
+    """A matcher for one of several plain values."""
+
+    values: tuple[str, ...]
+
+
+def any_of(*values: str) -> AnyOf:
+    """Match one of `values`; they are words (letters, digits, underscores), so no regular expression hides in them."""
+    bad = [value for value in values if not value.replace("_", "").isalnum()]
+    if bad or not values:
+        raise ValueError(f"values must be words, got {values!r}")
+    return AnyOf(values)
+
+
+def select(series: Series, **matchers: str | AnyOf) -> str:
+    """A selector of `series`.
+
+    Raises:
+        ValueError: `series` has no such label.
+
+    Example:
+        >>> from clipdrift_contract.metrics import MODEL_HARM_EVIDENCE
+        >>> select(MODEL_HARM_EVIDENCE, model="$model", test=any_of("repairable", "sudden_break"))
+        'clipdrift_model_harm_evidence_ratio{model="$model",test=~"repairable|sudden_break"}'
+    """
+    unknown = sorted(set(matchers) - set(series.labels))
+    if unknown:
+        raise ValueError(f"{series.name} has the labels {', '.join(series.labels) or 'none'}, not {', '.join(unknown)}")
+    parts = [
+        f'{label}=~"{"|".join(value.values)}"' if isinstance(value, AnyOf) else f'{label}="{value}"'
+        for label, value in matchers.items()
+    ]
+    return f"{series.name}{{{','.join(parts)}}}" if parts else series.name
+
+
+def newest(metric: Metric, *by: str, **matchers: str | AnyOf) -> str:
+    """A gauge as it was told last, without the labels that scraping adds: one series, also when the monitor has moved.
+
+    Example:
+        >>> from clipdrift_contract.metrics import MODEL_NLL
+        >>> newest(MODEL_NLL, "model", model="$model")
+        'max by (model) (clipdrift_model_live_nll_nats{model="$model"})'
+    """
+    return f"max by ({', '.join(by)}) ({select(metric, **matchers)})"
+
+
+def total(metric: Metric, *by: str, **matchers: str | AnyOf) -> str:
+    """A counter summed over processes."""
+    return f"sum by ({', '.join(by)}) ({select(metric, **matchers)})"
