@@ -60,6 +60,8 @@ class Publisher(Protocol):
         ...
 
 
+# Both hooks run inside `Consumer.poll`, in its caller's thread, once the partitions have come or gone: a hook that is told of
+# revoked partitions can no longer commit them. What a hook raises passes through poll, and the hook is asked again.
 AssignedHook = Callable[[Collection[TopicPartition]], Mapping[TopicPartition, int]]
 RevokedHook = Callable[[Collection[TopicPartition]], None]
 
@@ -87,19 +89,39 @@ class Consumer(Protocol):
         ...
 
     def seek_to_time(self, time_ms: int) -> None:
-        """Read on, in every assigned partition, from the first record with a timestamp at or after `time_ms`."""
+        """Read on, in every assigned partition, from the first record with a timestamp at or after `time_ms`.
+
+        Joins first where that has not happened. On Kafka the first such record is found by the broker's time index.
+
+        Raises:
+            RetryableError: The bus is away.
+        """
         ...
 
     def assignment(self) -> frozenset[TopicPartition]: ...
 
     def position(self, place: TopicPartition) -> int:
-        """The next offset that poll will read."""
+        """The next offset that poll will read.
+
+        Raises:
+            RetryableError: It was not looked up yet, and the bus is away.
+        """
         ...
 
-    def committed(self, place: TopicPartition) -> int | None: ...
+    def committed(self, place: TopicPartition) -> int | None:
+        """The offset that the group has committed, or None.
+
+        Raises:
+            RetryableError: The bus is away.
+        """
+        ...
 
     def lag(self) -> int:
-        """Records written and not yet polled, over the assigned partitions (an upper bound where offsets are not dense)."""
+        """Records written and not yet polled, over the assigned partitions (an upper bound where offsets are not dense).
+
+        Never raises. While it cannot be known (no poll has joined yet, the bus is away) it is the last one known, and at least
+        1: unknown is not none.
+        """
         ...
 
     def close(self) -> None:

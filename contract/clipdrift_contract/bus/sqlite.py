@@ -30,6 +30,7 @@ _BUSY_SECONDS = 5.0
 _IDLE_POLL_SECONDS = 0.02
 _MEMBER_TIMEOUT_SECONDS = 10.0
 _HEARTBEAT_SECONDS = 1.0
+_NOT_JOINED = -1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS log (
   topic TEXT NOT NULL, part INTEGER NOT NULL, off INTEGER NOT NULL, at_ms INTEGER NOT NULL,
@@ -132,10 +133,11 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
+        connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # SQLite itself rolls back after some errors, such as a full disk
+            connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
 
 
 class _Queued(msgspec.Struct, frozen=True):
@@ -268,10 +270,11 @@ class SqliteConsumer:
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
         self._member = f"{os.getpid()}-{os.urandom(6).hex()}"
-        self._epoch = -1
+        self._epoch = _NOT_JOINED
         self._last_heartbeat = 0.0
         self._positions: dict[TopicPartition, int] = {}
         self._turn = 0
+        self._last_lag = 0
         self._is_closed = False
 
     def poll(self, max_records: int = 500, timeout_seconds: float = 1.0) -> Sequence[Record]:
@@ -310,12 +313,13 @@ class SqliteConsumer:
         self._positions[place] = offset
 
     def seek_to_time(self, time_ms: int) -> None:
-        self._keep_membership()
-        for place in self._positions:
-            row = self._connection.execute(
-                "SELECT min(off) FROM log WHERE topic=? AND part=? AND at_ms>=?", (*place, time_ms)
-            ).fetchone()
-            self._positions[place] = row[0] if row[0] is not None else self._head(place)
+        with self._away_is_retryable():
+            self._keep_membership()
+            for place in self._positions:
+                row = self._connection.execute(
+                    "SELECT min(off) FROM log WHERE topic=? AND part=? AND at_ms>=?", (*place, time_ms)
+                ).fetchone()
+                self._positions[place] = row[0] if row[0] is not None else self._head(place)
 
     def assignment(self) -> frozenset[TopicPartition]:
         return frozenset(self._positions)
@@ -325,13 +329,18 @@ class SqliteConsumer:
         return self._positions[place]
 
     def committed(self, place: TopicPartition) -> int | None:
-        row = self._connection.execute(
-            "SELECT off FROM offsets WHERE grp=? AND topic=? AND part=?", (self._group, *place)
-        ).fetchone()
-        return None if row is None else int(row[0])
+        with self._away_is_retryable():
+            return self._committed(place)
 
     def lag(self) -> int:
-        return sum(max(0, self._head(place) - position) for place, position in self._positions.items())
+        if self._epoch == _NOT_JOINED:
+            return max(1, self._last_lag)
+        try:
+            self._last_lag = sum(max(0, self._head(place) - position) for place, position in self._positions.items())
+        except sqlite3.OperationalError as error:
+            _log.warning("the lag is not known now: %s", error)
+            return max(1, self._last_lag)
+        return self._last_lag
 
     def close(self) -> None:
         if self._is_closed:
@@ -369,6 +378,19 @@ class SqliteConsumer:
         self._turn += 1
         return records
 
+    def _committed(self, place: TopicPartition) -> int | None:
+        row = self._connection.execute(
+            "SELECT off FROM offsets WHERE grp=? AND topic=? AND part=?", (self._group, *place)
+        ).fetchone()
+        return None if row is None else int(row[0])
+
+    @contextlib.contextmanager
+    def _away_is_retryable(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise RetryableError(f"bus {self._path} cannot be used now: {error}") from error
+
     def _head(self, place: TopicPartition) -> int:
         row = self._connection.execute("SELECT next FROM heads WHERE topic=? AND part=?", place).fetchone()
         return int(row[0]) if row else 0
@@ -381,8 +403,9 @@ class SqliteConsumer:
 
     def _keep_membership(self) -> None:
         if self._group is None:
-            if not self._positions:
+            if self._epoch == _NOT_JOINED:
                 self._assign([TopicPartition(t, p) for t in self._topics for p in range(self._num_partitions)])
+                self._epoch = 0
             return
         now = time.time()
         if now - self._last_heartbeat >= _HEARTBEAT_SECONDS:
@@ -390,8 +413,9 @@ class SqliteConsumer:
         epoch = self._current_epoch()
         if epoch != self._epoch:
             self._revoke()
-            self._epoch = epoch
+            self._epoch = _NOT_JOINED  # a hook that raises is asked again at the next poll
             self._assign(self._share())
+            self._epoch = epoch
 
     def _heartbeat(self, now: float) -> None:
         with transaction(self._connection):
@@ -436,6 +460,8 @@ class SqliteConsumer:
         self._positions = {}
 
     def _assign(self, places: Sequence[TopicPartition]) -> None:
-        chosen = dict(self._on_assigned(places)) if self._on_assigned is not None else {}
+        chosen = dict(self._on_assigned(places)) if places and self._on_assigned is not None else {}
+        started = {}
         for place in places:
-            self._positions[place] = chosen[place] if place in chosen else self.committed(place) or 0
+            started[place] = chosen[place] if place in chosen else self._committed(place) or 0
+        self._positions = started
