@@ -56,7 +56,8 @@ _WATCH_SECONDS = 0.25
 _AUDIT_SECONDS = 300.0
 _PAUSE_SECONDS = 1.0
 _log = logging.getLogger(__name__)
-OnAlarm = Callable[[Judgement, ModelState], None]
+OnAlarm = Callable[[Judgement, ModelState, RunEnd], None]
+OnTurn = Callable[[], object]
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +85,8 @@ class Engine:
         jobs: Starts retrains.
         metrics: Counts events.
         clock: For the audit's times and for bounding the times that clients claim.
-        on_alarm: Told of each judgement that raised an alarm, after it was saved.
+        on_alarm: Told of each judgement that raised an alarm, after it was saved, by the engine's thread.
+        on_turn: Called after every turn, by the engine's thread; must not block.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Engine:
         metrics: MetricSet,
         clock: Clock,
         on_alarm: OnAlarm | None = None,
+        on_turn: OnTurn | None = None,
     ) -> None:
         self._config = config
         self._bus = bus
@@ -104,6 +107,7 @@ class Engine:
         self._metrics = metrics
         self._clock = clock
         self._on_alarm = on_alarm
+        self._on_turn = on_turn
         self._events = metrics.counter(names.MONITOR_EVENTS)
         self._windows = WindowBook(store.window)
         self._labels = LabelBook(store.seen_labels)
@@ -121,7 +125,7 @@ class Engine:
         self._finished_before: set[str] = set()
         self._last_watch = self._last_audit = float("-inf")
         self._has_outbox = True
-        self._alarms: list[tuple[Judgement, ModelState]] = []
+        self._alarms: list[tuple[Judgement, ModelState, RunEnd]] = []
         self.snapshot = Snapshot()
 
     # --- life ---
@@ -391,7 +395,7 @@ class Engine:
         if told.request is not None:
             self._order(told.request, changes)
         if told.block.alarms:
-            self._alarms.append((told, state))
+            self._alarms.append((told, state, run))
 
     def _order(self, request: RetrainRequest, changes: Changes) -> None:
         changes.requests.append(request)
@@ -547,9 +551,11 @@ class Engine:
 
     def _tell_alarms(self) -> None:
         alarms, self._alarms = self._alarms, []
-        for told, state in alarms:
+        for told, state, run in alarms:
             if self._on_alarm is not None:
-                self._on_alarm(told, state)
+                self._on_alarm(told, state, run)
+        if self._on_turn is not None:
+            self._on_turn()
 
     def _show(self, lag: int) -> None:
         now = self._clock.monotonic_seconds()

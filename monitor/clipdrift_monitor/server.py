@@ -3,12 +3,14 @@
 import logging
 import os
 import threading
+from functools import partial
 
 import uvicorn
 
 from clipdrift_contract.bus.connect import connect
 from clipdrift_contract.clock import Clock, SystemClock
 from clipdrift_contract.errors import ClipdriftError
+from clipdrift_contract.events import RunEnd
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_monitor.actions.local_process import LocalProcesses
 from clipdrift_monitor.api.app import Api
@@ -16,7 +18,11 @@ from clipdrift_monitor.api.exporter import Exporter
 from clipdrift_monitor.api.pages import Pages
 from clipdrift_monitor.api.reader import Reader
 from clipdrift_monitor.config import MonitorConfig
+from clipdrift_monitor.decisions.judging import Judgement
 from clipdrift_monitor.engine import Engine
+from clipdrift_monitor.evidence.order import order_for
+from clipdrift_monitor.evidence.starter import EvidenceStarter
+from clipdrift_monitor.state import ModelState
 from clipdrift_monitor.store.store import Store
 
 _JOIN_SECONDS = 20.0
@@ -33,7 +39,13 @@ def run(config: MonitorConfig, clock: Clock | None = None) -> None:
     chosen = clock or SystemClock()
     metrics = MetricSet()
     bus, store = connect(config.bus_url), Store(config.store_url)
-    engine = Engine(config, bus, store, LocalProcesses(config.jobs_dir, config.retrain_command), metrics, chosen)
+    jobs = LocalProcesses(config.jobs_dir, config.retrain_command)
+    evidence = None if config.evidence_for == "nothing" else EvidenceStarter(config.evidence_dir)
+    engine = Engine(
+        config, bus, store, jobs, metrics, chosen,
+        on_alarm=None if evidence is None else partial(_order_evidence, config, evidence),
+        on_turn=None if evidence is None else evidence.poll,
+    )  # fmt: skip
     reader = Reader(config, store, lambda: engine.snapshot)
     api = Api(engine, reader, store, Exporter(reader, metrics), Pages(reader, config), config.api_token, config.evidence_dir)
     server = uvicorn.Server(
@@ -54,10 +66,23 @@ def run(config: MonitorConfig, clock: Clock | None = None) -> None:
     server.run()
     engine.stop()
     thread.join(_JOIN_SECONDS)
+    if evidence is not None:
+        evidence.close()
     store.close()
     bus.close()
     if failure:
         raise ClipdriftError(f"the monitor's engine ended by {type(failure[0]).__name__}: {failure[0]}") from failure[0]
+
+
+def _order_evidence(config: MonitorConfig, starter: EvidenceStarter, told: Judgement, state: ModelState, run: RunEnd) -> None:
+    """A report for each test that raised an alarm; where only retrains are to be documented, for the one that ordered it."""
+    if config.evidence_for == "retrains" and told.request is None:
+        return
+    for signal in told.signals:
+        is_wanted = signal.kind in told.block.alarms and (config.evidence_for == "alarms" or signal.kind == "repairable")
+        if is_wanted:
+            since_ms = state.in_service_since_ms
+            starter.order(order_for(signal, run=run, bus_url=config.bus_url, in_service_since_ms=since_ms))
 
 
 def _run_engine(engine: Engine, server: uvicorn.Server, failure: list[BaseException]) -> None:

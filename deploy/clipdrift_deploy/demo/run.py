@@ -16,6 +16,7 @@ from clipdrift_contract.errors import ClipdriftError
 from clipdrift_contract.events import Event
 from clipdrift_deploy import up
 from clipdrift_deploy.demo.client import ServingClient
+from clipdrift_deploy.demo.exposition import ScrapeLog
 from clipdrift_deploy.demo.gathering import Gathered, gather
 from clipdrift_deploy.demo.lives import Lives
 from clipdrift_deploy.demo.narration import tell_in_order
@@ -42,7 +43,8 @@ class DemoError(ClipdriftError):
 def run_demo(out: Path, *, keep_open: bool = False, config: DemoConfig | None = None, console: Console | None = None) -> int:
     """Run the whole demo below `out`; returns the exit status.
 
-    Writes `out/result.json`, `out/report.html` and the project with all its state in `out/project`.
+    Writes `out/result.json`, `out/report.html`, `out/metrics.om` (a year of the monitor's metrics for promtool's backfill) and the
+    project with all its state in `out/project`.
 
     Raises:
         ClipdriftError: A process did not come up, or ended.
@@ -57,7 +59,7 @@ def run_demo(out: Path, *, keep_open: bool = False, config: DemoConfig | None = 
             lives.order(setting.life_jobs)
             running = _train_and_start(project, setting, display)
             with running:
-                gathered = _live_through(setting, running, lives, display)
+                gathered = _live_through(setting, running, lives, display, ScrapeLog(out / "metrics.om"))
                 result = gathered.result(time.monotonic() - started)
                 report = out / "report.html"
                 with display.phase("writing the report"):
@@ -108,8 +110,8 @@ def _training_log(project: Project, model: str) -> Path:
     return project.logs / f"train-{model}.log"
 
 
-def _live_through(setting: Setting, running: up.Running, lives: Lives, display: Display) -> Gathered:
-    """The replay, and then what the other lives would have been."""
+def _live_through(setting: Setting, running: up.Running, lives: Lives, display: Display, scrapes: ScrapeLog) -> Gathered:
+    """The replay, scraped once a day as Prometheus would, and then what the other lives would have been."""
     clock = SystemClock()
     bus = connect(setting.project.bus_url)
     listener = Listener(bus, clock)
@@ -139,9 +141,11 @@ def _live_through(setting: Setting, running: up.Running, lives: Lives, display: 
             began = time.monotonic()
             for end_ms in days:
                 replay.run_until(end_ms)
+                scrapes.add(watcher.exposition(), end_ms)
                 num_rows = sum(stream.num_answered for stream in replay.streams)
                 phase.advance(f"{num_rows:,} predictions, {num_rows / (time.monotonic() - began):,.0f} a second")
             replay.finish()
+            scrapes.close()
         with display.phase("the other lives: retrained every month, by rote and by an oracle", lives.num_ordered) as phase:
             while lives.num_done < lives.num_ordered:
                 phase.move_to(lives.num_done)

@@ -30,11 +30,18 @@ class MonitorWatcher:
         answer = self._get(f"/api/v1/models/{model}/accuracy", start_ms=start_ms, end_ms=end_ms)
         return {one["slice"]: (one["num_labels"], one["num_correct"]) for one in answer["slices"]}
 
+    def exposition(self) -> str:
+        """What Prometheus would scrape at this moment."""
+        return self._ask("/metrics").text
+
     def _get(self, path: str, **parameters: int) -> Any:
+        return self._ask(path, **parameters).json()
+
+    def _ask(self, path: str, **parameters: int) -> httpx.Response:
         try:
             answer = self._http.get(path, params=parameters)
         except httpx.HTTPError as error:
             raise WatcherError(f"the monitor does not answer GET {path}: {error}") from error
         if answer.is_error:
             raise WatcherError(f"the monitor refused GET {path}: {answer.status_code} {answer.text[:300]}")
-        return answer.json()
+        return answer

@@ -44,6 +44,7 @@ def time_chart(
     limit_words: str = "",
     is_ratio: bool = True,
     floor: float | None = None,
+    ceiling: float | None = None,
     title: str = "",
 ) -> str:
     """Lines over time, with intervals as bands, a horizontal limit and upright marks; "" where there is nothing to draw.
@@ -55,13 +56,15 @@ def time_chart(
         limit_words: What it is.
         is_ratio: Label the axis in per cent.
         floor: Lowest value of the axis; else the data decide.
+        ceiling: Highest value of the axis; what lies above is drawn at it.
         title: For screen readers.
     """
     points = [point for line in lines for point in line.points]
     if not points:
         return ""
     values = [v for p in points for v in (p.value, p.low, p.high) if v is not None] + ([limit] if limit is not None else [])
-    low, high, step = _axis(min(values) if floor is None else floor, max(values))
+    top = max(values) if ceiling is None else min(ceiling, max(values))
+    low, high, step = _axis(min(values) if floor is None else floor, top)
     frame = _Frame(min(p.time_ms for p in points), max(p.time_ms for p in points), low, high)
     parts = [f'<svg viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}" role="img" aria-label="{html.escape(title)}">']
     parts += [frame.grid(low + i * step, is_ratio) for i in range(round((high - low) / step) + 1)]

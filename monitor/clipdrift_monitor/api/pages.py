@@ -11,6 +11,7 @@ from clipdrift_contract.events import ArmResult, Contrast, Decision, Signal
 from clipdrift_monitor.api.charts import Line, Mark, Point, sparkline, time_chart
 from clipdrift_monitor.api.reader import Reader
 from clipdrift_monitor.config import MonitorConfig
+from clipdrift_monitor.evidence.order import paths_of
 from clipdrift_monitor.risk.harm import TEST_NAMES
 from clipdrift_monitor.state import JudgedBlock, ModelState
 from clipdrift_monitor.store.store import RetrainRow
@@ -124,7 +125,7 @@ class Pages:
         }
 
     def _signal(self, signal: Signal) -> dict[str, Any]:
-        evidence = self._config.evidence_dir / f"{signal.signal_id}.html"
+        evidence = paths_of(self._config.evidence_dir, signal.signal_id).html
         return {
             "signal": signal,
             "words": _KIND_WORDS[signal.kind],
@@ -247,6 +248,7 @@ def _evidence_chart(blocks: Sequence[JudgedBlock], marks: Sequence[Mark]) -> str
         limit_words="alarm",
         is_ratio=False,
         floor=0.0,
+        ceiling=1.25,
         title="Evidence of harm by test; 1 is an alarm",
     )
 

@@ -153,7 +153,8 @@ def _sudden(state: HarmState, block: Block) -> Statement:
     if is_alarm:
         state.sudden.restart()
     return Statement(
-        test="sudden_break", level=max(level, state.sudden.bound) if is_alarm else level, bound=state.sudden.bound,
+        test="sudden_break", bound=state.sudden.bound,
+        level=max(level, state.sudden.bound) if is_alarm else min(level, _NO_ALARM * state.sudden.bound),
         is_alarm=is_alarm, effect=rate - null, detail=f"error rate {rate:.3f}, worst day that validation allows {null:.3f}",
     )  # fmt: skip
 
