@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -133,7 +134,7 @@ def init(
             "train the first version, some seconds",
         ),
         (f"{command} up", "serve and watch it; keep this terminal open"),
-        (f"{Path(sys.executable).name} send.py", "in a second terminal: a month of traffic and its labels"),
+        (f"{Path(sys.executable).name} send.py", "in a second terminal: 75 days of traffic and labels in 40 seconds"),
         (f"{command} status", "what the monitor makes of it; more on the status page"),
     ]
     if folder != Path():
@@ -272,7 +273,8 @@ def up(
 
         train_missing(opened, SystemClock().now_ms(), out)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # whoever ends this ends the components too
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, signal.default_int_handler)  # whoever ends this ends the components too
     try:
         with processes.start(opened, ports=ports) as running:
             _say(escape(_addresses(opened, running)))
@@ -314,7 +316,9 @@ def status(
     if not models:
         _say("no model is known yet; train one with `clipdrift train MODEL`")
         return
-    table = Table(*monitor_client.STATUS_COLUMNS)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in monitor_client.STATUS_COLUMNS:
+        table.add_column(column, no_wrap=column in ("model", "version", "live accuracy"))
     for model in models:
         table.add_row(*map(escape, monitor_client.status_row(model)))
     out.print(table)
@@ -330,8 +334,9 @@ def report(
 ) -> None:
     """Write what the status pages show as one HTML file that needs no server."""
     opened = _open(project)
+    note = f"Written by clipdrift report, {format_moment(SystemClock().now_ms())} UTC."
     with monitor_client.connect(opened) as client:
-        num_models = client.save_report(to, opened.name)
+        num_models = client.save_report(to, opened.name, note)
     _say(f"wrote {escape(str(to))} ({num_models} model{'' if num_models == 1 else 's'})")
 
 

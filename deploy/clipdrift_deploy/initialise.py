@@ -12,8 +12,9 @@ from clipdrift_contract.errors import ConfigError
 from clipdrift_deploy.project import FILE_NAME
 
 NUM_TRAINING_DAYS = 40
-NUM_REPLAY_DAYS = 30
+NUM_REPLAY_DAYS = 75
 ROWS_A_DAY = 400
+OTHER_MAKE_DAYS = 5
 STATES = ("fine", "worn", "failing")
 SITES = ("harbour", "north", "south")
 
@@ -21,7 +22,7 @@ SITES = ("harbour", "north", "south")
 def initialise(folder: Path, now_ms: int, *, force: bool = False) -> tuple[Path, ...]:
     """Write the starter project into `folder`; returns the files written.
 
-    The data are made up (seeded): pumps at three sites, whose state a mechanic finds out some hours later. Ten days after
+    The data are made up (seeded): pumps at three sites, whose state a mechanic finds out some hours later. Five days after
     training ends the harbour gets pumps of another make, whose vibration means something else.
 
     Raises:
@@ -58,10 +59,10 @@ def write_pump_data(path: Path, first_ms: int, seed: int = 0) -> None:
     day_N = np.arange(num_rows) // ROWS_A_DAY
     time_N = first_ms + np.sort(generator.integers(0, MS_PER_DAY, (num_rows // ROWS_A_DAY, ROWS_A_DAY)), axis=1).ravel()
     time_N += day_N * MS_PER_DAY
-    site_N = generator.choice(len(SITES), num_rows, p=(0.3, 0.4, 0.3))
+    site_N = generator.choice(len(SITES), num_rows, p=(0.5, 0.3, 0.2))
     wear_N = generator.gamma(2.0, 1.0, num_rows)
     state_N = np.digitize(wear_N + generator.normal(0, 0.35, num_rows), (2.2, 4.0))
-    other_make_N = (site_N == 0) & (day_N >= NUM_TRAINING_DAYS + 10)
+    other_make_N = (site_N == 0) & (day_N >= NUM_TRAINING_DAYS + OTHER_MAKE_DAYS)
     vibration_N = np.where(other_make_N, 6.0 - wear_N, wear_N) + generator.normal(0, 0.5, num_rows)
     vibration_N[generator.random(num_rows) < 0.02] = np.nan
     pressure_N = 8.0 - 0.4 * wear_N + generator.normal(0, 0.8, num_rows)

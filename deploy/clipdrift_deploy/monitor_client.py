@@ -14,7 +14,7 @@ from clipdrift_deploy.report import Page, join_pages
 from clipdrift_deploy.up import ADDRESSES
 from clipdrift_deploy.wiring import listeners
 
-STATUS_COLUMNS = ("model", "version", "state", "live accuracy", "labels", "clipping", "retrain")
+STATUS_COLUMNS = ("model", "version", "state", "live accuracy", "labels", "clipping")
 _CLIPPING_WORDS = {
     "implicated": "did it",
     "associated": "associated",
@@ -66,8 +66,13 @@ class MonitorClient:
         """A status page's HTML."""
         return self._send("GET", path, None).text
 
-    def save_report(self, path: Path, name: str) -> int:
+    def save_report(self, path: Path, name: str, note: str = "") -> int:
         """Write what the status pages show as one HTML file that needs no server; returns the number of models.
+
+        Args:
+            path: The file.
+            name: Its title.
+            note: A line at its end, such as when it was written.
 
         Raises:
             MonitorError: The monitor does not answer, or the file cannot be written.
@@ -77,7 +82,7 @@ class MonitorClient:
         pages += [Page(model, _page_of(model), self.page(_page_of(model))) for model in names]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(join_pages(name, pages))
+            path.write_text(join_pages(name, pages, note))
         except OSError as error:
             raise MonitorError(f"{path} cannot be written ({error.strerror}); name another file with --out") from error
         return len(names)
@@ -112,13 +117,14 @@ def connect(project: Project) -> MonitorClient:
 def status_row(model: dict[str, Any]) -> tuple[str, ...]:
     """The cells of one model in the table that `clipdrift status` shows; what is not known yet is a dash.
 
+    Behind the accuracy stands half the width of its 95 % interval. The table fits 80 columns.
+
     Example:
         >>> status_row({"model": "pump", "version": "3", "state": "healthy",
         ...             "accuracy": {"value": 0.8512, "low": 0.84, "high": 0.86, "n": 12000}})
-        ('pump', '3', 'healthy', '0.851 (0.840 to 0.860)', '12,000', '-', '-')
+        ('pump', '3', 'healthy', '0.851 ± 0.010', '12,000', '-')
     """
     accuracy = model.get("accuracy") or {}
-    retrain = model.get("retrain") or {}
     return (
         str(model.get("model") or "-"),
         str(model.get("version") or "-"),
@@ -126,7 +132,6 @@ def status_row(model: dict[str, Any]) -> tuple[str, ...]:
         _accuracy_words(accuracy),
         f"{accuracy['n']:,}" if accuracy.get("n") is not None else "-",
         _CLIPPING_WORDS.get(str(model.get("clipping")), str(model.get("clipping") or "-")),
-        " ".join(str(retrain[name]) for name in ("state", "key") if retrain.get(name)) or "-",
     )
 
 
@@ -147,7 +152,7 @@ def _accuracy_words(accuracy: dict[str, Any]) -> str:
         return "-"
     shown = f"{accuracy['value']:.3f}"
     has_interval = accuracy.get("low") is not None and accuracy.get("high") is not None
-    return f"{shown} ({accuracy['low']:.3f} to {accuracy['high']:.3f})" if has_interval else shown
+    return f"{shown} ± {(accuracy['high'] - accuracy['low']) / 2:.3f}" if has_interval else shown
 
 
 def _path_of(model: str, action: str = "") -> str:

@@ -17,10 +17,10 @@ class Page(NamedTuple):
     html: str
 
 
-def join_pages(title: str, pages: Sequence[Page]) -> str:
+def join_pages(title: str, pages: Sequence[Page], note: str = "") -> str:
     """One HTML document that shows `pages` one below the other and loads nothing.
 
-    Scripts, forms and links to what the file does not hold are left out; their words stay.
+    Scripts and forms are left out; of links to what the file does not hold the words stay. `note` stands at the end.
 
     Example:
         >>> page = Page("all", "/", '<body><a href="/">all</a><a href="/api">raw</a></body>')
@@ -39,7 +39,7 @@ def join_pages(title: str, pages: Sequence[Page]) -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{"".join(styles)}</style></head>\n'
-        f"<body>\n{'<hr>'.join(sections)}\n</body></html>\n"
+        f"<body>\n{'<hr>'.join(sections)}\n<footer>{escape(note)}</footer>\n</body></html>\n"
     )
 
 

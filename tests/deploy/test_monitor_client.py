@@ -164,7 +164,7 @@ def test_a_row_has_a_cell_for_every_column_whatever_is_missing() -> None:
     assert {len(status_row(model)) for model in bare} == {len(STATUS_COLUMNS)}
     assert status_row({}) == ("-",) * len(STATUS_COLUMNS)
     assert status_row(PUMP) == (
-        "pump", "7", "harmed", "0.800 (0.790 to 0.810)", "12,345", "not implicated", "running pump-3",
+        "pump", "7", "harmed", "0.800 ± 0.010", "12,345", "not implicated",
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ OVERVIEW = """<!doctype html><html><head><title>Pumps</title><style>td{color:red
 <p onclick="x()">5 &lt; 6</p></body></html>"""
 MODEL = """<html><head><style>td{color:red}</style><style>b{color:blue}</style></head><body>
 <b>pump</b><a href="/">all</a></body></html>"""
-JOINED = join_pages("Pumps <1>", [Page("overview", "/", OVERVIEW), Page("pump", "/models/pump", MODEL)])
+JOINED = join_pages("Pumps <1>", [Page("overview", "/", OVERVIEW), Page("pump", "/models/pump", MODEL)], "at <noon>")
 
 
 class Seen(HTMLParser):
@@ -54,7 +54,8 @@ def test_words_pictures_and_tooltips_stay_as_they_were() -> None:
         assert text in JOINED
 
 
-def test_each_style_is_there_once_and_the_title_is_escaped() -> None:
+def test_each_style_is_there_once_and_what_is_given_is_escaped() -> None:
     assert JOINED.count("td{color:red}") == 1
     assert "b{color:blue}" in JOINED
     assert "<title>Pumps &lt;1&gt;</title>" in JOINED
+    assert "at &lt;noon&gt;</footer>" in JOINED

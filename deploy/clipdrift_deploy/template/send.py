@@ -1,14 +1,21 @@
-"""Sends rows that the model has not seen to the server, and their labels once known. Plain HTTP, no client library."""
+"""Sends rows that the model has not seen to the server, day by day, and their labels. Plain HTTP, no client library.
+
+python send.py [SERVER [SECONDS_PER_DAY]]
+"""
 
 import csv
 import json
 import sys
+import time
+from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 FOLDER = Path(__file__).parent
 SERVER = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8080"
+SECONDS_PER_DAY = float(sys.argv[2]) if len(sys.argv) > 2 else 0.5  # so that there is something to watch
 MODEL = f"{SERVER}/v2/models/pump"
 DAY_MS = 86_400_000
 
@@ -31,6 +38,16 @@ def predict(rows: list[dict[str, str]]) -> list[str]:
     return answer["parameters"]["receipts"]
 
 
+def label(rows: list[dict[str, str]], receipts: list[str]) -> int:
+    """Hand in what the mechanic found, each label with the receipt of its prediction; how many were accepted."""
+    body = {
+        "receipts": receipts,
+        "labels": [row["state"] for row in rows],
+        "label_times_ms": [int(row["label_time_ms"]) for row in rows],
+    }
+    return post(f"{MODEL}/feedback", body)["accepted"]
+
+
 def main() -> None:
     first_ms = int((FOLDER / "replay_from_ms.txt").read_text())
     with (FOLDER / "data.csv").open() as file:
@@ -38,16 +55,19 @@ def main() -> None:
     num_labels = 0
     for day, of_day in groupby(rows, key=lambda row: int(row["time_ms"]) // DAY_MS):
         batch = list(of_day)
-        receipts = predict(batch)
-        body = {
-            "receipts": receipts,
-            "labels": [row["state"] for row in batch],
-            "label_times_ms": [int(row["label_time_ms"]) for row in batch],
-        }
-        num_labels += post(f"{MODEL}/feedback", body)["accepted"]
-        print(f"\rday {day}: {num_labels:,} predictions labelled", end="", flush=True)
+        num_labels += label(batch, predict(batch))
+        date = datetime.fromtimestamp(day * DAY_MS / 1000, UTC).date()
+        print(f"\r{date}: {num_labels:,} predictions, each with its label", end="", flush=True)
+        time.sleep(SECONDS_PER_DAY)
     print()
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except HTTPError as error:
+        sys.exit(
+            f"{error.url} answered {error.code}: {error.read().decode()[:300]}\nIs the model trained? `clipdrift train pump`"
+        )
+    except URLError as error:
+        sys.exit(f"{SERVER} does not answer ({error.reason}); start it with `clipdrift up`")
