@@ -1,0 +1,58 @@
+import itertools
+
+import pytest
+from diagnosis_facts import OPEN, PROVEN, REFUTED, facts
+
+from clipdrift_monitor.detectors.window_drift import DriftReport
+from clipdrift_monitor.diagnosis.split import LossSplit
+from clipdrift_monitor.diagnosis.verdict import diagnose
+
+REPAIRABLE = {"open_tests": ("repairable",)}
+MIX = LossSplit(loss=0.05, mix=0.04, within=0.01)
+BROKEN = DriftReport(broken=("hour is missing in 99% of rows (reference 0%)",))
+
+
+@pytest.mark.parametrize(
+    ("given", "cause"),
+    [
+        (facts(), "none"),
+        (facts(open_tests=("sudden_break",)), "harder_days"),
+        (facts(open_tests=("worse_than_validated",)), "harder_days"),
+        (facts(**REPAIRABLE), "drift"),
+        (facts(**REPAIRABLE, live_ece=0.1), "calibration"),
+        (facts(**REPAIRABLE, live_ece=0.1, split=MIX), "mix_shift"),
+        (facts(**REPAIRABLE, split=MIX, clipping={"best_contrast": PROVEN}), "clipping"),
+        (facts(**REPAIRABLE, clipping={"has_fault": True, "best_contrast": PROVEN}), "training_fault"),
+        (facts(**REPAIRABLE, drift=BROKEN, clipping={"has_fault": True}), "data_broken"),
+        (facts(split=MIX, live_ece=0.1), "none"),
+    ],
+)
+def test_the_cause_is_the_first_that_the_facts_support(given, cause):
+    assert diagnose(given).cause == cause
+
+
+def test_clipping_is_implicated_only_by_a_shadow_retrain():
+    for strong, adaptive, norm, fault in itertools.product([False, True], repeat=4):
+        clipping = {"is_strong": strong, "is_adaptive": adaptive, "is_norm_clipped": norm, "has_fault": fault}
+        assert diagnose(facts(**REPAIRABLE, clipping=clipping)).clipping in ("unknown", "not_implicated")
+    assert diagnose(facts(**REPAIRABLE, clipping={"best_contrast": PROVEN})).clipping == "implicated"
+
+
+@pytest.mark.parametrize("contrast", [None, PROVEN, REFUTED, OPEN])
+def test_with_an_adaptive_optimizer_and_no_fault_clipping_is_never_implicated(contrast):
+    found = diagnose(facts(**REPAIRABLE, clipping={"is_adaptive": True, "best_contrast": contrast}))
+    assert found.clipping == "not_implicated"
+    assert found.cause == "drift"
+
+
+def test_what_is_unknown_says_what_would_tell():
+    unknown = diagnose(facts(**REPAIRABLE))
+    assert (unknown.clipping, "shadow retrain" in unknown.would_tell) == ("unknown", True)
+    assert diagnose(facts(**REPAIRABLE, clipping={"best_contrast": REFUTED})).would_tell == ""
+
+
+def test_a_diagnosis_carries_its_split_and_its_findings():
+    found = diagnose(facts(**REPAIRABLE, split=MIX))
+    assert (found.accuracy_loss, found.mix_term, found.within_term) == (0.05, 0.04, 0.01)
+    assert len(found.findings) == 7
+    assert "not known yet" in found.words
