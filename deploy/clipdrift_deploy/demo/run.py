@@ -43,7 +43,7 @@ class DemoError(ClipdriftError):
 def run_demo(out: Path, *, keep_open: bool = False, config: DemoConfig | None = None, console: Console | None = None) -> int:
     """Run the whole demo below `out`; returns the exit status.
 
-    Writes `out/result.json`, `out/report.html`, `out/metrics.om` (a year of the monitor's metrics for promtool's backfill) and the
+    Writes `out/result.json`, `out/report.html`, `out/metrics.om` (the monitor's metrics, for promtool's backfill) and the
     project with all its state in `out/project`.
 
     Raises:

@@ -25,6 +25,7 @@ CHALLENGERS = {"recalibrated": 0.8, "base_rate": 0.2}  # share of the evidence t
 _EXCESSES = (0.05, 0.1, 0.2, 0.3, 0.5)  # how far above the bound a break may put the error rate
 _STAKES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # of the betting test: shares of the largest stake
 _KAPPAS = (0.3, 0.6, 0.9)
+_NO_ALARM = 0.99  # of the bound: what a sum that raised no alarm is shown as, at most
 _LARGEST_STAKE = 0.95  # times 1 / null: even a loss of 0 leaves a factor of 0.05
 
 
