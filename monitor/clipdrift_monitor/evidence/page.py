@@ -1,6 +1,7 @@
 """The words around Evidently's report: what the alarm was, which rows it is about, how to read it. Values in, HTML out."""
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -16,13 +17,16 @@ _POLICY = (
 )
 _HEAD = f"""<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <style>
-.pack {{ max-width: 1080px; margin: 1.6rem auto; padding: 0 1.2rem; color: #1d2330; font: 16px/1.55 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }}
+.pack {{ background: #fff; max-width: 1080px; margin: 1.6rem auto; padding: 0 1.2rem; color: #1d2330; font: 16px/1.55 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }}
 .pack h1 {{ font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; overflow-wrap: anywhere; }} .pack h2 {{ font-size: 1.15rem; margin: 1.6rem 0 .4rem; }}
 .pack p, .pack li {{ max-width: 78ch; }} .pack .soft {{ color: #5c6577; }}
 .pack table {{ border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }}
 .pack th, .pack td {{ padding: .34rem .55rem; text-align: left; border-bottom: 1px solid #dfe3ea; overflow-wrap: anywhere; }}
 .pack th {{ color: #5c6577; font-weight: 600; }} .pack .n {{ text-align: right; }} .pack .far {{ color: #b3261e; font-weight: 650; }}
 </style>"""  # noqa: E501  one rule a line reads better
+
+
+_BODY = re.compile(r"</head>\s*<body>")
 
 
 class Moved(NamedTuple):
@@ -43,13 +47,13 @@ def with_heading(report: str, order: EvidenceOrder, found: Found, moved: Sequenc
     Raises:
         ValueError: The report is no whole HTML page.
     """
-    if "<head>" not in report or "<body>" not in report:
+    begins, ends = report.find("<head>"), _BODY.search(report)
+    if begins < 0 or ends is None:
         raise ValueError("Evidently's report is no HTML page with <head> and <body>; this version is not the one we know")
-    title = f"<title>{_text(_title(order))} · evidence</title>"
-    start, rest = report.split("<head>", 1)  # the first one: scripts further down may spell these words too
-    marked = f"{start}<head>{title}{_HEAD}{rest}"
-    before, after = marked.rsplit("<body>", 1) if marked.count("<body>") == 1 else _at_body(marked)
-    return f"{before}<body>{_heading(order, found, _how_to_read(moved, quality))}{after}".strip() + "\n"
+    inside = begins + len("<head>")
+    head = f"<title>{_text(_title(order))} · evidence</title>{_HEAD}{report[inside : ends.start()]}"
+    heading = _heading(order, found, _how_to_read(moved, quality))
+    return f"{report[:inside]}{head}{ends.group()}{heading}{report[ends.end() :]}".strip() + "\n"
 
 
 def too_few(order: EvidenceOrder, found: Found) -> str:
@@ -67,13 +71,6 @@ def too_few(order: EvidenceOrder, found: Found) -> str:
     title = f"<title>{_text(_title(order))} · evidence</title>"
     head = f'<meta charset="utf-8">{title}{_HEAD}'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>{_heading(order, found, body)}</body></html>\n'
-
-
-def _at_body(page: str) -> tuple[str, str]:
-    """Parted at the <body> that follows the head; the data in the head's script may hold the same word."""
-    head, body = page.split("</head>", 1) if page.count("</head>") == 1 else page.rsplit("</head>", 1)
-    before, after = body.split("<body>", 1)
-    return f"{head}</head>{before}", after
 
 
 def _heading(order: EvidenceOrder, found: Found, body: str) -> str:
@@ -98,6 +95,7 @@ def _how_to_read(moved: Sequence[Moved], quality: str) -> str:
         "Where a window has more rows than the report, the report holds a random sample of them.",
         "A score beyond its threshold says that a column has moved. It does not say that the model is harmed, and it is "
         "outside the monitor's false-alarm budget: read it as an explanation of the alarm, not as a further alarm.",
+        "Evidently's headline speaks of drift of the whole data set only where half of all columns have moved; one can do.",
         "With many columns some lie beyond their threshold by chance, the more so in small windows.",
         quality,
     ]

@@ -74,6 +74,7 @@ class EvidenceStarter:
         self._max_seconds = max_seconds
         self._queue: deque[str] = deque()
         self._running: _Running | None = None
+        self._ended: list[Finished] = []
         self.num_made = 0
         self.num_failed = 0
         self.num_refused = 0
@@ -115,17 +116,16 @@ class EvidenceStarter:
 
     def poll(self) -> tuple[Finished, ...]:
         """What has ended since the last call; starts the next. To be called now and then, cheap."""
-        finished = []
         if self._running is not None:
             code = self._running.process.poll()
             if code is None and self._clock.monotonic_seconds() - self._running.began_seconds > self._max_seconds:
                 _kill(self._running.process, signal.SIGKILL)
                 code = self._running.process.wait()
             if code is not None:
-                finished.append(self._conclude(self._running, code))
-        if self._running is None and (failed := self._start_next()) is not None:
-            finished.append(failed)
-        return tuple(finished)
+                self._ended.append(self._conclude(self._running, code))
+        self._start_next()
+        ended, self._ended = self._ended, []
+        return tuple(ended)
 
     def close(self) -> None:
         """End what runs; what waits is taken up by the next life. Idempotent."""
@@ -153,13 +153,13 @@ class EvidenceStarter:
             if not paths.html.exists() and _may_be_tried(paths.log) and len(self._queue) < self._max_queued:
                 self._queue.append(signal_id)
 
-    def _start_next(self) -> Finished | None:
-        """Start the next order, if nothing runs; tells of it only when it could not be started."""
+    def _start_next(self) -> None:
+        """Start the next order, if nothing runs."""
         if self._running is not None or not self._queue:
-            return None
+            return
         lock = _lock(self._folder / "lock")
         if lock is None:  # a process of an earlier life still runs
-            return None
+            return
         signal_id = self._queue.popleft()
         paths = paths_of(self._folder, signal_id)
         try:
@@ -167,11 +167,11 @@ class EvidenceStarter:
         except OSError as error:
             self.num_failed += 1
             _log.error("evidence for %s cannot be made: %s", signal_id, error)
-            return Finished(signal_id, None, f"{self._command[0]} cannot be started: {error}")
+            self._ended.append(Finished(signal_id, None, f"{self._command[0]} cannot be started: {error}"))
+            return
         finally:
             os.close(lock)  # the process holds it from here on, and the kernel lets go when it dies
         self._running = _Running(signal_id, paths, process, self._clock.monotonic_seconds())
-        return None
 
     def _start(self, paths: EvidencePaths, lock: int) -> subprocess.Popen[bytes]:
         paths.partial.unlink(missing_ok=True)
