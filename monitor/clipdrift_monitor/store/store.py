@@ -1,8 +1,10 @@
 """The monitor's store over SQLAlchemy Core: SQLite by default, PostgreSQL by address. Translates; decides nothing."""
 
-import logging
+import re
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from clipdrift_contract.bus.log import TopicPartition
 from clipdrift_contract.errors import ConfigError, RetryableError
@@ -22,7 +24,6 @@ from clipdrift_monitor.windows.window import WindowKey
 _SCHEMA_VERSION = 1
 _BUSY_SECONDS = 10
 _CHUNK_ROWS = 5_000
-_log = logging.getLogger(__name__)
 
 
 class OutboxEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,24 +85,26 @@ class Store:
 
     Raises:
         ConfigError: The address is wrong, or the database belongs to a newer version.
-        RetryableError: The database is locked, full or away; nothing was written.
+        RetryableError: The database is locked, full or away, or another monitor wrote the same generation or audit row first:
+            nothing was written, and what the store holds must be read anew.
     """
 
     def __init__(self, url: str) -> None:
+        shown = re.sub(r"://[^/@]*@", "://***@", url)  # a password is never printed
         try:
             self._engine = create_engine(url)
         except Exception as error:
-            raise ConfigError(f"store address {url!r} is not understood: {error}") from error
+            raise ConfigError(f"store address {shown!r} is not understood: {error}") from error
         if self._engine.dialect.name == "sqlite":
-            _prepare_sqlite(self._engine)
-        with self._errors():
-            t.METADATA.create_all(self._engine)
+            _prepare_sqlite(self._engine, shown)
         with self._transaction() as connection:
+            t.SCHEMA.create(connection, checkfirst=True)
             found = connection.execute(select(t.SCHEMA.c.version)).scalar()
+            if found is not None and found > _SCHEMA_VERSION:
+                raise ConfigError(f"the store was written by a newer Clipdrift (schema {found}); upgrade this one")
+            t.METADATA.create_all(connection)
             if found is None:
                 connection.execute(insert(t.SCHEMA).values(version=_SCHEMA_VERSION))
-            elif found > _SCHEMA_VERSION:
-                raise ConfigError(f"the store was written by a newer Clipdrift (schema {found}); upgrade this one")
 
     def close(self) -> None:
         self._engine.dispose()
@@ -314,8 +317,12 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        with self._errors(), self._engine.begin() as connection:
+        with self._errors(), self._engine.connect() as idle:
+            # SQLite: take the writer's place before reading, so that nobody writes between what is read and what is written
+            connection = idle.execution_options(is_write=True)
+            connection.begin()
             yield connection
+            connection.commit()
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -328,6 +335,8 @@ class Store:
             yield
         except OperationalError as error:
             raise RetryableError(f"the store cannot be used now: {error.orig}") from error
+        except IntegrityError as error:
+            raise RetryableError(f"another monitor wrote to the store first: {error.orig}") from error
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise RetryableError(f"the store went away: {error.orig}") from error
@@ -371,13 +380,29 @@ def _retrain_row(row: Any) -> RetrainRow:
     )
 
 
-def _prepare_sqlite(engine: Engine) -> None:
+def _prepare_sqlite(engine: Engine, shown: str) -> None:
+    """Check that the file can be one of ours, and set up every connection to it.
+
+    Raises:
+        ConfigError: The folder is not there, or the file is no database.
+    """
+    name = engine.url.database or ":memory:"
+    if name != ":memory:" and not Path(name).parent.is_dir():
+        raise ConfigError(f"store address {shown!r}: there is no folder {str(Path(name).parent)!r}; make it first")
+    if Path(name).is_dir():
+        raise ConfigError(f"store address {shown!r} names a folder; it must name a file in it")
+
     @event.listens_for(engine, "connect")
     def _set(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # transactions are begun by hand below: the driver's own begin too late
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={_BUSY_SECONDS * 1000}"):
-            connection.execute(f"PRAGMA {pragma}")
+        try:
+            for pragma in (f"busy_timeout={_BUSY_SECONDS * 1000}", "journal_mode=WAL", "synchronous=NORMAL"):
+                connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.OperationalError as error:
+            raise RetryableError(f"the store cannot be opened now: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise ConfigError(f"store address {shown!r} is not a store: {error}") from error
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("is_write") else "BEGIN")

@@ -12,8 +12,8 @@ def run(**changes):
     fields = {
         "run_id": "r", "model": "m", "version": "v", "started_at_ms": 0, "ended_at_ms": 1, "data_start_ms": 0, "data_end_ms": 1,
         "as_of_ms": 1, "data_digest": "", "code_revision": "", "seed": 0, "optimizer": "SGD", "learning_rate": 0.1,
-        "clip": ClipSpec(kind="global_norm", max_norm=0.05), "num_steps": 100, "removed_mass_ratio": 0.9, "clip_rate_ratio": 1.0,
-        "num_checked": 10,
+        "clip": ClipSpec(kind="global_norm", max_norm=0.05), "num_steps": 100, "removed_mass_ratio": 0.9,
+        "clip_rate_ratio": 1.0, "num_checked": 10,
     }  # fmt: skip
     return RunEnd(**{**fields, **changes})
 
@@ -24,8 +24,8 @@ def arm(name, difference=None, half=0.001, metric="brier", part=""):
                  high=difference + half),
     )  # fmt: skip
     return ArmResult(
-        arm=Arm(name=name, clip=ClipSpec()), run_id="r", version="v", artifact_uri="", artifact_digest="", removed_mass_ratio=0.0,
-        validation=(), against_same=contrasts,
+        arm=Arm(name=name, clip=ClipSpec()), run_id="r", version="v", artifact_uri="", artifact_digest="",
+        removed_mass_ratio=0.0, validation=(), against_same=contrasts,
     )  # fmt: skip
 
 
