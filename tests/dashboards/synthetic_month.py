@@ -1,0 +1,115 @@
+"""Thirty days of a monitor's metrics, made by driving a real `MetricSet`: one model drifts, is harmed, is retrained and
+recovers; the other stays well. Every metric of models and of the monitor is set."""
+
+import math
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from prometheus_client import generate_latest
+
+from clipdrift_contract import metrics as names
+from clipdrift_contract.metrics import MetricSet
+from clipdrift_deploy.demo.exposition import ScrapeLog
+
+NUM_DAYS = 30
+DAY_MS = 86_400_000
+START_MS = 1_362_096_000_000  # 2013-03-01
+HARMED, WELL = "pump", "valve"
+HARMED_FROM, REPAIRED_ON = 12, 20
+SLICES = ("", "north", "south", "a b")
+FEATURES = tuple(f"input {index}" for index in range(12))
+
+
+def expositions() -> Iterator[tuple[str, int]]:
+    """What GET /metrics of the monitor would have answered at the end of each day."""
+    dice = random.Random(1)
+    metrics = MetricSet()
+    for day in range(NUM_DAYS):
+        for model in (HARMED, WELL):
+            loss = 0.006 * max(0, day - HARMED_FROM) if model == HARMED and day < REPAIRED_ON else 0.0
+            _quality(metrics, model, day, loss, dice)
+            _causes(metrics, model, day, loss, dice)
+            _deeds(metrics, model, day, loss)
+            _flow(metrics, model, day, dice)
+        _monitor(metrics, dice)
+        yield generate_latest(metrics.registry).decode(), START_MS + (day + 1) * DAY_MS
+
+
+def write(path: Path) -> None:
+    """All of it as one OpenMetrics file."""
+    log = ScrapeLog(path)
+    for text, time_ms in expositions():
+        log.add(text, time_ms)
+    log.close()
+
+
+def _quality(metrics: MetricSet, model: str, day: int, loss: float, dice: random.Random) -> None:
+    for index, name in enumerate(SLICES):
+        labels = round(12_000 / (index + 1) * min(1.0, (day + 1) / 14))
+        accuracy = 0.86 - 0.01 * index - loss * (1 + 0.5 * index) + dice.gauss(0, 0.003)
+        half = 1.96 * math.sqrt(accuracy * (1 - accuracy) / labels) * 2
+        metrics.gauge(names.MODEL_ACCURACY).labels(model, name).set(accuracy)
+        metrics.gauge(names.MODEL_ACCURACY_LOW).labels(model, name).set(accuracy - half)
+        metrics.gauge(names.MODEL_ACCURACY_HIGH).labels(model, name).set(accuracy + half)
+        metrics.gauge(names.MODEL_VALIDATED_ACCURACY).labels(model, name).set(0.86 - 0.01 * index)
+        metrics.gauge(names.MODEL_LABELS_IN_VIEW).labels(model, name).set(labels)
+    metrics.gauge(names.MODEL_NLL).labels(model).set(0.35 + 3 * loss + dice.gauss(0, 0.004))
+    metrics.gauge(names.MODEL_BRIER).labels(model).set(0.1 + loss + dice.gauss(0, 0.002))
+    metrics.gauge(names.MODEL_ECE).labels(model).set(abs(0.01 + 1.2 * loss + dice.gauss(0, 0.002)))
+
+
+def _causes(metrics: MetricSet, model: str, day: int, loss: float, dice: random.Random) -> None:
+    evidence = {"sudden_break": 4 * loss, "worse_than_validated": 42 * loss, "repairable": 30 * loss}
+    for test, level in evidence.items():
+        metrics.gauge(names.MODEL_HARM_EVIDENCE).labels(model, test).set(max(0.0, level + abs(dice.gauss(0, 0.05))))
+    metrics.gauge(names.MODEL_REPAIR_WORTH).labels(model).set(0.8 * loss + dice.gauss(0, 0.0004))
+    for index, feature in enumerate(FEATURES):
+        moved = loss * index if index % 3 == 0 else 0.0
+        metrics.gauge(names.MODEL_DRIFT).labels(model, feature).set(0.02 + moved + abs(dice.gauss(0, 0.01)))
+    metrics.gauge(names.MODEL_PREDICTION_DRIFT).labels(model).set(0.03 + 2 * loss + abs(dice.gauss(0, 0.005)))
+    metrics.gauge(names.MODEL_MIX_DRIFT).labels(model).set(0.02 + abs(dice.gauss(0, 0.008)))
+    is_first = day < REPAIRED_ON or model == WELL
+    metrics.gauge(names.MODEL_REMOVED_MASS).labels(model).set(0.93 if is_first and model == HARMED else 0.04)
+    metrics.gauge(names.MODEL_CLIP_RATE).labels(model).set(0.99 if is_first and model == HARMED else 0.11)
+
+
+def _deeds(metrics: MetricSet, model: str, day: int, loss: float) -> None:
+    is_repaired = model == HARMED and day >= REPAIRED_ON
+    if model == HARMED:
+        metrics.gauge(names.MODEL_INFO).clear()
+        metrics.gauge(names.MODEL_OPEN_SIGNALS).clear()
+    metrics.gauge(names.MODEL_GENERATION).labels(model).set(2 if is_repaired else 1)
+    clipping = "unknown" if not is_repaired else "implicated"
+    version = "2013-03-20" if is_repaired else "2013-03-01"
+    metrics.gauge(names.MODEL_INFO).labels(model, version, clipping).set(1)
+    is_alarm = 42 * loss >= 1
+    if is_alarm:
+        metrics.gauge(names.MODEL_OPEN_SIGNALS).labels(model, "worse_than_validated", "ticket").set(1)
+        metrics.counter(names.MODEL_SIGNALS).labels(model, "worse_than_validated", "ticket").inc()
+    is_retrain = model == HARMED and day == REPAIRED_ON - 1
+    action = "retrain" if is_retrain else "alert" if is_alarm else "none"
+    metrics.counter(names.MODEL_DECISIONS).labels(model, action).inc()
+    if model == HARMED and day == REPAIRED_ON:
+        metrics.counter(names.MODEL_RETRAINS).labels(model, "pass").inc()
+    metrics.gauge(names.MODEL_RETRAIN_RUNNING).labels(model).set(is_retrain)
+    started = START_MS / 1000 + day * 86_400
+    metrics.gauge(names.MODEL_RETRAIN_STARTED).labels(model).set(started if is_retrain else 0)
+
+
+def _flow(metrics: MetricSet, model: str, day: int, dice: random.Random) -> None:
+    rows = round(900 + 80 * math.sin(day / 7 * 2 * math.pi) + dice.gauss(0, 20))
+    metrics.counter(names.MODEL_PREDICTIONS).labels(model).inc(rows)
+    metrics.counter(names.MODEL_LABELS).labels(model).inc(round(rows * 0.97))
+    metrics.gauge(names.MODEL_LABEL_MATURITY).labels(model).set(0.97 if day != 5 else 0.4)
+    metrics.gauge(names.MODEL_LABEL_DELAY).labels(model).set(9_000 + dice.gauss(0, 300))
+    metrics.gauge(names.MONITOR_WATERMARK).labels(model).set(START_MS / 1000 + day * 86_400)
+
+
+def _monitor(metrics: MetricSet, dice: random.Random) -> None:
+    metrics.counter(names.MONITOR_EVENTS).labels("clipdrift.predictions", "applied").inc(40)
+    metrics.gauge(names.MONITOR_LAG).set(dice.randrange(0, 60))
+    metrics.histogram(names.MONITOR_COMMIT_SECONDS).observe(0.004)
+    metrics.counter(names.MONITOR_AUDIT_ROWS).inc(2)
+    metrics.gauge(names.MONITOR_AUDIT_BROKEN).set(0)
+    metrics.gauge(names.MONITOR_OUTBOX_PENDING).set(0)
