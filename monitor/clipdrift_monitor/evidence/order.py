@@ -80,7 +80,9 @@ def paths_of(folder: Path, signal_id: str) -> EvidencePaths:
     return EvidencePaths(folder / f"{name}.html", folder / f"{name}.json", folder / f"{name}.log")
 
 
-def order_for(signal: Signal, *, run: RunEnd | None, bus_url: str, in_service_since_ms: int) -> EvidenceOrder:
+def order_for(
+    signal: Signal, *, run: RunEnd | None, bus_url: str, in_service_since_ms: int, at_least_ms: int = 0
+) -> EvidenceOrder:
     """The order for an alarm: its window against the version's first 14 days in service, or as many as lie before the window.
 
     Args:
@@ -88,17 +90,19 @@ def order_for(signal: Signal, *, run: RunEnd | None, bus_url: str, in_service_si
         run: Of the version that the alarm is about; gives classes and slices their names.
         bus_url: Where the predictions were recorded.
         in_service_since_ms: Event time since which the version serves.
+        at_least_ms: A shorter window of the alarm is made so long, towards the past: a single day has its own weather.
     """
     profile = run.profile if run is not None else None
     start_ms = min(in_service_since_ms, signal.window_start_ms)
+    current_ms = max(start_ms, min(signal.window_start_ms, signal.window_end_ms - at_least_ms))
     return EvidenceOrder(
         signal_id=signal.signal_id,
         model=signal.model,
         version=signal.version,
         bus_url=bus_url,
         reference_start_ms=start_ms,
-        reference_end_ms=min(start_ms + _REFERENCE_DAYS * MS_PER_DAY, signal.window_start_ms),
-        current_start_ms=signal.window_start_ms,
+        reference_end_ms=min(start_ms + _REFERENCE_DAYS * MS_PER_DAY, current_ms),
+        current_start_ms=current_ms,
         current_end_ms=signal.window_end_ms,
         slice=signal.slice,
         title=f"{_KIND_WORDS.get(signal.kind, signal.kind)}: {signal.model} {signal.version}",

@@ -20,7 +20,7 @@ _MAX_WORD = 60  # characters of a category
 _OTHER = "(other)"
 _MAX_MOVED = 10
 # Evidently puts values into a <script> as they are, and plotly reads some tags: no word of a client may open one.
-_HARMLESS = str.maketrans({"<": "‹", ">": "›", "&": "＆"})
+_HARMLESS = str.maketrans({"<": "‹", ">": "›"})
 
 
 class _Quality(NamedTuple):

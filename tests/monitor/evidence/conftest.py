@@ -71,6 +71,12 @@ def recorded(tmp_path: Path) -> Iterator[Recorded]:
     made.bus.close()
 
 
+@pytest.fixture(scope="session")
+def open_recorded() -> Callable[[Path], Recorded]:
+    """Opens a bus to record on, for fixtures that outlive a test."""
+    return Recorded
+
+
 @pytest.fixture
 def make_order() -> Callable[..., EvidenceOrder]:
     """An order that nobody reads rows for."""

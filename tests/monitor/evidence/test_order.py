@@ -34,7 +34,17 @@ def test_the_reference_ends_where_the_alarms_window_begins(alarm_day: int, refer
     assert order.reference_end_ms <= order.current_start_ms
 
 
-@pytest.mark.parametrize("signal_id", ["flights-sgd-v1-sudden_break-1357084800000", "pump-1.0.2-mix_drift-0", "pump (old)"[:4]])
+@pytest.mark.parametrize(("alarm_day", "first_day"), [(60, 54), (33, 30), (30, 30)])
+def test_a_short_window_is_lengthened_into_the_past_but_not_beyond_the_start_of_service(alarm_day: int, first_day: int) -> None:
+    order = order_for(
+        _signal(alarm_day), run=None, bus_url="sqlite:///bus.db", in_service_since_ms=30 * DAY, at_least_ms=7 * DAY
+    )
+
+    assert (order.current_start_ms, order.current_end_ms) == (first_day * DAY, (alarm_day + 1) * DAY)
+    assert order.reference_end_ms == min(44, first_day) * DAY
+
+
+@pytest.mark.parametrize("signal_id", ["flights-sgd-v1-sudden_break-1357084800000", "pump-1.0.2-mix_drift-0"])
 def test_a_plain_signal_id_is_the_files_name(signal_id: str) -> None:
     assert paths_of(Path("e"), signal_id).html == Path("e") / f"{signal_id}.html"
 
