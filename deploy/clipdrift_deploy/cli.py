@@ -8,7 +8,6 @@ import shlex
 import shutil
 import signal
 import sys
-import time
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -84,6 +83,9 @@ ProjectOption = Annotated[
     Path | None, typer.Option("--project", "-p", help="The project's folder. Default: $CLIPDRIFT_PROJECT, else here.")
 ]
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name, as in \\[models.NAME] of clipdrift.toml.")]
+HostOption = Annotated[
+    str | None, typer.Option(help="Address to listen on; 0.0.0.0 for all, as in a container. Default: the project's.")
+]
 PortOption = Annotated[int | None, typer.Option(min=1, max=65_535, help="Port to listen on. Default: the project's.")]
 WhyOption = Annotated[str, typer.Option(help="The reason, kept in the record.")]
 
@@ -210,21 +212,26 @@ def _validation_words(run: RunEnd) -> str:
 @app.command(epilog=_examples("serve", "serve --project pumps --port 8080 --admin-port 8081"))
 def serve(
     project: ProjectOption = None,
+    host: HostOption = None,
     port: PortOption = None,
-    admin_port: Annotated[int | None, typer.Option(min=1, max=65_535, help="Port of the admin listener.")] = None,
+    admin_host: Annotated[str | None, typer.Option(help="Address of the admin listener. Default: the project's.")] = None,
+    admin_port: Annotated[
+        int | None, typer.Option(min=1, max=65_535, help="Port of the admin listener. Default: the project's.")
+    ] = None,
 ) -> None:
     """Serve the models (Open Inference Protocol v2) and record predictions and labels. Runs until it is told to end."""
     from clipdrift_deploy import wiring  # noqa: PLC0415
 
-    wiring.serve(_open(project, log_level="INFO"), port=port, admin_port=admin_port)
+    opened = _open(project, log_level="INFO")
+    wiring.serve(opened, host=host, port=port, admin_host=admin_host, admin_port=admin_port)
 
 
 @app.command(epilog=_examples("monitor", "monitor --project pumps --port 8090"))
-def monitor(project: ProjectOption = None, port: PortOption = None) -> None:
+def monitor(project: ProjectOption = None, host: HostOption = None, port: PortOption = None) -> None:
     """Watch the models, decide, order retrains, and show the status page. Runs until it is told to end."""
     from clipdrift_deploy import wiring  # noqa: PLC0415
 
-    wiring.monitor(_open(project, log_level="INFO"), port=port)
+    wiring.monitor(_open(project, log_level="INFO"), host=host, port=port)
 
 
 @app.command(epilog=_examples("retrain pump --why 'the supplier changed the sensor'", "retrain --job .clipdrift/jobs/KEY"))
@@ -264,7 +271,7 @@ def up(
     project: ProjectOption = None,
     train_first: Annotated[bool, typer.Option("--train", help="Train models that were never trained, on all data.")] = False,
 ) -> None:
-    """Everything in one command: serving, monitor and status page. Ctrl-C ends it."""
+    """Everything in one command: serving, monitor and status page. What crashes is started again. Ctrl-C ends it."""
     opened = _open(project)
     ports = processes.configured_ports(opened)
     processes.require_ports(opened, ports)
@@ -278,7 +285,7 @@ def up(
     try:
         with processes.start(opened, ports=ports) as running:
             _say(escape(_addresses(opened, running)))
-            _wait_until_ended(running)
+            processes.keep_running(running, lambda line: _say(escape(line)))
     except KeyboardInterrupt:
         _say("ended")
 
@@ -293,13 +300,6 @@ def _addresses(project: Project, running: processes.Running) -> str:
         "Ctrl-C ends it.",
     ]
     return "\n".join(lines)
-
-
-def _wait_until_ended(running: processes.Running) -> None:
-    while not (ended := running.ended()):
-        time.sleep(0.5)
-    name, code = next(iter(ended.items()))
-    raise processes.StartError(f"{name} ended by itself with status {code}; see {running.project.logs / f'{name}.log'}")
 
 
 @app.command(epilog=_examples("status", "status --json"))

@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
@@ -67,7 +67,7 @@ class Running:
 
     def _spawn(self, component: Component) -> None:
         self.project.logs.mkdir(parents=True, exist_ok=True)
-        log = self._files.enter_context(self._log_path(component).open("ab"))
+        log = self._files.enter_context(self.log_path(component).open("ab"))
         command = [*self._program, _COMMAND[component], "--project", str(self.project.folder)]
         if component == "serving":
             command += ["--port", str(self._ports["serving"]), "--admin-port", str(self._ports["admin"])]
@@ -76,7 +76,7 @@ class Running:
         self._processes[component] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
     def _await(self, component: Component, deadline: float, ready_seconds: float) -> None:
-        process, log_path = self._processes[component], self._log_path(component)
+        process, log_path = self._processes[component], self.log_path(component)
         health = f"{self.serving_url}/v2/health/live" if component == "serving" else f"{self.monitor_url}/healthz"
         while not answers(health):
             has_ended = process.poll() is not None
@@ -86,7 +86,8 @@ class Running:
             time.sleep(0.02)
         _log.info("%s is ready (pid %d)", component, process.pid)
 
-    def _log_path(self, component: Component) -> Path:
+    def log_path(self, component: Component) -> Path:
+        """Where all that the component printed is, also from earlier starts."""
         return self.project.logs / f"{component}.log"
 
     def pid(self, component: Component) -> int:
@@ -161,6 +162,26 @@ def start(
         raise
     running.leave_addresses()
     return running
+
+
+def keep_running(
+    running: Running, tell: Callable[[str], None], *, max_restarts: int = 5, poll_seconds: float = 0.5
+) -> NoReturn:
+    """Watch for ever; start what ended by itself again, and say so.
+
+    Raises:
+        StartError: Something ended more often than `max_restarts` times, or did not come up again.
+    """
+    num_restarts = 0
+    while True:
+        for component, status in running.ended().items():
+            words = f"{component} ended by itself with status {status}, see {running.log_path(component)}"
+            if num_restarts >= max_restarts:
+                raise StartError(f"{words}; it was started again {num_restarts} times and is given up")
+            num_restarts += 1
+            tell(f"{words}; starting it again")
+            running.start(component)
+        time.sleep(poll_seconds)
 
 
 def require_ports(project: Project, ports: Mapping[str, int]) -> None:

@@ -87,31 +87,40 @@ def retrain_command(project: Project) -> tuple[str, ...]:
     return (sys.executable, "-m", "clipdrift_deploy", "retrain", "--project", str(project.folder), "--job")
 
 
-def serve(project: Project, *, port: int | None = None, admin_port: int | None = None) -> None:
-    """Serve until told to end.
+def serve(
+    project: Project,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    admin_host: str | None = None,
+    admin_port: int | None = None,
+) -> None:
+    """Serve until told to end; what is given here wins over the file.
 
     Raises:
         ConfigError: A setting is wrong, or a port is taken.
     """
     from clipdrift_serving.server import run  # noqa: PLC0415
 
-    given = {name: value for name, value in (("port", port), ("admin_port", admin_port)) if value is not None}
+    given = _given(host=host, port=port, admin_host=admin_host, admin_port=admin_port)
     config = msgspec.structs.replace(serving_config(project), **given)
     require_port(config.host, config.port, "--port or [serving] port")
     require_port(config.admin_host, config.admin_port, "--admin-port or [serving] admin_port")
     run(config)
 
 
-def monitor(project: Project, *, port: int | None = None) -> None:
-    """Watch until told to end.
+def monitor(project: Project, *, host: str | None = None, port: int | None = None) -> None:
+    """Watch until told to end; what is given here wins over the file.
 
     Raises:
         ConfigError: A setting is wrong, or the port is taken.
     """
     from clipdrift_monitor.server import run  # noqa: PLC0415
 
-    config = monitor_config(project)
-    if port is not None:
-        config = msgspec.structs.replace(config, port=port)
+    config = msgspec.structs.replace(monitor_config(project), **_given(host=host, port=port))
     require_port(config.host, config.port, "--port or [monitor] port")
     run(config)
+
+
+def _given(**options: str | int | None) -> dict[str, str | int]:
+    return {name: value for name, value in options.items() if value is not None}

@@ -13,7 +13,7 @@ from clipdrift_contract.errors import ConfigError
 from clipdrift_deploy import up
 
 PROGRAM = """
-import pathlib, signal, sys, threading
+import os, pathlib, signal, sys, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 command, folder, port = sys.argv[1], pathlib.Path(sys.argv[3]), int(sys.argv[5])
@@ -44,6 +44,8 @@ def end(*_):
     threading.Thread(target=server.shutdown).start()
 
 
+if behaviour == "crashes":  # some moments after it was ready
+    threading.Timer(0.05, os._exit, (7,)).start()
 signal.signal(signal.SIGTERM, signal.SIG_IGN if behaviour == "deaf" else end)
 server.serve_forever(0.01)
 """
@@ -168,3 +170,21 @@ def test_a_listener_on_all_addresses_is_reached_by_the_local_one(make_project) -
 
     with up.Running(project, listeners) as running:
         assert running.serving_url == "http://127.0.0.1:8080"
+
+
+def test_what_ends_by_itself_is_started_again_until_it_is_given_up(make_project, program) -> None:
+    project = make_project()
+    told: list[str] = []
+
+    with up.start(project, program=program) as running:
+        pid = running.pid("serving")
+        (project.folder / "monitor.behaviour").write_text("crashes")
+        running.kill("monitor")
+        with pytest.raises(up.StartError, match=r"monitor ended by itself .* it was started again 2 times and is given up"):
+            up.keep_running(running, told.append, max_restarts=2, poll_seconds=0.01)
+
+        assert running.pid("serving") == pid, "the other one goes on"
+    assert [line.partition(", see")[0] for line in told] == [
+        "monitor ended by itself with status -9",
+        "monitor ended by itself with status 7",
+    ]
