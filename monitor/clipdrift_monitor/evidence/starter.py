@@ -157,23 +157,32 @@ class EvidenceStarter:
         """Start the next order, if nothing runs."""
         if self._running is not None or not self._queue:
             return
-        lock = _lock(self._folder / "lock")
-        if lock is None:  # a process of an earlier life still runs
-            return
-        signal_id = self._queue.popleft()
-        paths = paths_of(self._folder, signal_id)
+        signal_id = self._queue[0]
         try:
-            process = self._start(paths, lock)
+            started = self._start(signal_id)
         except OSError as error:
+            self._queue.popleft()
             self.num_failed += 1
             _log.error("evidence for %s cannot be made: %s", signal_id, error)
             self._ended.append(Finished(signal_id, None, f"{self._command[0]} cannot be started: {error}"))
             return
+        if started is not None:
+            self._queue.popleft()
+            self._running = started
+
+    def _start(self, signal_id: str) -> _Running | None:
+        """Start a process; None while one of an earlier life still runs."""
+        lock = _lock(self._folder / "lock")
+        if lock is None:
+            return None
+        paths = paths_of(self._folder, signal_id)
+        try:
+            process = self._spawn(paths, lock)
         finally:
             os.close(lock)  # the process holds it from here on, and the kernel lets go when it dies
-        self._running = _Running(signal_id, paths, process, self._clock.monotonic_seconds())
+        return _Running(signal_id, paths, process, self._clock.monotonic_seconds())
 
-    def _start(self, paths: EvidencePaths, lock: int) -> subprocess.Popen[bytes]:
+    def _spawn(self, paths: EvidencePaths, lock: int) -> subprocess.Popen[bytes]:
         paths.partial.unlink(missing_ok=True)
         with paths.log.open("a") as log:
             log.write(f"{_ATTEMPT} of {' '.join(self._command)}\n")
@@ -191,7 +200,8 @@ class EvidenceStarter:
         if running.paths.html.exists():
             self.num_made += 1
             return Finished(running.signal_id, running.paths.html)
-        running.paths.partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            running.paths.partial.unlink(missing_ok=True)
         self.num_failed += 1
         problem = f"its process ended with {code} and left no report; its log: {running.paths.log}"
         _log.error("no evidence for %s: %s", running.signal_id, problem)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,6 +154,20 @@ def test_a_command_that_is_not_there_fails_its_order_only(folder: Folder, make_o
     assert starter.order(make_order("a"))
     assert [(one.signal_id, one.html) for one in starter.poll()] == [("a", None)]
     assert (starter.num_failed, starter.is_idle) == (1, True)
+
+
+def test_a_folder_that_went_away_costs_the_reports_and_never_the_monitor(folder: Folder, make_order: MakeOrder) -> None:
+    folder.hold("a")
+    starter = folder.starter()
+    starter.order(make_order("a"))
+    starter.order(make_order("b"))
+    folder.release("a", "fail")
+    _wait_for_lock(folder)
+    shutil.rmtree(folder.path)
+
+    assert {(one.signal_id, one.html) for one in (_end_of_next(starter), *starter.poll())} >= {("a", None)}
+    assert not starter.order(make_order("c"))
+    assert (starter.num_failed, starter.num_refused, starter.is_idle) == (2, 1, True)
 
 
 def test_too_many_orders_are_refused_and_counted(folder: Folder, make_order: MakeOrder) -> None:
