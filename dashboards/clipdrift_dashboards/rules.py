@@ -59,7 +59,7 @@ RECORDS = (PREDICTIONS, SERVED, UNRECORDED, ACCURACY_LOSS)
 
 _LOSS_NOW = (
     "{{ with printf \"" + ACCURACY_LOSS.name + "{model='%s',slice=''}\" $labels.model | query }}"
-    " Live accuracy is {{ . | first | value | humanizePercentage }} below validated.{{ end }}"
+    " In service, {{ . | first | value | humanizePercentage }} more of all predictions are wrong than at validation.{{ end }}"
 )  # fmt: skip
 
 ALERTS = (
