@@ -51,7 +51,8 @@ def _make(order: EvidenceOrder, tmp_path: Path) -> tuple[int, str]:
 def _spied(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "spy").mkdir(exist_ok=True)
     (tmp_path / "spy" / "sitecustomize.py").write_text(SPY)
-    return {**os.environ, "PYTHONPATH": str(tmp_path / "spy"), "SPY_FILE": str(tmp_path / "seen.txt")}
+    paths = (str(tmp_path / "spy"), os.environ.get("PYTHONPATH", ""))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "SPY_FILE": str(tmp_path / "seen.txt")}
 
 
 def _record(recorded: Any, kind: str, num_classes: int = 2) -> tuple[float, float]:
