@@ -203,6 +203,22 @@ def test_a_test_that_raised_an_alarm_begins_again():
         assert state.sudden.level == 0.0
 
 
+def test_a_bad_evening_within_a_day_that_validation_allows_is_no_break():
+    """The evening alone is beyond the bound and its sum too; the whole day is not."""
+    reference = Reference(num_days=15, rows_per_day=400.0, mean_loss_bound=0.2, day_error_bound=0.3, lag1=0.0)
+    (block,) = blocks(1, num_rows=400)
+    evening = np.arange(400) >= 330
+    state = start(reference, Budget())
+    said = step(state, msgspec.structs.replace(block, errors=evening.astype(np.uint8).tobytes()), CONFIG)[0]
+    assert state.sudden.level > state.sudden.bound
+    assert not said.is_alarm
+    assert said.level < said.bound
+    worse = np.arange(400) >= 270
+    assert step(start(reference, Budget()), msgspec.structs.replace(block, errors=worse.astype(np.uint8).tobytes()), CONFIG)[
+        0
+    ].is_alarm
+
+
 def test_evidence_of_challengers_is_weighted_as_the_budget_says():
     weights = fresh_state().repairable.weights
     assert sum(weights) == pytest.approx(1.0)
