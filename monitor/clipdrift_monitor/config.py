@@ -27,7 +27,7 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_job_attempts: int = 3
     """A retraining job that died is started again so often; then the order ends as inconclusive."""
     evidence_for: Literal["alarms", "retrains", "nothing"] = "alarms"
-    """What an Evidently report of the alarm's window is made for, in a process of its own (some 15 s and 0.5 GB each)."""
+    """What an Evidently report of the alarm's window is made for, in a process of its own (some 7 s and 0.4 GB each)."""
     bus_url: str = ""
     """Filled from `[project]`."""
     store_url: str = ""

@@ -1,6 +1,6 @@
 """Collects, when the replay is over, what the result and the report are made of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,8 +13,8 @@ from clipdrift_contract.events import Deployment
 from clipdrift_deploy.demo.client import ServingClient
 from clipdrift_deploy.demo.figures import Month, months_of
 from clipdrift_deploy.demo.lives import MonthScores
-from clipdrift_deploy.demo.narration import Line, tell_in_order
-from clipdrift_deploy.demo.report import ReportModel
+from clipdrift_deploy.demo.narration import KINDS, Line, day_of, tell_in_order
+from clipdrift_deploy.demo.report import Link, ReportModel
 from clipdrift_deploy.demo.result import (
     Control,
     Facts,
@@ -28,6 +28,8 @@ from clipdrift_deploy.demo.setting import Setting
 from clipdrift_deploy.demo.story import Listener, Story
 from clipdrift_deploy.demo.traffic import Stream
 from clipdrift_deploy.demo.watcher import MonitorWatcher
+from clipdrift_deploy.project import Project
+from clipdrift_monitor.evidence.order import paths_of
 from clipdrift_trainer.export import score_rows
 from clipdrift_trainer.profiling import slice_index, slice_names
 
@@ -144,8 +146,23 @@ def _report_model(setting: Setting, model: str, facts: Facts) -> ReportModel:
         words=f"{learner}; {removed}.",
         story=facts.story,
         lines=tuple(_lines(facts.story)),
+        evidence=tuple(_evidence(setting.project, facts.story)),
         swaps=tuple(_in_months(one.decided_at_ms, setting.months[0]) for one in in_service[1:]),
     )
+
+
+def evidence_folder(project: Project) -> Path:
+    """Where the monitor's evidence packs lie."""
+    return project.state / "evidence"
+
+
+def _evidence(project: Project, story: Story) -> Iterator[Link]:
+    """The evidence packs that were made for a model's alarms."""
+    for signal in story.signals.values():
+        path = paths_of(evidence_folder(project), signal.signal_id).html
+        if path.exists():
+            words = f"{day_of(signal.window_start_ms)}, {KINDS[signal.kind]}"
+            yield Link(words=words, path=path.relative_to(project.folder.parent).as_posix())
 
 
 def _lines(story: Story) -> list[Line]:

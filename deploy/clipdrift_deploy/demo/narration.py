@@ -9,7 +9,7 @@ import msgspec
 from clipdrift_contract.events import Decision, Deployment, Event, RetrainOutcome, RetrainRequest, Signal
 
 Tone = Literal["bad", "busy", "good", "plain"]
-_KINDS = {
+KINDS = {
     "sudden_break": "sudden break",
     "worse_than_validated": "worse than validated",
     "repairable": "a retrain would help",
@@ -75,7 +75,7 @@ def _tell_signal(signal: Signal) -> Line | None:
     return Line(
         at_ms=signal.window_end_ms - 1,  # a window of one day is that day's, not the next one's
         model=signal.model,
-        what=f"{_KINDS[signal.kind]}{where}",
+        what=f"{KINDS[signal.kind]}{where}",
         why=signal.summary,
         tone="bad",
     )

@@ -17,6 +17,13 @@ TITLE = "Ten months of flights: what decayed, what was noticed, what was repaire
 _METRICS = ("accuracy", "AUC", "log loss", "calibration error")
 
 
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """A file beside the report."""
+
+    words: str
+    path: str
+
+
 class ReportModel(msgspec.Struct, frozen=True, kw_only=True):
     """What the report shows of one model beside its figures."""
 
@@ -25,6 +32,7 @@ class ReportModel(msgspec.Struct, frozen=True, kw_only=True):
     lines: tuple[Line, ...]
     swaps: tuple[float, ...]
     """When new versions went into service, in months from the first."""
+    evidence: tuple[Link, ...] = ()
 
 
 def write_report(path: Path, result: Result, models: Mapping[str, ReportModel], footer: str) -> None:
@@ -59,6 +67,7 @@ def _model(name: str, figures: ModelResult, shown: ReportModel) -> dict[str, Any
         "tiles": _tiles(figures),
         "lives_svg": plots.lives_by_month(figures, shown.swaps),
         "lines": shown.lines,
+        "evidence": shown.evidence,
         "clipping_words": _clipping_words(figures, shown.story),
         "arms_svg": plots.arms_against_same(figures.retrains) if has_arms else "",
         "arms": _arms(figures),

