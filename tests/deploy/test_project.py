@@ -52,6 +52,14 @@ def test_a_relative_address_is_relative_to_the_project(tmp_path: Path) -> None:
         (GOOD.replace('task = "task:Pumps"', ""), "task"),
         ("[project\n", "not valid TOML"),
         ("[project]\nname = 'x'\n[models]\n", "at least one"),
+        (GOOD + "[extra]\n", "extra is no section; there are: project, models, serving"),
+        (GOOD + "[models.pump2]\ntask = 5\n", r"\[models.pump2\] task: expected `str`, got 5"),
+        (GOOD.replace("global_norm", "norm"), r"\[models.pump.clip\] kind: expected one of off, global_norm, .* got 'norm'"),
+        (GOOD.replace("max_norm", "maxnorm"), r"\[models.pump.clip\] maxnorm is no setting; did you mean max_norm"),
+        (GOOD.replace("[models.pump]", '[models."a/b"]'), "a model's name is letters, digits"),
+        (GOOD.replace("name =", "nam ="), r"\[project\] nam is no setting; did you mean name"),
+        ("serving = 5\n" + GOOD, r"serving must be a table, \[serving\], got 5"),
+        ("[project]\nname = 'x'\n[models]\npump = 5\n", r"models.pump must be a table, \[models.pump\], got 5"),
     ],
 )
 def test_a_wrong_file_is_refused_and_the_message_says_where(tmp_path: Path, text: str, words: str) -> None:
@@ -95,3 +103,24 @@ def test_a_damaged_secrets_file_says_what_to_do(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="delete it"):
         project.secrets()
+
+
+def test_a_wrong_value_in_the_environment_names_its_variable() -> None:
+    with pytest.raises(ConfigError, match="CLIPDRIFT_LOG_LEVEL in the environment"):
+        read_environment({"CLIPDRIFT_LOG_LEVEL": "LOUD"})
+
+
+def test_models_without_a_version_are_known(tmp_path: Path) -> None:
+    project = open_project(write(tmp_path, GOOD + '[models.other]\ntask = "task:Pumps"\n'), Environment())
+    version = project.artifacts / "pump/1/model.onnx"
+    version.parent.mkdir(parents=True)
+    version.write_bytes(b"")
+
+    assert project.untrained() == ("other",)
+
+
+def test_a_path_that_is_no_folder_is_refused_like_a_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(ConfigError, match="name the folder with --project"):
+        open_project(tmp_path / "file", Environment())
