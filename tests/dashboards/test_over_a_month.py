@@ -87,7 +87,7 @@ def test_a_first_retrain_is_counted_from_its_first_day(given: list[Answer]) -> N
 
 def test_the_lines_of_features_are_the_same_all_through_the_range(given: list[Answer]) -> None:
     (answer,) = [one for one in given if one.query.title.startswith("Inputs") and one.model == "pump"]
-    assert [len(series["values"]) for series in answer.series] == [synthetic_month.NUM_DAYS] * 8
+    assert [len(series["values"]) for series in answer.series] == [synthetic_month.NUM_DAYS] * 6
     assert "input 9" in {series["metric"]["feature"] for series in answer.series}
 
 

@@ -40,7 +40,7 @@ def _accuracy() -> Any:
             "No mature labels in this time range",
         )
         .with_target(style.query(_overall(metrics.MODEL_ACCURACY_LOW), "lower end", "A"))
-        .with_target(style.query(_overall(metrics.MODEL_ACCURACY_HIGH), "95 % interval", "B"))
+        .with_target(style.query(_overall(metrics.MODEL_ACCURACY_HIGH), "95 % interval, upper end", "B"))
         .with_target(style.query(_overall(metrics.MODEL_ACCURACY), "live", "C"))
         .with_target(style.query(_overall(metrics.MODEL_VALIDATED_ACCURACY), "validated", "D"))
         .override_by_name(
@@ -54,7 +54,7 @@ def _accuracy() -> Any:
         )
         .override_by_name(
             *style.series_style(
-                "95 % interval",
+                "95 % interval, upper end",
                 style.SKY,
                 custom_lineWidth=0,
                 custom_showPoints="never",
@@ -72,7 +72,7 @@ def _labels() -> Any:
         style.lines(
             "Labels behind it",
             "Mature labels in the sliding view. When a new version comes into service its own labels begin to count anew.",
-            units.Short,
+            units.LocaleFormat,
             0,
             "No labels in this time range",
         )
@@ -121,7 +121,7 @@ def _slices() -> Any:
         .override_by_name(
             "Labels",
             [
-                dashboard.DynamicConfigValue(id_val="unit", value=units.Short),
+                dashboard.DynamicConfigValue(id_val="unit", value=units.LocaleFormat),
                 dashboard.DynamicConfigValue(id_val="decimals", value=0),
             ],
         )

@@ -17,7 +17,7 @@ def row() -> style.Row:
     panels = (
         (
             _score(
-                metrics.MODEL_NLL, "Log loss", "nats", units.NoUnit, 3,
+                metrics.MODEL_NLL, "Log loss", "log loss in nats", units.NoUnit, 3,
                 "Mean negative log-likelihood of the labels, in nats. Lower is better. It punishes sure and wrong predictions "
                 "most.",
             ), 8,

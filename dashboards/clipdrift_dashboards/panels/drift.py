@@ -9,7 +9,7 @@ from clipdrift_dashboards import thresholds
 from clipdrift_dashboards.panels import style
 from clipdrift_dashboards.promql import newest, select
 
-NUM_FEATURES = 8
+NUM_FEATURES = 6
 """Lines that can still be told apart."""
 
 
@@ -17,7 +17,7 @@ def row() -> style.Row:
     """Inputs; predictions and slice mix."""
     return style.Row(
         "What has changed in what it is asked?",
-        (style.Line(style.LINE_HEIGHT + 1, ((_features(), 12), (_score_and_mix(), 12))),),
+        (style.Line(style.LINE_HEIGHT + 1, ((_features(), 14), (_score_and_mix(), 10))),),
     )
 
 
@@ -39,6 +39,7 @@ def _features() -> Any:
             thresholds.DRIFT_SCORE,
         )
         .min(0)
+        .legend(style.ranking())  # names in the order of the lines: Grafana's own colours are not for everybody's eyes
         .with_target(style.query(f"max by (feature) ({drift}) and on (feature) {top}", "{{feature}}"))
     )
 

@@ -39,7 +39,7 @@ def _decisions(links: Links) -> Any:
             "Decisions",
             "Decisions per day (or per step of the graph, where that is longer), also 'none': a day without any bar is a day "
             "that was not judged. The status page has the reasons of each.",
-            units.Short,
+            units.LocaleFormat,
             0,
             "No decision in this time range",
         )
@@ -67,7 +67,7 @@ def _retrains(links: Links) -> Any:
             "Retrains so far, by verdict",
             "Finished retrains since the monitor's store began. Only 'pass' changes what is in service. Several that are "
             "'inconclusive' one after another: read their reasons before the next one is paid for.",
-            units.Short,
+            units.LocaleFormat,
             0,
             "The monitor does not know this model",
         )

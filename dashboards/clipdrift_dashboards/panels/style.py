@@ -76,6 +76,19 @@ def lines(title: str, description: str, unit: str, decimals: int, no_value: str)
     )
 
 
+def ranking() -> Any:
+    """A legend beside the lines, the line that came highest first: lines are told apart by their order."""
+    return (
+        common_builders.VizLegendOptions()
+        .display_mode(common.LegendDisplayMode.TABLE)
+        .placement(common.LegendPlacement.RIGHT)
+        .calcs(["max", "lastNotNull"])
+        .sort_by("Max")
+        .sort_desc(True)
+        .show_legend(True)
+    )
+
+
 def figure(title: str, description: str, unit: str, decimals: int, no_value: str) -> Any:
     """One number, or one word, to be read at a glance."""
     return (

@@ -26,7 +26,7 @@ def _arrivals() -> Any:
             "Predictions and labels per hour",
             "What reached the monitor, per hour. Labels run below predictions by what is not labelled, and behind them by "
             "their delay.",
-            units.Short,
+            units.LocaleFormat,
             0,
             "No traffic in this time range",
         )
@@ -49,7 +49,7 @@ def _lag(links: Links) -> Any:
                 "Records not read yet",
                 "Records on the bus that the monitor has not read, of all models. From the dashed line on, for long, somebody "
                 "is told. While it is high, every figure above is old.",
-                units.Short,
+                units.LocaleFormat,
                 0,
                 "The monitor does not answer",
             ),

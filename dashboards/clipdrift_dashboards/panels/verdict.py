@@ -1,11 +1,12 @@
 """Is the model healthy? Six figures that answer it without scrolling."""
 
-from typing import Any
+from typing import Any, get_args
 
 from grafana_foundation_sdk.builders import common as common_builders
 from grafana_foundation_sdk.models import common, dashboard, units
 
 from clipdrift_contract import metrics
+from clipdrift_contract.events import SignalKind
 from clipdrift_dashboards import thresholds
 from clipdrift_dashboards.links import Links
 from clipdrift_dashboards.panels import style
@@ -50,7 +51,7 @@ def _labels() -> Any:
         "Labels in view",
         "Mature labels in the sliding view: the n behind every live figure. Few labels make wide intervals; none make no "
         "figure.",
-        units.Short,
+        units.LocaleFormat,
         0,
         "No labels yet",
     ).with_target(style.query(newest(metrics.MODEL_LABELS_IN_VIEW, "model", model=style.MODEL, slice=""), "labels"))
@@ -83,7 +84,7 @@ def _evidence(links: Links) -> Any:
 def _alarms(links: Links) -> Any:
     none = f'label_replace(0 * {newest(metrics.MODEL_GENERATION, "model", model=style.MODEL)}, "kind", "none", "", "")'
     open_now = select(metrics.MODEL_OPEN_SIGNALS, model=style.MODEL, severity=any_of("page", "ticket"))
-    return (
+    panel = (
         style.figure(
             "Open alarms",
             "Kinds of signals that are open and that somebody should know of (severity page or ticket). Notes, such as drift "
@@ -97,6 +98,9 @@ def _alarms(links: Links) -> Any:
         .links([style.link("Status page", links.status_page(style.MODEL))])
         .with_target(style.now(f"max by (model, kind) ({open_now}) or on (model) {none}", "{{kind}}"))
     )
+    for kind in get_args(SignalKind):
+        panel = panel.override_by_name(kind, [dashboard.DynamicConfigValue(id_val="displayName", value=kind.replace("_", " "))])
+    return panel
 
 
 def _version() -> Any:
