@@ -96,7 +96,7 @@ def decode(headers: dict[str, bytes], value: bytes) -> tuple[Envelope, Event]:
         )
     except KeyError as error:
         raise PoisonError(f"record has no header {error.args[0]!r}") from error
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise PoisonError(f"record has an unreadable header: {error}") from error
     decoders: dict[str, Any] = {MSGPACK: _decode_msgpack, JSON: _decode_json}
     if envelope.content_type not in decoders:
@@ -105,7 +105,7 @@ def decode(headers: dict[str, bytes], value: bytes) -> tuple[Envelope, Event]:
         raise PoisonError(f"unknown event type {envelope.type!r}; known: {', '.join(sorted(_EVENT_TYPES))}")
     try:
         event = decoders[envelope.content_type][envelope.type].decode(value)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: a string that is no UTF-8
         raise PoisonError(f"{envelope.type} does not parse: {error}") from error
     return envelope, event
 
@@ -121,4 +121,7 @@ def _timestamp(time_ms: int) -> str:
 
 
 def _milliseconds(timestamp: str) -> int:
-    return round(datetime.fromisoformat(timestamp).timestamp() * 1000)
+    moment = datetime.fromisoformat(timestamp)
+    if moment.tzinfo is None:
+        raise ValueError(f"ce_time needs an offset from UTC, got {timestamp!r}")
+    return round(moment.timestamp() * 1000)

@@ -31,6 +31,7 @@ _FOR_EVER_MS = 2**31 - 1
 _CONNECT_MS = 3_000
 _REQUEST_MS = 5_000
 _PAUSE_SECONDS = 0.2
+_JOIN_SECONDS = 1.0
 _LEAVE_MS = 3_000
 _log = logging.getLogger(__name__)
 
@@ -310,14 +311,17 @@ class _Moves(kafka.ConsumerRebalanceListener):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self.number = 0
+        self.is_joining = True
         self.places: frozenset[TopicPartition] = frozenset()
 
     def on_partitions_revoked(self, revoked: Collection[Any]) -> None:
         self.places -= {TopicPartition(*place) for place in revoked}
+        self.is_joining = True
         self.number += 1
 
     def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
         self.places |= {TopicPartition(*place) for place in assigned}
+        self.is_joining = False
         self.number += 1
 
 
@@ -434,6 +438,10 @@ class KafkaConsumer:
 
     def _take(self, max_records: int, timeout_seconds: float) -> list[Record]:
         client = self._ready()
+        if self._moves.is_joining:
+            # kafka-python 3.0.12 forgets an answer to its join that comes while nobody polls, and joins anew, which sends all
+            # other members back as well. So whoever joins waits for the answer.
+            timeout_seconds = max(timeout_seconds, _JOIN_SECONDS)
         batches = client.poll(timeout_ms=round(timeout_seconds * 1000), max_records=max_records)
         if self._num_moves_told != self._moves.number:
             # These came from where the group stood; the owner has not yet been told that they are its own, nor said where to
@@ -475,6 +483,8 @@ class KafkaConsumer:
             self._moves.on_partitions_assigned(places)
         else:
             client.subscribe(self._topics, listener=self._moves)
+            for topic in self._topics:  # a leader that does not know a topic yet would share out nothing of it at first
+                client.partitions_for_topic(topic)
         return client
 
     def _join(self) -> None:

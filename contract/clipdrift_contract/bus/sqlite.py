@@ -66,11 +66,13 @@ class SqliteBus:
         self._path = path
         self._durable = durable
         path.parent.mkdir(parents=True, exist_ok=True)
-        connection = open_file(path, durable=durable)
-        try:
-            self._num_partitions = _prepare(connection, path, num_partitions)
-        finally:
-            connection.close()
+        with _opening(path):
+            _refuse_foreign(path)
+            connection = open_file(path, durable=durable)
+            try:
+                self._num_partitions = _prepare(connection, path, num_partitions)
+            finally:
+                connection.close()
 
     def publisher(self) -> Publisher:
         return SqlitePublisher(self._path, num_partitions=self._num_partitions, durable=self._durable)
@@ -105,26 +107,40 @@ def open_file(path: Path, *, durable: bool = False) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, num_partitions: int) -> int:
-    """Make the tables, or check that they are ours; returns the file's number of partitions."""
-    try:
-        application_id = connection.execute("PRAGMA application_id").fetchone()[0]
-        is_new = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-        if not is_new and application_id != _APPLICATION_ID:
-            raise ConfigError(f"{path} is a database of another program, not a bus; name another file")
-        with transaction(connection):
-            for statement in _SCHEMA.split(";"):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
-            connection.execute("INSERT OR IGNORE INTO settings VALUES ('schema', ?)", (str(_SCHEMA_VERSION),))
-            connection.execute("INSERT OR IGNORE INTO settings VALUES ('num_partitions', ?)", (str(num_partitions),))
-        settings = dict(connection.execute("SELECT name, value FROM settings").fetchall())
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):
-            raise RetryableError(f"bus {path} cannot be opened now: {error}") from error
-        raise ConfigError(f"{path} is no bus or is damaged ({error}); move it away, or name another file") from error
+    """Make the tables where they are missing; returns the file's number of partitions."""
+    with transaction(connection):
+        for statement in _SCHEMA.split(";"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+        connection.execute("INSERT OR IGNORE INTO settings VALUES ('schema', ?)", (str(_SCHEMA_VERSION),))
+        connection.execute("INSERT OR IGNORE INTO settings VALUES ('num_partitions', ?)", (str(num_partitions),))
+    settings = dict(connection.execute("SELECT name, value FROM settings").fetchall())
     if int(settings["schema"]) > _SCHEMA_VERSION:
         raise ConfigError(f"{path} was written by a newer Clipdrift (schema {settings['schema']}); upgrade this one")
     return int(settings["num_partitions"])
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Look without changing anything: even the switch to a write-ahead log would be a change to another program's file."""
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS)
+    try:
+        # In this order: another process that makes the bus at this moment sets both in one transaction.
+        is_new = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+    finally:
+        connection.close()
+    if not is_new and application_id != _APPLICATION_ID:
+        raise ConfigError(f"{path} is a database of another program, not a bus; name another file")
+
+
+@contextlib.contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise RetryableError(f"bus {path} cannot be opened now: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise ConfigError(f"{path} is no bus or is damaged ({error}); move it away, or name another file") from error
 
 
 @contextlib.contextmanager

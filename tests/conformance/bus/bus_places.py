@@ -18,7 +18,7 @@ from clipdrift_contract.bus.sqlite import SqliteBus
 
 HERE = Path(__file__).parent
 NUM_PARTITIONS = 4
-QUICK_GROUPS = {"session_timeout_ms": 3_000, "heartbeat_interval_ms": 300}
+QUICK_GROUPS = {"session_timeout_ms": 3_000, "heartbeat_interval_ms": 300, "max_poll_interval_ms": 5_000}
 MOCK_SETTINGS = {
     "api_version": (2, 3),  # the mock answers newer version requests malformed
     "session_timeout_ms": 1_500,  # after the last member has left, the mock keeps others out for as long as this

@@ -3,8 +3,11 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 from bus_places import HERE, NUM_PARTITIONS
@@ -81,13 +84,17 @@ def take(consumer, count, max_records=500):
 
 
 def poll_until(is_reached, *consumers):
-    """Polls the members in turn, as a group needs all of them for a rebalance; returns what they read."""
+    """Polls all members at once, each in a thread of its own, as a group needs all of them for a rebalance; returns what they
+    read."""
     found = defaultdict(list)
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_reached(found):
-        assert time.monotonic() < deadline, "the members did not get there in time"
-        for number, consumer in enumerate(consumers):
-            found[number] += consumer.poll(500, 0.1)
+    with ExitStack() as stack:
+        threads = [stack.enter_context(ThreadPoolExecutor(1, f"member-{n}")) for n in range(len(consumers))]
+        while not is_reached(found):
+            assert time.monotonic() < deadline, "the members did not get there in time"
+            polls = [thread.submit(member.poll, 500, 0.2) for thread, member in zip(threads, consumers, strict=True)]
+            for number, poll in enumerate(polls):
+                found[number] += poll.result()
     return found
 
 
@@ -264,14 +271,12 @@ def test_when_a_member_leaves_the_others_take_over_where_it_committed(place, pub
 
 
 def test_hooks_are_told_in_the_callers_thread_what_comes_and_goes(place, consume):
-    import threading
-
     topic = place.topic()
     told = []
 
     def note(what):
         def hook(places):
-            told.append((what, set(places), threading.get_ident()))
+            told.append((what, set(places), threading.current_thread().name))
             return {}
 
         return hook
@@ -285,7 +290,7 @@ def test_hooks_are_told_in_the_callers_thread_what_comes_and_goes(place, consume
     assert told[0][1] == told[1][1] == places_of(topic)
     assert told[-1][0] == "assigned"
     assert told[-1][1] == one.assignment()
-    assert {thread for _, _, thread in told} == {threading.get_ident()}
+    assert {thread for _, _, thread in told} == {"member-0_0"}
 
 
 def test_an_owner_may_say_where_to_start(place, publisher, consume):
