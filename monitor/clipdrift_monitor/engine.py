@@ -4,14 +4,15 @@ transaction. What follows from it (events, jobs) is written with it and carried 
 import logging
 import queue
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
 
 from clipdrift_contract import metrics as names
-from clipdrift_contract.bus.log import Bus, TopicPartition
+from clipdrift_contract.bus.log import Bus, Consumer, TopicPartition
 from clipdrift_contract.bus.publishing import EventPublisher
 from clipdrift_contract.bus.reading import EventReader, Read
 from clipdrift_contract.clock import MS_PER_DAY, Clock
@@ -30,9 +31,10 @@ from clipdrift_contract.events import (
     RetrainOutcome,
     RetrainRequest,
     RunEnd,
+    Signal,
 )
 from clipdrift_contract.metrics import MetricSet
-from clipdrift_monitor.actions.local_process import LocalProcesses
+from clipdrift_monitor.actions.jobs import Jobs
 from clipdrift_monitor.actions.outbox import Outbox, to_publish, to_start
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.decisions.judging import BySlice, Judgement, Subject, digest_of, judge, note_order, order_retrain
@@ -55,16 +57,23 @@ _MAX_FULL_POLLS = 200  # under a backlog that never ends, blocks are judged all 
 _WATCH_SECONDS = 0.25
 _AUDIT_SECONDS = 300.0
 _PAUSE_SECONDS = 1.0
+_LEAVE_SECONDS = 2.0  # what is not on the bus by then is in the outbox still
 _log = logging.getLogger(__name__)
 OnAlarm = Callable[[Judgement, ModelState, RunEnd], None]
 OnTurn = Callable[[], object]
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """What readers may see: the state after a commit. `is_idle`: nothing was left to read, to send or to wait for."""
+    """What readers may see: the state after a commit.
+
+    `is_idle`: nothing was left to read, to judge, to send or to wait for. `waits_for`: why nothing goes on at this moment, in
+    words; then all the rest is from before.
+    """
 
     models: Mapping[str, ModelState] = {}
+    is_loaded: bool = False
     is_idle: bool = False
+    waits_for: str = ""
     lag: int = 0
     num_outbox: int = 0
     is_audit_intact: bool = True
@@ -76,7 +85,7 @@ class CommandError(ClipdriftError):
 
 
 class Engine:
-    """One thread runs `run`; `snapshot` and `command` may be used by any other.
+    """One thread runs `run`; `snapshot`, `command` and `stop` may be used by any other.
 
     Args:
         config: Of the monitor.
@@ -94,7 +103,7 @@ class Engine:
         config: MonitorConfig,
         bus: Bus,
         store: Store,
-        jobs: LocalProcesses,
+        jobs: Jobs,
         metrics: MetricSet,
         clock: Clock,
         on_alarm: OnAlarm | None = None,
@@ -118,6 +127,7 @@ class Engine:
         self._layouts: dict[tuple[str, str], Layout] = {}
         self._unfinished: dict[str, RetrainRequest] = {}
         self._started: dict[str, float] = {}  # by model
+        self._offsets: dict[TopicPartition, int] = {}  # as the store has them
         self._commands: queue.SimpleQueue[tuple[Callable[[Changes], Any], Future[Any]]] = queue.SimpleQueue()
         self._is_stopping = threading.Event()
         self._num_full_polls = 0
@@ -132,25 +142,38 @@ class Engine:
 
     def run(self) -> None:
         """Work until `stop`. Outages of bus and store are waited out."""
-        publisher = self._bus.publisher()
-        events = EventPublisher(publisher, source=ACTOR, clock=self._clock)
-        outbox = Outbox(self._store, events, self._jobs)
         while not self._is_stopping.is_set():
-            consumer = None
             try:
-                self._bus.ensure_topics(TOPICS)
-                self._load()
-                consumer = self._bus.consumer(GROUP, TOPICS, on_assigned=self._start_offsets)
-                reader = EventReader(consumer, publisher=publisher, metrics=self._metrics, clock=self._clock)
-                while not self._is_stopping.is_set():
-                    self._turn(reader, outbox)
+                with self.session() as turn:
+                    while not self._is_stopping.is_set():
+                        turn(_POLL_SECONDS)
             except RetryableError as error:  # memory may be ahead of the store: all is read anew from the store
                 _log.warning("the monitor waits: %s", error)
+                self._show_outage(str(error))
                 self._is_stopping.wait(_PAUSE_SECONDS)
-            finally:
-                if consumer is not None:
-                    consumer.close()
-        events.close()
+
+    @contextmanager
+    def session(self) -> Iterator[Callable[[float], None]]:
+        """All that was saved is read, and the group joined; what it gives does one turn and waits at most so many seconds for
+        something to do. For `run`, and for whoever wants to go turn by turn.
+
+        Raises:
+            RetryableError: Bus or store is away. The session is over then, and another may go on where it was.
+        """
+        publisher = self._bus.publisher()
+        events = EventPublisher(publisher, source=ACTOR, clock=self._clock)
+        consumer: Consumer | None = None
+        try:
+            self._bus.ensure_topics(TOPICS)
+            self._load()
+            consumer = self._bus.consumer(GROUP, TOPICS, on_assigned=self._start_offsets)
+            reader = EventReader(consumer, publisher=publisher, metrics=self._metrics, clock=self._clock)
+            outbox = Outbox(self._store, events, self._jobs)
+            yield lambda wait_seconds: self._turn(reader, outbox, wait_seconds)
+        finally:
+            if consumer is not None:
+                consumer.close()
+            events.close(_LEAVE_SECONDS)
 
     def stop(self) -> None:
         """Let `run` return after the present turn."""
@@ -163,10 +186,11 @@ class Engine:
         return future
 
     def _start_offsets(self, places: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        kept = self._store.offsets()
-        return {place: kept[place] for place in places if place in kept}
+        self._load()  # another member may have worked on what comes to this one now
+        return {place: self._offsets[place] for place in places if place in self._offsets}
 
     def _load(self) -> None:
+        """Memory becomes what the store holds, whatever it was."""
         self._windows.clear()
         self._labels.clear()
         self._runs.clear()
@@ -178,32 +202,32 @@ class Engine:
                 self._harm[name] = msgspec.msgpack.decode(body, type=HarmState)
         self._unfinished = {row.key: row.request for row in self._store.retrains(unfinished=True)}
         now = self._clock.now_ms() / 1000
-        self._started = {request.model: now for request in self._unfinished.values()}
+        self._started = {request.model: self._started.get(request.model, now) for request in self._unfinished.values()}
+        self._offsets = self._store.offsets()
+        self._finished_before = set()
+        self._alarms = []
+        self._num_full_polls = 0
+        self._needs_judging = True
         self._has_outbox = True
 
     # --- one turn ---
 
-    def _turn(self, reader: EventReader, outbox: Outbox) -> None:
-        reads = reader.poll(_MAX_RECORDS, 0.0 if self._has_work() else _POLL_SECONDS)
+    def _turn(self, reader: EventReader, outbox: Outbox, wait_seconds: float) -> None:
+        reads = reader.poll(_MAX_RECORDS, 0.0 if self._has_work() else wait_seconds)
         changes = Changes()
         touched: set[str] = set()
         seen = self._store.has_seen([read.envelope.id for read in reads]) if reads else set()
         for read in reads:
             self._take(read, seen, changes, touched)
-        self._num_full_polls = self._num_full_polls + 1 if len(reads) >= _MAX_RECORDS else 0
-        self._needs_judging = self._needs_judging or bool(reads)
-        if self._needs_judging and (self._num_full_polls == 0 or self._num_full_polls > _MAX_FULL_POLLS):
-            self._num_full_polls, self._needs_judging = 0, False
-            for model in sorted(self._states):
-                self._judge_closed(model, changes, touched)
-        answers = self._obey(changes, touched)
-        places = reader.consumer.assignment()
-        changes.offsets = {place: reader.consumer.position(place) for place in places} if reads else {}
-        lag = reader.consumer.lag()
-        self._watch_jobs(changes, touched, lag)
+        self._judge_when_read(len(reads), changes, touched)
+        answers: list[tuple[Future[Any], Any]] = []
         try:
+            self._obey(changes, touched, answers)
+            changes.offsets = self._moved(reader.consumer)
+            lag = reader.consumer.lag()
+            self._watch_jobs(changes, touched, lag)
             self._save(changes, touched)
-        except ClipdriftError as error:
+        except Exception as error:  # whoever asked must not wait for an answer that never comes
             for future, _ in answers:
                 future.set_exception(error)
             raise
@@ -215,6 +239,24 @@ class Engine:
         self._tell_alarms()
         self._show(lag)
 
+    def _judge_when_read(self, num_reads: int, changes: Changes, touched: set[str]) -> None:
+        """Judge what has closed, once everything that waits is read: what is late by milliseconds is then in time."""
+        self._num_full_polls = self._num_full_polls + 1 if num_reads >= _MAX_RECORDS else 0
+        self._needs_judging = self._needs_judging or num_reads > 0
+        if self._needs_judging and (self._num_full_polls == 0 or self._num_full_polls > _MAX_FULL_POLLS):
+            self._num_full_polls, self._needs_judging = 0, False
+            for model in sorted(self._states):
+                self._judge_closed(model, changes, touched)
+
+    def _moved(self, consumer: Consumer) -> dict[TopicPartition, int]:
+        """Offsets that are not as the store has them; also behind records that no event could be read from."""
+        moved = {}
+        for place in consumer.assignment():
+            with suppress(RetryableError):  # a place that was never read yet, on a bus that is away
+                if (offset := consumer.position(place)) != self._offsets.get(place, 0):
+                    moved[place] = offset
+        return moved
+
     def _has_work(self) -> bool:
         return not self._commands.empty()
 
@@ -223,42 +265,44 @@ class Engine:
         if read.envelope.id in seen:
             self._events.labels(topic, "duplicate").inc()
             return
+        if isinstance(event, RetrainOutcome) and not self._take_outcome(event, changes, touched):
+            return  # not noted as seen: its order may be known later, where the store was lost
         seen.add(read.envelope.id)
         changes.seen_ids.append(read.envelope.id)
+        is_applied = True
         if isinstance(event, PredictionBatch | LabelBatch):
-            self._take_rows(read, event, changes, touched)
+            is_applied = self._take_rows(read, event, changes, touched)
         elif isinstance(event, RunEnd):
-            self._take_run(event, changes, touched)
-        elif isinstance(event, RetrainOutcome):
-            self._take_outcome(event, changes, touched)
+            is_applied = self._take_run(event, changes, touched)
         elif isinstance(event, Deployment):
             self._take_deployment(event, changes, touched)
-        self._events.labels(topic, "applied").inc()
+        self._events.labels(topic, "applied" if is_applied else "poison").inc()
 
     # --- rows ---
 
-    def _take_rows(self, read: Read, batch: PredictionBatch | LabelBatch, changes: Changes, touched: set[str]) -> None:
+    def _take_rows(self, read: Read, batch: PredictionBatch | LabelBatch, changes: Changes, touched: set[str]) -> bool:
         if self._run(batch.model, batch.version) is None:  # its run has not been told yet: it is placed when it is
             changes.unplaced.append(
                 (read.envelope.id, batch.model, batch.version, msgspec.msgpack.encode(read.record.headers), read.record.value)
             )
-            return
-        self._add_rows(batch, read.record.topic, touched)
+            return True
+        return self._add_rows(batch, read.record.topic, touched)
 
-    def _add_rows(self, batch: PredictionBatch | LabelBatch, topic: str, touched: set[str]) -> None:
-        state, layout = self._state(batch.model), self._layout(batch.model, batch.version)
+    def _add_rows(self, batch: PredictionBatch | LabelBatch, topic: str, touched: set[str]) -> bool:
+        """Count the rows of a batch; False where it is poison, which changes nothing."""
         latest_ms = self._clock.now_ms() + MS_PER_DAY
         try:
+            layout = self._layout(batch.model, batch.version)
             if isinstance(batch, PredictionBatch):
-                taken = self._intake.take_predictions(state, layout, batch, latest_ms)
+                taken = self._intake.take_predictions(self._state(batch.model), layout, batch, latest_ms)
             else:
-                taken = self._intake.take_labels(state, layout, batch, latest_ms)
-        except (PoisonError, ValueError, IndexError) as error:
-            _log.error("a batch of %s is left out, its columns do not fit: %s", batch.model, error)
-            self._events.labels(topic, "poison").inc()
-            return
+                taken = self._intake.take_labels(self._state(batch.model), layout, batch, latest_ms)
+        except PoisonError as error:
+            _log.error("a batch of %s %s is left out: %s", batch.model, batch.version, error)
+            return False
         self._count(topic, taken)
         touched.add(batch.model)
+        return True
 
     def _count(self, topic: str, taken: Taken) -> None:
         if taken.num_duplicate:
@@ -268,19 +312,33 @@ class Engine:
 
     # --- runs, outcomes, deployments ---
 
-    def _take_run(self, run: RunEnd, changes: Changes, touched: set[str]) -> None:
+    def _take_run(self, run: RunEnd, changes: Changes, touched: set[str]) -> bool:
+        known = self._run(run.model, run.version)
+        if known is not None and known.artifact_digest != run.artifact_digest:
+            _log.error("%s version %s is left out: it is another model than the one of that name", run.model, run.version)
+            return False
         changes.runs.append(run)
         self._runs[run.model, run.version] = run
         self._layouts.pop((run.model, run.version), None)
         state = self._state(run.model)
         touched.add(run.model)
-        if state.generation == 0 and not run.retrain_key:
+        if run.profile is None or not run.artifact_uri:
+            _log.error("%s version %s has no reference profile or artifact: it is not put into service", run.model, run.version)
+        elif state.generation == 0 and not run.retrain_key and state.waiting_deployment is None:
             self._deploy(state, rollout.first_deployment(state, run), run, changes)
         self._place(run, changes, touched)
-        waiting = state.waiting_outcome
-        if waiting is not None and waiting.candidate_version == run.version:
+        self._take_up_waiting(state, run, changes, touched)
+        return True
+
+    def _take_up_waiting(self, state: ModelState, run: RunEnd, changes: Changes, touched: set[str]) -> None:
+        """What came before the run that it speaks of."""
+        deployment, outcome = state.waiting_deployment, state.waiting_outcome
+        if deployment is not None and deployment.champion.version == run.version:
+            state.waiting_deployment = None
+            self._take_deployment(deployment, changes, touched)
+        if outcome is not None and outcome.candidate_version == run.version:
             state.waiting_outcome = None
-            self._take_outcome(waiting, changes, touched)
+            self._take_outcome(outcome, changes, touched)
 
     def _place(self, run: RunEnd, changes: Changes, touched: set[str]) -> None:
         """Add the rows that came before their run."""
@@ -290,23 +348,27 @@ class Engine:
         changes.placed_ids += [event_id for event_id, _, _ in kept]
         for headers, value in [*((one[1], one[2]) for one in kept), *((one[3], one[4]) for one in here)]:
             event = _decode_kept(headers, value)
-            self._add_rows(event, LABELS if isinstance(event, LabelBatch) else PREDICTIONS, touched)
+            topic = LABELS if isinstance(event, LabelBatch) else PREDICTIONS
+            if not self._add_rows(event, topic, touched):
+                self._events.labels(topic, "poison").inc()
 
-    def _take_outcome(self, outcome: RetrainOutcome, changes: Changes, touched: set[str]) -> None:
+    def _take_outcome(self, outcome: RetrainOutcome, changes: Changes, touched: set[str]) -> bool:
+        """Conclude the retrain that it is of; False where there is no such order."""
         request = self._unfinished.get(outcome.key)
-        if request is None:
+        if request is None or request.model != outcome.model:
             _log.info("the outcome of %s is known already, or was never ordered here", outcome.key)
-            return
+            return False
         state = self._state(outcome.model)
         touched.add(outcome.model)
         if outcome.verdict == "pass" and self._run(outcome.model, outcome.candidate_version) is None:
             state.waiting_outcome = outcome
-            return
+            return True
         assert state.in_service is not None, outcome.model
         champion = self._run(outcome.model, state.in_service.version)
         assert champion is not None, state.in_service
         del self._unfinished[outcome.key]
         self._started.pop(outcome.model, None)
+        state.waiting_outcome = None
         decision = rollout.conclude(state, request, outcome, champion, self._config.policy)
         changes.outcomes.append(outcome)
         self._decide(decision, changes)
@@ -314,24 +376,43 @@ class Engine:
             candidate = self._run(outcome.model, outcome.candidate_version)
             assert candidate is not None, outcome.candidate_version
             self._deploy(state, rollout.promote(state, outcome, request.as_of_ms, decision.decision_id), candidate, changes)
+        return True
 
     def _take_deployment(self, deployment: Deployment, changes: Changes, touched: set[str]) -> None:
+        """Our own, come back to us; or one that this store does not know, since another was lost."""
         state = self._state(deployment.model)
-        run = self._run(deployment.model, deployment.champion.version)
-        if deployment.generation <= state.generation or run is None:
+        newest = max(state.generation, state.waiting_deployment.generation if state.waiting_deployment else 0)
+        if deployment.generation <= newest:
             return
-        rollout.adopt(state, deployment)
-        self._begin_tests(state, run, changes)
-        changes.deployments.append(deployment)
         touched.add(deployment.model)
+        run = self._run(deployment.model, deployment.champion.version)
+        if run is None:
+            state.waiting_deployment = deployment
+            return
+        state.waiting_deployment = None
+        step = rollout.adopt(state, deployment)
+        changes.deployments.append(deployment)
         self._audit(changes, "adopt", deployment.model, {"generation": deployment.generation})
+        self._replace(state, step, run, changes)
 
-    def _deploy(self, state: ModelState, deployment: Deployment, run: RunEnd, changes: Changes, actor: str = ACTOR) -> None:
+    def _deploy(self, state: ModelState, step: rollout.Step, run: RunEnd, changes: Changes, actor: str = ACTOR) -> None:
+        deployment = step.deployment
         changes.deployments.append(deployment)
         changes.outbox.append(to_publish(deployment, f"deployment-{state.model}-{deployment.generation}"))
         body = {"generation": deployment.generation, "version": deployment.champion.version, "reason": deployment.reason}
         self._audit(changes, "deploy", state.model, body, actor)
+        self._replace(state, step, run, changes)
+
+    def _replace(self, state: ModelState, step: rollout.Step, run: RunEnd, changes: Changes) -> None:
+        """What was open about the version before is closed, and the tests begin again."""
+        self._tell(step.closed, f"generation-{state.generation}", changes)
         self._begin_tests(state, run, changes)
+
+    def _tell(self, signals: Collection[Signal], when: str, changes: Changes) -> None:
+        changes.signals += signals
+        for signal in signals:
+            event_id = f"signal-{signal.signal_id}-{'open' if signal.is_open else 'closed'}-{when}"
+            changes.outbox.append(to_publish(signal, event_id))
 
     def _begin_tests(self, state: ModelState, run: RunEnd, changes: Changes) -> None:
         harm = start(reference_of(run), self._config.policy.budget)
@@ -386,11 +467,7 @@ class Engine:
         told = judge(subject, state, harm, start_ms, in_block, in_view)
         changes.harm[state.model] = msgspec.msgpack.encode(harm)
         changes.blocks[state.model, version, start_ms] = msgspec.msgpack.encode(told.block)
-        changes.signals += told.signals
-        for signal in told.signals:
-            state_word = "open" if signal.is_open else "closed"
-            event_id = f"signal-{signal.signal_id}-{state_word}-{start_ms}"
-            changes.outbox.append(to_publish(signal, event_id))
+        self._tell(told.signals, str(start_ms), changes)
         self._decide(told.decision, changes)
         if told.request is not None:
             self._order(told.request, changes)
@@ -418,18 +495,20 @@ class Engine:
 
     # --- commands of people ---
 
-    def _obey(self, changes: Changes, touched: set[str]) -> list[tuple["Future[Any]", Any]]:
-        answers: list[tuple[Future[Any], Any]] = []
+    def _obey(self, changes: Changes, touched: set[str], answers: list[tuple[Future[Any], Any]]) -> None:
+        """Carry out what was asked for; `answers` are to be given once it is saved."""
         while not self._commands.empty():
             what, future = self._commands.get()
             if not future.set_running_or_notify_cancel():  # whoever asked has given up
                 continue
+            answers.append((future, None))
             try:
-                answers.append((future, what(changes)))
-            except ClipdriftError as error:
+                answers[-1] = (future, what(changes))
+            except CommandError as error:  # refused, and nothing was changed
+                answers.pop()
                 future.set_exception(error)
-        touched.update(self._states if answers else ())
-        return answers
+                continue
+            touched.update(self._states)
 
     def roll_back(self, changes: Changes, model: str, reason: str, actor: str) -> Deployment:
         """For `command`: the version before the present one goes back into service.
@@ -441,9 +520,10 @@ class Engine:
         decision_id = f"{model}-rollback-{state.generation + 1}"
         at_ms = self._event_now_ms(state)
         try:
-            deployment = rollout.roll_back(state, at_ms, f"rolled back by {actor}: {reason}", decision_id)
+            step = rollout.roll_back(state, at_ms, f"rolled back by {actor}: {reason}", decision_id)
         except rollout.RolloutError as error:
             raise CommandError(str(error)) from error
+        deployment = step.deployment
         run = self._run(model, deployment.champion.version)
         assert run is not None, deployment.champion
         state.num_decisions = counted(state.num_decisions, "rollback")
@@ -456,7 +536,7 @@ class Engine:
             changes,
             actor,
         )  # fmt: skip
-        self._deploy(state, deployment, run, changes, actor)
+        self._deploy(state, step, run, changes, actor)
         return deployment
 
     def order(self, changes: Changes, model: str, reason: str, actor: str) -> RetrainRequest:
@@ -510,23 +590,27 @@ class Engine:
             return
         self._last_watch = now
         for key, request in list(self._unfinished.items()):
-            state = self._jobs.state(key)
-            is_finished_again = state == "finished" and not lag and key in self._finished_before
-            self._finished_before = self._finished_before | {key} if state == "finished" else self._finished_before - {key}
-            if state == "running" or (state == "finished" and not is_finished_again):
+            if not self._is_dead(key, lag):
                 continue
             row = self._store.retrain(key)
             attempts = row.attempts if row is not None else 0
             if attempts >= self._config.max_job_attempts:
                 self._take_outcome(self._lost(request, attempts), changes, touched)
                 continue
-            _log.warning("retraining job %s is %s and nobody works on it: started again", key, state)
+            _log.warning("nobody works on retraining job %s: started again", key)
             self._jobs.order(request)
             self._store.note_attempt(key, attempts + 1)
             self._jobs.start(key)
 
+    def _is_dead(self, key: str, lag: int) -> bool:
+        """Nobody works on the job, and its outcome is not on its way either."""
+        state = self._jobs.state(key)
+        was_finished = key in self._finished_before
+        self._finished_before = self._finished_before | {key} if state == "finished" else self._finished_before - {key}
+        return (was_finished and not lag) if state == "finished" else state != "running"
+
     def _lost(self, request: RetrainRequest, attempts: int) -> RetrainOutcome:
-        reason = f"the job ended {attempts} times without an outcome; its log: {self._jobs.log_path(request.key)}"
+        reason = f"the job ended {attempts} times without an outcome; {self._jobs.log_words(request.key)}"
         return RetrainOutcome(
             key=request.key, model=request.model, finished_at_ms=self._clock.now_ms(), verdict="inconclusive",
             reasons=(reason,), attempt=attempts,
@@ -543,6 +627,7 @@ class Engine:
             return
         began = self._clock.monotonic_seconds()
         self._store.commit(changes)
+        self._offsets |= changes.offsets
         self._metrics.histogram(names.MONITOR_COMMIT_SECONDS).observe(self._clock.monotonic_seconds() - began)
         self._metrics.counter(names.MONITOR_AUDIT_ROWS).inc(len(changes.audit))
         self._windows.forget_changes()
@@ -563,14 +648,22 @@ class Engine:
         if now - self._last_audit > _AUDIT_SECONDS:
             self._last_audit = now
             is_intact = self._store.verify_audit().is_intact
+        is_done = not lag and not self._needs_judging and not self._has_outbox and not self._unfinished
         self.snapshot = Snapshot(
             models={name: msgspec.structs.replace(state) for name, state in self._states.items()},
-            is_idle=not lag and not self._has_outbox and not self._unfinished and self._commands.empty(),
+            is_loaded=True,
+            is_idle=is_done and self._commands.empty(),
             lag=lag,
-            num_outbox=self._store.num_outbox() if self._has_outbox else 0,
             is_audit_intact=is_intact,
             running=dict(self._started),
         )
+
+    def _show_outage(self, why: str) -> None:
+        """Readers go on seeing what was saved, and that nothing goes on."""
+        num_outbox = self.snapshot.num_outbox
+        with suppress(RetryableError):
+            num_outbox = self._store.num_outbox()
+        self.snapshot = msgspec.structs.replace(self.snapshot, is_idle=False, waits_for=why, num_outbox=num_outbox)
 
     # --- what is known of versions ---
 
@@ -588,7 +681,8 @@ class Engine:
         if (model, version) not in self._layouts:
             run = self._run(model, version)
             assert run is not None, version
-            assert run.profile is not None, version
+            if run.profile is None:
+                raise PoisonError(f"the run that made version {version} had no reference profile")
             self._layouts[model, version] = Layout(run.profile)
         return self._layouts[model, version]
 

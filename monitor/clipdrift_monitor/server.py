@@ -1,15 +1,20 @@
 """A monitor process: the engine in a thread of its own, the HTTP interface beside it."""
 
+import contextlib
+import fcntl
 import logging
 import os
+import signal
 import threading
+from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import uvicorn
 
 from clipdrift_contract.bus.connect import connect
 from clipdrift_contract.clock import Clock, SystemClock
-from clipdrift_contract.errors import ClipdriftError
+from clipdrift_contract.errors import ClipdriftError, ConfigError
 from clipdrift_contract.events import RunEnd
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_monitor.actions.local_process import LocalProcesses
@@ -26,29 +31,50 @@ from clipdrift_monitor.state import ModelState
 from clipdrift_monitor.store.store import Store
 
 _JOIN_SECONDS = 20.0
+_DRAIN_SECONDS = 10
 _log = logging.getLogger(__name__)
+
+
+class _Listener(uvicorn.Server):
+    """Ends at a signal and returns: uvicorn would raise the signal again, and the engine's turn would be cut off by it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def run(config: MonitorConfig, clock: Clock | None = None) -> None:
     """Watch until SIGTERM or SIGINT; then save and return.
 
     Raises:
-        ConfigError: An address is wrong.
+        ConfigError: An address is wrong, or another monitor of this project is running.
         ClipdriftError: The engine ended by an error of its own; its story is in the log.
     """
-    chosen = clock or SystemClock()
+    with _alone(config.jobs_dir):
+        _run(config, clock or SystemClock())
+
+
+def _run(config: MonitorConfig, clock: Clock) -> None:
     metrics = MetricSet()
     bus, store = connect(config.bus_url), Store(config.store_url)
     jobs = LocalProcesses(config.jobs_dir, config.retrain_command)
     evidence = None if config.evidence_for == "nothing" else EvidenceStarter(config.evidence_dir)
     engine = Engine(
-        config, bus, store, jobs, metrics, chosen,
+        config, bus, store, jobs, metrics, clock,
         on_alarm=None if evidence is None else partial(_order_evidence, config, evidence),
         on_turn=None if evidence is None else evidence.poll,
     )  # fmt: skip
     reader = Reader(config, store, lambda: engine.snapshot)
     api = Api(engine, reader, store, Exporter(reader, metrics), Pages(reader, config), config.api_token, config.evidence_dir)
-    server = uvicorn.Server(
+    server = _Listener(
         uvicorn.Config(
             api.app(),
             host=config.host,
@@ -57,32 +83,57 @@ def run(config: MonitorConfig, clock: Clock | None = None) -> None:
             access_log=False,
             server_header=False,
             lifespan="off",
+            timeout_graceful_shutdown=_DRAIN_SECONDS,
         )
     )
     failure: list[BaseException] = []
     thread = threading.Thread(target=_run_engine, args=(engine, server, failure), name="engine", daemon=True)
     thread.start()
     _log.info("monitoring %s, status page on port %d, process %d", config.project_name, config.port, os.getpid())
-    server.run()
-    engine.stop()
-    thread.join(_JOIN_SECONDS)
-    if evidence is not None:
-        evidence.close()
-    store.close()
-    bus.close()
+    try:
+        server.run()
+    finally:  # also when the port is taken, which uvicorn ends the process for
+        engine.stop()
+        thread.join(_JOIN_SECONDS)
+        if evidence is not None:
+            evidence.close()
+        if thread.is_alive():
+            _log.warning("the engine's turn did not end in %.0f s; what it has not saved is done again", _JOIN_SECONDS)
+        else:
+            store.close()
+            bus.close()
     if failure:
         raise ClipdriftError(f"the monitor's engine ended by {type(failure[0]).__name__}: {failure[0]}") from failure[0]
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two monitors would write one another's sums over; the kernel lets go of the lock however a process ends.
+
+    Raises:
+        ConfigError: Another monitor holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / ".monitor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"another monitor of this project is running (it holds {folder / '.monitor.lock'})") from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def _order_evidence(config: MonitorConfig, starter: EvidenceStarter, told: Judgement, state: ModelState, run: RunEnd) -> None:
     """A report for each test that raised an alarm; where only retrains are to be documented, for the one that ordered it."""
     if config.evidence_for == "retrains" and told.request is None:
         return
-    for signal in told.signals:
-        is_wanted = signal.kind in told.block.alarms and (config.evidence_for == "alarms" or signal.kind == "repairable")
+    for raised in told.signals:
+        is_wanted = raised.kind in told.block.alarms and (config.evidence_for == "alarms" or raised.kind == "repairable")
         if is_wanted:
             since_ms = state.in_service_since_ms
-            starter.order(order_for(signal, run=run, bus_url=config.bus_url, in_service_since_ms=since_ms))
+            starter.order(order_for(raised, run=run, bus_url=config.bus_url, in_service_since_ms=since_ms))
 
 
 def _run_engine(engine: Engine, server: uvicorn.Server, failure: list[BaseException]) -> None:

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from clipdrift_contract.events import Diagnosis, RetrainOutcome, ServedVersion, Signal
+from clipdrift_contract.events import Deployment, Diagnosis, RetrainOutcome, ServedVersion, Signal
 from clipdrift_monitor.decisions.decide import History
 from clipdrift_monitor.detectors.window_drift import DriftReport
 from clipdrift_monitor.diagnosis.rules import Facts
@@ -82,6 +82,7 @@ class ModelState(msgspec.Struct, kw_only=True):
     history: History = msgspec.field(default_factory=History)
     tried: RetrainOutcome | None = None  # the last shadow retrain that was ordered for the version in service
     waiting_outcome: RetrainOutcome | None = None  # it came before the run that it speaks of
+    waiting_deployment: Deployment | None = None  # the same, of another life's store
     num_signals: dict[str, int] = {}  # by "kind/severity"
     num_decisions: dict[str, int] = {}
     num_retrains: dict[str, int] = {}  # finished, by verdict

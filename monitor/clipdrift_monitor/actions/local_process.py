@@ -5,10 +5,13 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from clipdrift_contract.errors import RetryableError
 from clipdrift_contract.events import RetrainRequest
-from clipdrift_contract.jobs import JobFolder, JobState
+from clipdrift_contract.jobs import JobFolder, JobState, JobTakenError
 
 _log = logging.getLogger(__name__)
+_NUM_LOG_LINES = 3
+_MAX_LOG_WORDS = 500
 
 
 class LocalProcesses:
@@ -25,35 +28,59 @@ class LocalProcesses:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def order(self, request: RetrainRequest) -> None:
-        """Leave the order in its folder; the same order twice changes nothing."""
-        self._folder(request.key).write_request(request)
+        """Leave the order in its folder; the same order twice changes nothing.
+
+        Raises:
+            RetryableError: The folder cannot be written.
+        """
+        try:
+            self._folder(request.key).write_request(request)
+        except OSError as error:
+            raise RetryableError(f"the order of a retrain cannot be written below {self._root}: {error}") from error
 
     def start(self, key: str) -> None:
         """Start a process for the job. It outlives this one: a restarted monitor finds it by its lock."""
+        self._reap()
         folder = self._folder(key)
-        with folder.log_path.open("ab") as log:
-            self._children[key] = subprocess.Popen(
-                (*self._command, str(folder.path)), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )  # fmt: skip
+        try:
+            with folder.log_path.open("ab") as log:
+                self._children[key] = subprocess.Popen(
+                    (*self._command, str(folder.path)), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )  # fmt: skip
+        except (OSError, IndexError) as error:  # no such command, no memory, no command at all: a job that died at once
+            _log.error("retraining job %s cannot be started with %s: %s", key, self._command, error)
+            return
         _log.info("retraining job %s is process %d", key, self._children[key].pid)
 
     def state(self, key: str) -> JobState:
-        """How far the job is; "running" also in the moment between its start and its claim."""
-        child = self._children.get(key)
-        if child is not None:
-            if child.poll() is None:
+        """How far the job is; "running" also between its start and its claim, and while it tells its outcome."""
+        self._reap()
+        if key in self._children:
+            return "running"
+        folder = self._folder(key)
+        state = folder.state()
+        if state == "finished":
+            try:
+                with folder.claim():  # a job of an earlier life, which still publishes, holds its lock
+                    return state
+            except JobTakenError:
                 return "running"
-            del self._children[key]
-        return self._folder(key).state()
+        return state
 
-    def end_of_log(self, key: str, num_lines: int = 5) -> str:
+    def log_words(self, key: str) -> str:
+        """Where the job's log is, and its last lines."""
         path = self._folder(key).log_path
-        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-        return " / ".join(lines[-num_lines:])
+        try:
+            lines = path.read_text(errors="replace").splitlines()
+        except OSError:
+            return f"there is no log at {path}"
+        end = " / ".join(line.strip() for line in lines[-_NUM_LOG_LINES:])[-_MAX_LOG_WORDS:]
+        return f"its log, {path}, ends with: {end or 'nothing'}"
 
-    def log_path(self, key: str) -> Path:
-        return self._folder(key).log_path
+    def _reap(self) -> None:
+        """Let go of processes that have ended, so that they do not stay as zombies."""
+        self._children = {key: child for key, child in self._children.items() if child.poll() is None}
 
     def _folder(self, key: str) -> JobFolder:
         return JobFolder(self._root, key)

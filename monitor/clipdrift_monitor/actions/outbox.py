@@ -7,7 +7,7 @@ import msgspec
 
 from clipdrift_contract.bus.publishing import EventPublisher
 from clipdrift_contract.events import Event, RetrainRequest
-from clipdrift_monitor.actions.local_process import LocalProcesses
+from clipdrift_monitor.actions.jobs import Jobs
 from clipdrift_monitor.store.store import OutboxEntry, Store
 
 START_RETRAIN = "start_retrain"
@@ -35,7 +35,7 @@ class Outbox:
         jobs: Starts the retrains.
     """
 
-    def __init__(self, store: Store, publisher: EventPublisher, jobs: LocalProcesses) -> None:
+    def __init__(self, store: Store, publisher: EventPublisher, jobs: Jobs) -> None:
         self._store = store
         self._publisher = publisher
         self._jobs = jobs

@@ -98,7 +98,7 @@ def judge(
     decision = _decision(subject, state, ruling, diagnosis, block, signals)
     request = _order(subject, state, decision, end_ms + subject.label_horizon_ms) if ruling.action == "retrain" else None
     for signal in signals:
-        if signal.is_open and signal.window_end_ms == end_ms:
+        if signal.is_open and signal.window_start_ms == start_ms:  # what is told again was counted when it was raised
             state.num_signals = counted(state.num_signals, f"{signal.kind}/{signal.severity}")
     state.num_decisions = counted(state.num_decisions, decision.action)
     return Judgement(block=block, signals=signals, decision=decision, request=request)

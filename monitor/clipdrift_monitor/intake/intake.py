@@ -6,11 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from clipdrift_contract.errors import PoisonError
 from clipdrift_contract.events import LabelBatch, PredictionBatch
+from clipdrift_monitor.intake.columns import check_labels, check_predictions
 from clipdrift_monitor.intake.label_book import LabelBook
 from clipdrift_monitor.intake.window_book import WindowBook
 from clipdrift_monitor.state import ModelState, OpenBlock
-from clipdrift_monitor.windows.window import Layout, label_sums, losses_of, prediction_sums
+from clipdrift_monitor.windows.window import Layout, WindowKey, label_sums, losses_of, prediction_sums
 
 
 class Taken(NamedTuple):
@@ -41,11 +43,17 @@ class Intake:
         """Count a batch of predictions. The watermark never passes `latest_ms`, whatever time a client claims.
 
         Raises:
-            PoisonError, ValueError, IndexError: The columns do not fit each other or the profile; nothing was counted.
+            PoisonError: The columns do not fit each other or the profile; nothing was counted.
         """
+        check_predictions(layout.profile, batch)
+        self._check_sizes(layout, batch)
         num_rows = len(batch.sequence)
-        for key, sums in prediction_sums(layout, batch, self._window_ms):
-            self._windows.add(batch.model, key, sums)
+        try:
+            sums = list(prediction_sums(layout, batch, self._window_ms))
+        except (ValueError, IndexError) as error:  # words where the profile has numbers, say
+            raise PoisonError(f"the features do not fit the profile: {error}") from error
+        for key, added in sums:
+            self._windows.add(batch.model, key, added)
         state.num_predictions += num_rows
         state.num_unrecorded += batch.num_unrecorded
         if num_rows:
@@ -54,20 +62,35 @@ class Intake:
 
     def take_labels(self, state: ModelState, layout: Layout, batch: LabelBatch, latest_ms: int) -> Taken:
         """Count the labels of a batch whose receipts were not redeemed before; otherwise as `take_predictions`."""
-        sequence_N, time_N = batch.sequence.array(), batch.event_time_ms.array()
-        losses_of(layout.profile, batch, np.ones(len(sequence_N), bool))  # a batch that cannot be read redeems nothing
+        check_labels(layout.profile, batch)
+        self._check_sizes(layout, batch)  # whatever does not fit is found before a receipt is redeemed
+        sequence_N = batch.sequence.array().astype(np.uint64)
         is_first_N = self._labels.first_time(batch.model, batch.epoch, sequence_N)
         num_rows, num_late = int(is_first_N.sum()), 0
         if num_rows:
-            for key, sums in label_sums(layout, batch, is_first_N, self._window_ms):
-                self._windows.add(batch.model, key, sums)
+            for key, added in label_sums(layout, batch, is_first_N, self._window_ms):
+                self._windows.add(batch.model, key, added)
             state.num_labels += num_rows
-            num_late = self._keep_order(state, layout, batch, is_first_N)
-            _move_on(state, max(int(time_N.max()), int(batch.label_time_ms.array().max())), latest_ms)
+            num_late = self._keep_order(state, layout, batch, is_first_N, latest_ms)
+            newest_ms = max(int(batch.event_time_ms.array().max()), int(batch.label_time_ms.array().max()))
+            _move_on(state, newest_ms, latest_ms)
         return Taken(num_rows, len(sequence_N) - num_rows, num_late)
 
-    def _keep_order(self, state: ModelState, layout: Layout, batch: LabelBatch, is_first_N: npt.NDArray[np.bool_]) -> int:
-        """Keep the errors of the version in service by block; how many came after their block was judged."""
+    def _check_sizes(self, layout: Layout, batch: PredictionBatch | LabelBatch) -> None:
+        """Every window that the batch touches was kept with the same profile."""
+        start_N = batch.event_time_ms.array().astype(np.int64) // self._window_ms * self._window_ms
+        for start_ms, slice_index in set(zip(start_N.tolist(), batch.slice_index.array().tolist(), strict=True)):
+            known = self._windows.vector(batch.model, WindowKey(batch.version, slice_index, start_ms))
+            if known is not None and len(known) != layout.size:
+                raise PoisonError(f"windows of version {batch.version} were kept with another profile than its newest one")
+
+    def _keep_order(
+        self, state: ModelState, layout: Layout, batch: LabelBatch, is_first_N: npt.NDArray[np.bool_], latest_ms: int
+    ) -> int:
+        """Keep the errors of the version in service by block; how many came after their block was judged.
+
+        Blocks that a client claims to lie in the future are not kept open: there is no end to them.
+        """
         if state.in_service is None or batch.version != state.in_service.version:
             return 0
         time_N = batch.event_time_ms.array()[is_first_N]
@@ -76,7 +99,7 @@ class Intake:
         is_open_N = start_N >= state.judged_until_ms
         blocks: Mapping[int, OpenBlock] = state.open_blocks
         changed = dict(blocks)
-        for start_ms in np.unique(start_N[is_open_N]).tolist():
+        for start_ms in np.unique(start_N[is_open_N & (start_N <= latest_ms)]).tolist():
             chosen = start_N == start_ms
             known = changed.get(start_ms, OpenBlock())
             changed[start_ms] = known.with_labels(time_N[chosen], is_error_N[chosen], self._max_ordered_labels)

@@ -1,12 +1,15 @@
 """Steps from one deployment to the next. The state is changed; the deployment is what serving is told."""
 
+from typing import NamedTuple
+
 import msgspec
 
 from clipdrift_contract.errors import ClipdriftError
-from clipdrift_contract.events import Decision, Deployment, RetrainOutcome, RetrainRequest, RunEnd, ServedVersion
+from clipdrift_contract.events import Decision, Deployment, RetrainOutcome, RetrainRequest, RunEnd, ServedVersion, Signal
 from clipdrift_monitor.clipping.evidence import evidence_of
 from clipdrift_monitor.decisions.judging import digest_of
 from clipdrift_monitor.decisions.policy import Policy
+from clipdrift_monitor.detectors.window_drift import DriftReport
 from clipdrift_monitor.diagnosis.verdict import diagnose
 from clipdrift_monitor.state import ModelState, counted
 
@@ -15,11 +18,18 @@ class RolloutError(ClipdriftError):
     """The step is not possible; the message says why."""
 
 
+class Step(NamedTuple):
+    """A new deployment, and the signals that ended with the version before it, each told closed."""
+
+    deployment: Deployment
+    closed: tuple[Signal, ...]
+
+
 def served_version(run: RunEnd) -> ServedVersion:
     return ServedVersion(version=run.version, uri=run.artifact_uri, digest=run.artifact_digest)
 
 
-def first_deployment(state: ModelState, run: RunEnd) -> Deployment:
+def first_deployment(state: ModelState, run: RunEnd) -> Step:
     """The first version of a model goes into service by itself: there is nothing to compare it with."""
     return _deploy(state, served_version(run), run.as_of_ms, "the first version of this model", "")
 
@@ -34,14 +44,15 @@ def conclude(state: ModelState, request: RetrainRequest, outcome: RetrainOutcome
         run: Of the version in service.
         policy: In force.
     """
-    state.tried = outcome if outcome.arms else state.tried
+    if outcome.arms and request.generation == state.generation:  # of the version in service, and of no other
+        state.tried = outcome
     state.num_retrains = counted(state.num_retrains, outcome.verdict)
     obstacle = _obstacle(state, request, outcome)
     is_promoted = outcome.verdict == "pass" and not obstacle
     has_failed = outcome.verdict != "pass"
     state.history = msgspec.structs.replace(
         state.history,
-        running_key="",
+        running_key="" if state.history.running_key == outcome.key else state.history.running_key,
         num_failures_in_a_row=state.history.num_failures_in_a_row + 1 if has_failed else 0,
         last_failed_cause=outcome.key if has_failed else "",
     )
@@ -63,13 +74,13 @@ def conclude(state: ModelState, request: RetrainRequest, outcome: RetrainOutcome
     )
 
 
-def promote(state: ModelState, outcome: RetrainOutcome, at_ms: int, decision_id: str) -> Deployment:
+def promote(state: ModelState, outcome: RetrainOutcome, at_ms: int, decision_id: str) -> Step:
     """Put a candidate that has passed the gate into service."""
     candidate = ServedVersion(version=outcome.candidate_version, uri=outcome.candidate_uri, digest=outcome.candidate_digest)
     return _deploy(state, candidate, at_ms, f"retrained with arm {outcome.winner}: {'; '.join(outcome.reasons)}", decision_id)
 
 
-def roll_back(state: ModelState, at_ms: int, reason: str, decision_id: str) -> Deployment:
+def roll_back(state: ModelState, at_ms: int, reason: str, decision_id: str) -> Step:
     """Put the version before the present one back into service, and keep the present one out.
 
     Raises:
@@ -79,16 +90,16 @@ def roll_back(state: ModelState, at_ms: int, reason: str, decision_id: str) -> D
         raise RolloutError(f"{state.model} has no earlier version to go back to")
     *before, last = state.served_before
     gone = state.in_service
-    deployment = _deploy(state, last, at_ms, reason, decision_id)
+    step = _deploy(state, last, at_ms, reason, decision_id)
     state.served_before = before
     state.quarantine = [*state.quarantine, gone.digest]
-    return deployment
+    return step
 
 
-def adopt(state: ModelState, deployment: Deployment) -> None:
+def adopt(state: ModelState, deployment: Deployment) -> Step:
     """Take over a deployment that is newer than what this store knows: of a store that was lost, say."""
     state.generation = deployment.generation
-    _put_into_service(state, deployment.champion, deployment.decided_at_ms)
+    return Step(deployment, _put_into_service(state, deployment.champion, deployment.decided_at_ms))
 
 
 def _obstacle(state: ModelState, request: RetrainRequest, outcome: RetrainOutcome) -> str:
@@ -101,10 +112,10 @@ def _obstacle(state: ModelState, request: RetrainRequest, outcome: RetrainOutcom
     return ""
 
 
-def _deploy(state: ModelState, champion: ServedVersion, at_ms: int, reason: str, decision_id: str) -> Deployment:
+def _deploy(state: ModelState, champion: ServedVersion, at_ms: int, reason: str, decision_id: str) -> Step:
     state.generation += 1
-    _put_into_service(state, champion, at_ms)
-    return Deployment(
+    closed = _put_into_service(state, champion, at_ms)
+    deployment = Deployment(
         model=state.model,
         generation=state.generation,
         champion=champion,
@@ -112,9 +123,12 @@ def _deploy(state: ModelState, champion: ServedVersion, at_ms: int, reason: str,
         reason=reason,
         decision_id=decision_id,
     )
+    return Step(deployment, closed)
 
 
-def _put_into_service(state: ModelState, champion: ServedVersion, at_ms: int) -> None:
+def _put_into_service(state: ModelState, champion: ServedVersion, at_ms: int) -> tuple[Signal, ...]:
+    """Everything that was said of the version before ends with it."""
+    closed = tuple(msgspec.structs.replace(signal, is_open=False) for signal in state.open_signals)
     if state.in_service is not None:
         state.served_before = [*state.served_before, state.in_service][-10:]
     state.in_service = champion
@@ -124,6 +138,9 @@ def _put_into_service(state: ModelState, champion: ServedVersion, at_ms: int) ->
     state.open_signals = []
     state.levels = {}
     state.repair_worth = 0.0
+    state.drift = DriftReport()
+    state.last_view = None
     state.tried = None
     state.diagnosis = None
     state.facts = None
+    return closed
