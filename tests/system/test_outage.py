@@ -1,0 +1,70 @@
+"""The bus or the store is away for some seconds while traffic goes on: serving answers all along, and nothing is lost."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from small_loop import Loop, MakeLoop, wait_until
+
+from clipdrift_contract.events import LABELS
+
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(180)]
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Nobody else can write to the database."""
+    connection = sqlite3.connect(path, isolation_level=None, timeout=30.0)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+    finally:
+        connection.close()
+
+
+def says(loop: Loop, component: str, words: str) -> bool:
+    return words in (loop.project.logs / f"{component}.log").read_text()
+
+
+def assert_all_is_counted(loop: Loop, num_rows: int) -> None:
+    assert loop.client.num_errors == 0, loop.client.last_error
+    assert loop.client.num_unanswered_rows == 0
+    assert loop.streams["valve"].num_answered == num_rows
+    assert loop.acknowledged("valve") == loop.recorded("valve")
+    assert loop.recorded("valve", LABELS) <= loop.acknowledged("valve")
+    progress = loop.watcher.progress()["models"]["valve"]
+    assert progress == {"num_predictions": num_rows, "num_labels": loop.streams["valve"].num_labels}
+    told, counted = loop.outcome("valve").accuracy[""], len(loop.recorded("valve", LABELS))
+    assert told[0] == counted
+
+
+def test_while_the_bus_is_locked_serving_answers_and_keeps_what_it_owes(make_loop: MakeLoop) -> None:
+    loop = make_loop("valve")
+    loop.run(2)
+
+    with locked(loop.project.state / "bus.db"):
+        loop.send(2)
+        wait_until(lambda: says(loop, "serving", "the bus is away"), 30.0)
+        loop.send(3)
+        during = loop.client.num_errors, loop.watcher.progress()["models"]["valve"]["num_predictions"]
+    loop.replay.settle()
+
+    assert during == (0, 2 * 240), "the two days before the outage, and not a row of it"
+    assert_all_is_counted(loop, 4 * 240)
+
+
+def test_while_the_store_is_locked_events_wait_and_the_monitor_catches_up(make_loop: MakeLoop) -> None:
+    loop = make_loop("valve")
+    loop.run(2)
+
+    with locked(loop.project.state / "store.db"):
+        loop.send(2)
+        loop.client.flush()
+        wait_until(lambda: says(loop, "monitor", "the monitor waits"), 40.0)
+        during = loop.recorded("valve")
+    loop.replay.settle()
+
+    assert len(during) == 3 * 240, "the bus took everything"
+    assert_all_is_counted(loop, 3 * 240)
