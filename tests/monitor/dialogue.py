@@ -77,10 +77,10 @@ class TestJobs:
 class Dialogue:
     """What is told to a monitor and what comes of it. `restart` is a kill and a new life on the same bus and store."""
 
-    def __init__(self, folder: Path, *, store_type=Store, policy=POLICY, num_partitions=4, **settings):
+    def __init__(self, folder: Path, *, store_type=Store, bus_type=SqliteBus, policy=POLICY, num_partitions=4, **settings):
         self.config = MonitorConfig(policy=policy, evidence_dir=folder / "evidence", project_name="pumps", **settings)
         self.clock = ManualClock(now_ms=TODAY * DAY)
-        self.bus = SqliteBus(folder / "bus.db", num_partitions=num_partitions)
+        self.bus = bus_type(folder / "bus.db", num_partitions=num_partitions)
         self.store = store_type(f"sqlite:///{folder / 'store.db'}")
         self.jobs = TestJobs()
         self.told_alarms = []
@@ -216,8 +216,9 @@ def run_end(version="v1", *, retrain_key="", day=1, **changed):
     )
     known = RunEnd(
         run_id=f"run-{version}", model="pump", version=version, started_at_ms=0, ended_at_ms=day * DAY, data_start_ms=0,
-        data_end_ms=day * DAY, as_of_ms=day * DAY, data_digest="d", code_revision="c", seed=0, optimizer="SGD", learning_rate=0.1,
-        clip=ClipSpec(kind="global_norm", max_norm=0.5), num_steps=100, num_checked=10, removed_mass_ratio=0.8,
+        data_end_ms=day * DAY, as_of_ms=day * DAY, data_digest="d", code_revision="c", seed=0,
+        optimizer="SGD", learning_rate=0.1, clip=ClipSpec(kind="global_norm", max_norm=0.5),
+        num_steps=100, num_checked=10, removed_mass_ratio=0.8,
         clip_rate_ratio=0.9,
         candidates=(Arm(name="same", clip=ClipSpec(kind="global_norm", max_norm=0.5)),),
         validation=(
@@ -297,8 +298,8 @@ def outcome(request, *, verdict="pass", version="v2", **changed):
         for name, norm in (("same", 0.5), ("q90", 3.0))
     )  # fmt: skip
     known = RetrainOutcome(
-        key=request.key, model=request.model, finished_at_ms=0, verdict=verdict, reasons=(f"the gate says {verdict}",), arms=arms,
-        winner="q90", candidate_version=version if verdict == "pass" else "",
+        key=request.key, model=request.model, finished_at_ms=0, verdict=verdict, reasons=(f"the gate says {verdict}",),
+        arms=arms, winner="q90", candidate_version=version if verdict == "pass" else "",
         candidate_uri=f"file:///models/{version}.onnx", candidate_digest=f"sha256:{version}",
     )  # fmt: skip
     return msgspec.structs.replace(known, **changed)
