@@ -122,8 +122,10 @@ def train_model(
 
 def train_missing(project: Project, now_ms: int, console: Console) -> tuple[RunEnd, ...]:
     """Train each model that has no version yet, on all data known at `now_ms`; returns the runs."""
-    missing = [model for model in project.file.models if not any(project.artifacts.glob(f"{model}/*/model.onnx"))]
-    return tuple(train_model(project, model, start_ms=0, end_ms=now_ms, as_of_ms=now_ms, console=console) for model in missing)
+    return tuple(
+        train_model(project, model, start_ms=0, end_ms=now_ms, as_of_ms=now_ms, console=console)
+        for model in project.untrained()
+    )
 
 
 def carry_out(project: Project, job_folder: Path) -> RetrainOutcome | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from clipdrift_contract.bus.connect import connect
 from clipdrift_contract.envelope import decode
@@ -74,6 +75,12 @@ class Net(nn.Module):
     def forward(self, features):
         return self.layer(features["pressure"][:, None]) + 0.0 * features["site"][:, None]
 '''
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
 
 MakeProject = Callable[..., Project]
 

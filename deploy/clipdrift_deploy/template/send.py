@@ -14,9 +14,6 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 FOLDER = Path(__file__).parent
-SERVER = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8080"
-SECONDS_PER_DAY = float(sys.argv[2]) if len(sys.argv) > 2 else 0.5  # so that there is something to watch
-MODEL = f"{SERVER}/v2/models/pump"
 DAY_MS = 86_400_000
 
 
@@ -25,7 +22,7 @@ def post(url: str, body: dict[str, object]) -> dict[str, object]:
         return json.load(answer)
 
 
-def predict(rows: list[dict[str, str]]) -> list[str]:
+def predict(model_url: str, rows: list[dict[str, str]]) -> list[str]:
     """Ask for predictions; the answer carries a receipt for every row."""
     n = len(rows)
     numbers = [
@@ -34,40 +31,42 @@ def predict(rows: list[dict[str, str]]) -> list[str]:
     ]
     site = {"name": "site", "shape": [n], "datatype": "BYTES", "data": [row["site"] for row in rows]}
     times = [int(row["time_ms"]) for row in rows]
-    answer = post(f"{MODEL}/infer", {"inputs": [site, *numbers], "parameters": {"event_time_ms": times}})
+    answer = post(f"{model_url}/infer", {"inputs": [site, *numbers], "parameters": {"event_time_ms": times}})
     return answer["parameters"]["receipts"]
 
 
-def label(rows: list[dict[str, str]], receipts: list[str]) -> int:
+def label(model_url: str, rows: list[dict[str, str]], receipts: list[str]) -> int:
     """Hand in what the mechanic found, each label with the receipt of its prediction; how many were accepted."""
     body = {
         "receipts": receipts,
         "labels": [row["state"] for row in rows],
         "label_times_ms": [int(row["label_time_ms"]) for row in rows],
     }
-    return post(f"{MODEL}/feedback", body)["accepted"]
+    return post(f"{model_url}/feedback", body)["accepted"]
 
 
-def main() -> None:
+def main(server: str = "http://127.0.0.1:8080", seconds_per_day: str = "0.5") -> None:
+    """The pause between two days is there so that there is something to watch."""
+    model_url = f"{server}/v2/models/pump"
     first_ms = int((FOLDER / "replay_from_ms.txt").read_text())
     with (FOLDER / "data.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if int(row["time_ms"]) >= first_ms]
     num_labels = 0
     for day, of_day in groupby(rows, key=lambda row: int(row["time_ms"]) // DAY_MS):
         batch = list(of_day)
-        num_labels += label(batch, predict(batch))
+        num_labels += label(model_url, batch, predict(model_url, batch))
         date = datetime.fromtimestamp(day * DAY_MS / 1000, UTC).date()
         print(f"\r{date}: {num_labels:,} predictions, each with its label", end="", flush=True)
-        time.sleep(SECONDS_PER_DAY)
+        time.sleep(float(seconds_per_day))
     print()
 
 
 if __name__ == "__main__":
     try:
-        main()
+        main(*sys.argv[1:])
     except HTTPError as error:
         sys.exit(
             f"{error.url} answered {error.code}: {error.read().decode()[:300]}\nIs the model trained? `clipdrift train pump`"
         )
     except URLError as error:
-        sys.exit(f"{SERVER} does not answer ({error.reason}); start it with `clipdrift up`")
+        sys.exit(f"the server does not answer ({error.reason}); start it with `clipdrift up`")
