@@ -19,7 +19,7 @@ from clipdrift_contract.bus.reading import EventReader
 from clipdrift_contract.clock import ManualClock
 from clipdrift_contract.envelope import encode
 from clipdrift_contract.errors import RetryableError
-from clipdrift_contract.events import POISON, Deployment, ServedVersion
+from clipdrift_contract.events import POISON, TOPICS, Deployment, ServedVersion
 from clipdrift_contract.metrics import BUS_POISON, MetricSet
 
 PATIENCE_SECONDS = 30.0
@@ -321,6 +321,24 @@ def test_a_hook_that_fails_is_asked_again_and_nothing_is_lost(place, publisher, 
 
     assert numbers_of(take(consumer, 20)) == list(range(20))
     assert len(asked) >= 2
+
+
+def test_one_group_reads_every_topic_of_the_product(place, bus, publisher, consume):
+    for topic in TOPICS:
+        place.make_topic(topic)
+    bus.ensure_topics(TOPICS)
+    bus.ensure_topics(TOPICS)
+    assert {bus.num_partitions(topic) for topic in TOPICS} == {NUM_PARTITIONS}
+
+    consumer = consume("everything", TOPICS)
+    poll_until(lambda _: consumer.assignment() == places_of(*TOPICS), consumer)
+    for number, topic in enumerate(TOPICS):
+        publisher.publish(topic, b"m", {"number": b"%d" % number}, b"", timestamp_ms=START_MS)
+    publisher.flush(PATIENCE_SECONDS)
+
+    mine = [record for record in take(consumer, len(TOPICS)) if "number" in record.headers]
+    assert {record.topic: int(record.headers["number"]) for record in mine} == {t: n for n, t in enumerate(TOPICS)}
+    consumer.commit()
 
 
 # --- replay and lag ---
