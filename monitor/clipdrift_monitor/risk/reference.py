@@ -17,7 +17,6 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of one version. `num_days` below 3 means that validation was too short to know: the absolute tests then rest."""
 
     num_days: int
-    rows_per_day: float
     mean_loss_bound: float
     """95 % upper bound of the mean daily Brier score."""
     day_error_bound: float
@@ -38,7 +37,7 @@ def reference_of(run: RunEnd) -> Reference:
     overall = next((one for one in run.clustering if one.slice == ""), None)
     days = [day for day in overall.days if day.num_rows >= _MIN_ROWS] if overall is not None else []
     if overall is None or len(days) < 2:
-        return Reference(num_days=len(days), rows_per_day=0.0, mean_loss_bound=1.0, day_error_bound=1.0, lag1=0.0)
+        return Reference(num_days=len(days), mean_loss_bound=1.0, day_error_bound=1.0, lag1=0.0)
     errors = np.array([day.num_errors / day.num_rows for day in days])
     # an evening can be bad within a day that is not: the spread of hours counts where it is larger
     spread = math.sqrt(max(float(errors.var(ddof=1)), overall.between_hour_variance))
@@ -46,7 +45,6 @@ def reference_of(run: RunEnd) -> Reference:
     n = len(days)
     return Reference(
         num_days=n,
-        rows_per_day=float(np.mean([day.num_rows for day in days])),
         mean_loss_bound=min(0.95, float(losses.mean() + t_quantile(0.95, n - 1) * losses.std(ddof=1) / math.sqrt(n))),
         day_error_bound=min(0.9, float(errors.mean() + t_quantile(0.99, n - 1) * spread * math.sqrt(1 + 1 / n))),
         lag1=min(0.9, max(0.0, lag1_within_days(overall, days))),

@@ -187,7 +187,7 @@ def test_only_so_many_past_blocks_are_kept():
 
 
 def test_without_a_usable_reference_the_absolute_tests_rest_and_the_paired_one_works():
-    nothing = Reference(num_days=1, rows_per_day=0.0, mean_loss_bound=1.0, day_error_bound=1.0, lag1=0.0)
+    nothing = Reference(num_days=1, mean_loss_bound=1.0, day_error_bound=1.0, lag1=0.0)
     state, found = start(nothing, Budget()), set()
     for number, day in enumerate(days_of(harms["classes_swapped"], 40, NUM_ROWS, 0, np.random.default_rng(1))):
         found |= {one.test for one in step(state, block_of(day, number), CONFIG) if one.is_alarm}
@@ -205,7 +205,7 @@ def test_a_test_that_raised_an_alarm_begins_again():
 
 def test_a_bad_evening_within_a_day_that_validation_allows_is_no_break():
     """The evening alone is beyond the bound and its sum too; the whole day is not."""
-    reference = Reference(num_days=15, rows_per_day=400.0, mean_loss_bound=0.2, day_error_bound=0.3, lag1=0.0)
+    reference = Reference(num_days=15, mean_loss_bound=0.2, day_error_bound=0.3, lag1=0.0)
     (block,) = blocks(1, num_rows=400)
     evening = np.arange(400) >= 330
     state = start(reference, Budget())

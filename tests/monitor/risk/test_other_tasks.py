@@ -9,7 +9,7 @@ from clipdrift_monitor.risk.harm import Block, HarmConfig, start, step
 from clipdrift_monitor.risk.reference import Reference
 from clipdrift_monitor.windows.window import Layout, label_sums
 
-NOTHING = Reference(num_days=0, rows_per_day=0.0, mean_loss_bound=1.0, day_error_bound=1.0, lag1=0.0)
+NOTHING = Reference(num_days=0, mean_loss_bound=1.0, day_error_bound=1.0, lag1=0.0)
 TASKS = [("multiclass", 4), ("regression", 0)]
 
 
