@@ -48,7 +48,7 @@ class LocalProcesses:
                     (*self._command, str(folder.path)), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )  # fmt: skip
-        except (OSError, IndexError) as error:  # no such command, no memory, no command at all: a job that died at once
+        except OSError as error:  # no such command, no memory: a job that died at once
             _log.error("retraining job %s cannot be started with %s: %s", key, self._command, error)
             return
         _log.info("retraining job %s is process %d", key, self._children[key].pid)

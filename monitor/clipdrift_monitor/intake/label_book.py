@@ -16,6 +16,7 @@ class LabelBook:
 
     Args:
         load: Reads a chunk of bits from the store; None where there is none.
+        max_chunks: Chunks (of 8,192 bytes) that are kept in memory between commits.
 
     Example:
         >>> book = LabelBook(lambda model, epoch, chunk: None)
@@ -25,8 +26,9 @@ class LabelBook:
         [False, True]
     """
 
-    def __init__(self, load: Callable[[str, str, int], bytes | None]) -> None:
+    def __init__(self, load: Callable[[str, str, int], bytes | None], max_chunks: int = _MAX_CHUNKS) -> None:
         self._load = load
+        self._max_chunks = max_chunks
         self._chunks: OrderedDict[Place, npt.NDArray[np.bool_]] = OrderedDict()
         self._changed: set[Place] = set()
 
@@ -52,7 +54,7 @@ class LabelBook:
     def forget_changes(self) -> None:
         """The store has them now; what was not used for long is let go."""
         self._changed.clear()
-        while len(self._chunks) > _MAX_CHUNKS:
+        while len(self._chunks) > self._max_chunks:
             self._chunks.popitem(last=False)
 
     def clear(self) -> None:

@@ -14,10 +14,12 @@ class WindowBook:
 
     Args:
         load: Reads a vector from the store; None where there is none.
+        max_windows: Vectors that are kept in memory between commits.
     """
 
-    def __init__(self, load: Callable[[str, WindowKey], Floats | None]) -> None:
+    def __init__(self, load: Callable[[str, WindowKey], Floats | None], max_windows: int = _MAX_WINDOWS) -> None:
         self._load = load
+        self._max_windows = max_windows
         self._vectors: OrderedDict[Place, Floats] = OrderedDict()
         self._changed: set[Place] = set()
 
@@ -46,7 +48,7 @@ class WindowBook:
     def forget_changes(self) -> None:
         """The store has them now; what was not used for long is let go."""
         self._changed.clear()
-        while len(self._vectors) > _MAX_WINDOWS:
+        while len(self._vectors) > self._max_windows:
             self._vectors.popitem(last=False)
 
     def clear(self) -> None:
