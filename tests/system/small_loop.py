@@ -183,7 +183,7 @@ class Loop:
         }
         self.replay = Replay(
             list(self.streams.values()), self.client, self.watcher, self.listener,
-            check=lambda: None, on_events=lambda events: None,
+            check=lambda: None, on_events=lambda events: None, patience_seconds=PATIENCE_SECONDS,
         )  # fmt: skip
 
     def close(self) -> None:
