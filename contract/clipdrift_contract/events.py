@@ -248,7 +248,7 @@ class RuleFinding(msgspec.Struct, frozen=True, kw_only=True):
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """What is wrong, in numbers and in words."""
 
-    cause: str  # training_fault, data_broken, mix_shift, drift, calibration, harder_days, clipping, unknown
+    cause: str  # none, training_fault, data_broken, mix_shift, slice_drift, drift, calibration, harder_days, clipping, unknown
     clipping: ClippingVerdict
     words: str
     would_tell: str = ""  # what would settle it, where something is unknown

@@ -56,3 +56,7 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise ValueError(f"monitor.min_label_share must be in 0..1, got {self.min_label_share!r}")
         if self.max_job_attempts < 1:
             raise ValueError(f"monitor.max_job_attempts must be >= 1, got {self.max_job_attempts!r}")
+
+    def __repr__(self) -> str:
+        """Holds secrets, so it shows nothing."""
+        return "MonitorConfig(...)"

@@ -48,3 +48,7 @@ class ServingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         for name in ("max_body_bytes", "max_rows", "max_spool_bytes", "max_pending_rows", "max_label_age_seconds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"serving.{name} must be >= 1, got {getattr(self, name)!r}")
+
+    def __repr__(self) -> str:
+        """Holds secrets, so it shows nothing."""
+        return "ServingConfig(...)"

@@ -33,6 +33,7 @@ _SEVERITY: Mapping[SignalKind, Severity] = {
     "mix_drift": "note",
 }
 _MIN_PREDICTIONS = 100  # below, a share of labels says nothing
+_MIN_SLICE_LABELS = 200
 _SMALL_RETURN = 0.25  # a signal of a harm test closes when its evidence is back below this share of the bound
 
 
@@ -328,7 +329,19 @@ def _facts(
         live_ece=live.ece,
         num_labels=live.num_labels,
         margin=subject.policy.clipping_margin,
+        falls=falls_of(validated, by_slice),
     )
+
+
+def falls_of(validated: Mapping[str, tuple[int, int]], live: Mapping[str, tuple[int, int]]) -> dict[str, float]:
+    """Validated minus live accuracy by slice, from (labels, hits), where both sides have at least 200 labels.
+
+    Example:
+        >>> falls_of({"a": (200, 180), "b": (200, 180)}, {"a": (400, 200), "b": (10, 0)})
+        {'a': 0.4}
+    """
+    enough = [name for name in validated if min(validated[name][0], live.get(name, (0, 0))[0]) >= _MIN_SLICE_LABELS]
+    return {name: validated[name][1] / validated[name][0] - live[name][1] / live[name][0] for name in enough}
 
 
 def _decision(

@@ -32,6 +32,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     live_ece: float | None
     num_labels: int
     margin: float
+    falls: Mapping[str, float] = {}
+    """Validated minus live accuracy of each slice that has enough labels on both sides."""
 
 
 def findings(facts: Facts) -> tuple[RuleFinding, ...]:

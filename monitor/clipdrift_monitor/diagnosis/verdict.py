@@ -10,6 +10,7 @@ _CLIPPING_WORDS: dict[ClippingVerdict, str] = {
     "not_implicated": "Gradient clipping has nothing to do with it.",
     "unknown": "Whether gradient clipping has anything to do with it is not known yet.",
 }
+_LARGE_FALL = 0.15  # of accuracy; below, a slice's fall may be chance or a bad week
 _WOULD_TELL = "A shadow retrain with another threshold, on the same data and seed, would tell."
 
 
@@ -23,12 +24,18 @@ def diagnose(facts: Facts) -> Diagnosis:
         cause=cause,
         clipping=clipping,
         words=f"{words} {_CLIPPING_WORDS[clipping]}",
-        would_tell=_WOULD_TELL if clipping == "unknown" else "",
+        would_tell=_would_tell(cause, clipping),
         accuracy_loss=facts.split.loss,
         mix_term=facts.split.mix,
         within_term=facts.split.within,
         findings=rules,
     )
+
+
+def _would_tell(cause: str, clipping: ClippingVerdict) -> str:
+    if cause in ("harder_days", "slice_drift", "unknown"):
+        return "A shadow retrain on the newest labels would tell whether a new version does better."
+    return _WOULD_TELL if clipping == "unknown" else ""
 
 
 def _cause(facts: Facts, holding: set[str], clipping: ClippingVerdict) -> tuple[str, str]:
@@ -38,9 +45,32 @@ def _cause(facts: Facts, holding: set[str], clipping: ClippingVerdict) -> tuple[
         return "training_fault", f"The training itself was faulty: {facts.clipping.fault_words}."
     if "repairable" in facts.open_tests:
         return _cause_of_repairable(holding, clipping)
-    if facts.open_tests:
-        return "harder_days", "These days are harder than any that validation saw, for every model: no retrain would help."
-    return "none", "Nothing is proven to be wrong."
+    return _cause_of_harm(facts) if facts.open_tests else ("none", "Nothing is proven to be wrong.")
+
+
+def _cause_of_harm(facts: Facts) -> tuple[str, str]:
+    """Of harm that no simple repair is proven to mend."""
+    repairable, alone = facts.statements.get("repairable"), _slice_that_fell_alone(facts)
+    if alone:
+        words = f"What is lost is lost in one slice: {alone} fell by {facts.falls[alone]:.0%}, the others did not."
+        return "slice_drift", f"{words} Its rows no longer mean what they did."
+    if repairable is not None and repairable.effect_low is not None and repairable.effect_low > 0:
+        return (
+            "unknown",
+            "The model is worse than when it was validated. A simple repair seems to help, which is not proven yet.",
+        )
+    return "harder_days", (
+        "These days are harder than any that validation saw; no simple repair (recalibration, base rate) is proven to help."
+    )
+
+
+def _slice_that_fell_alone(facts: Facts) -> str:
+    """The slice that lost much accuracy while all others lost a third of that or less; "" where there is none."""
+    if len(facts.falls) < 2:
+        return ""
+    worst = max(facts.falls, key=lambda name: facts.falls[name])
+    others = max(fall for name, fall in facts.falls.items() if name != worst)
+    return worst if facts.falls[worst] >= _LARGE_FALL and others <= facts.falls[worst] / 3 else ""
 
 
 def _cause_of_repairable(holding: set[str], clipping: ClippingVerdict) -> tuple[str, str]:

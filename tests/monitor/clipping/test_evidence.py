@@ -108,6 +108,11 @@ def test_faults_are_told_in_numbers():
     assert not evidence_of(run(), None).has_fault
 
 
+def test_an_overflow_now_and_then_is_no_fault():
+    assert not evidence_of(run(num_nonfinite=1), None).has_fault
+    assert evidence_of(run(num_nonfinite=2), None).has_fault
+
+
 @pytest.mark.parametrize(
     ("verdicts", "expected"),
     [

@@ -1,7 +1,8 @@
 import itertools
 
+import msgspec
 import pytest
-from diagnosis_facts import OPEN, PROVEN, REFUTED, facts
+from diagnosis_facts import OPEN, PROVEN, REFUTED, facts, statement
 
 from clipdrift_monitor.detectors.window_drift import DriftReport
 from clipdrift_monitor.diagnosis.split import LossSplit
@@ -43,6 +44,29 @@ def test_with_an_adaptive_optimizer_and_no_fault_clipping_is_never_implicated(co
     found = diagnose(facts(**REPAIRABLE, clipping={"is_adaptive": True, "best_contrast": contrast}))
     assert found.clipping == "not_implicated"
     assert found.cause == "drift"
+
+
+def test_harm_without_a_proven_repair_does_not_claim_that_none_would_help():
+    found = diagnose(facts(open_tests=("sudden_break",)))
+    assert "no retrain would help" not in found.words
+    assert "shadow retrain" in found.would_tell
+
+
+def test_a_slice_that_fell_alone_is_named():
+    found = diagnose(facts(open_tests=("sudden_break",), falls={"harbour": 0.6, "north": 0.01, "south": -0.02}))
+    assert (found.cause, "harbour fell by 60%" in found.words) == ("slice_drift", True)
+
+
+@pytest.mark.parametrize(
+    "falls", [{"harbour": 0.6}, {"harbour": 0.6, "north": 0.3}, {"harbour": 0.1, "north": 0.0}, {}], ids=str
+)
+def test_a_fall_of_one_slice_among_falling_ones_or_a_small_one_is_harder_days(falls):
+    assert diagnose(facts(open_tests=("sudden_break",), falls=falls)).cause == "harder_days"
+
+
+def test_a_gain_that_chance_hardly_explains_leaves_the_cause_unknown():
+    hopeful = msgspec.structs.replace(statement("repairable", 0.02), effect_low=0.004, effect_high=0.036)
+    assert diagnose(facts(open_tests=("sudden_break",), statements={"repairable": hopeful})).cause == "unknown"
 
 
 def test_what_is_unknown_says_what_would_tell():
