@@ -57,6 +57,7 @@ _MAX_FULL_POLLS = 200  # under a backlog that never ends, blocks are judged all 
 _WATCH_SECONDS = 0.25
 _AUDIT_SECONDS = 300.0
 _PAUSE_SECONDS = 1.0
+_END_OF_TIME_MS = 2**62
 _LEAVE_SECONDS = 2.0  # what is not on the bus by then is in the outbox still
 _log = logging.getLogger(__name__)
 OnAlarm = Callable[[Judgement, ModelState, RunEnd], None]
@@ -128,6 +129,7 @@ class Engine:
         self._unfinished: dict[str, RetrainRequest] = {}
         self._started: dict[str, float] = {}  # by model
         self._offsets: dict[TopicPartition, int] = {}  # as the store has them
+        self._heads: dict[TopicPartition, int] = {}  # of the bus, when the session began
         self._commands: queue.SimpleQueue[tuple[Callable[[Changes], Any], Future[Any]]] = queue.SimpleQueue()
         self._is_stopping = threading.Event()
         self._num_full_polls = 0
@@ -166,6 +168,7 @@ class Engine:
         try:
             self._bus.ensure_topics(TOPICS)
             self._load()
+            self._heads = self._find_heads()
             consumer = self._bus.consumer(GROUP, TOPICS, on_assigned=self._start_offsets)
             reader = EventReader(consumer, publisher=publisher, metrics=self._metrics, clock=self._clock)
             outbox = Outbox(self._store, events, self._jobs)
@@ -187,7 +190,23 @@ class Engine:
 
     def _start_offsets(self, places: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         self._load()  # another member may have worked on what comes to this one now
-        return {place: self._offsets[place] for place in places if place in self._offsets}
+        chosen = {place: self._offsets[place] for place in places if place in self._offsets}
+        for place, offset in chosen.items():
+            if offset > self._heads.get(place, offset):
+                _log.error(
+                    "%s ends before offset %d: the bus is another one, or older; it is read from its start", place, offset
+                )
+                chosen[place] = 0  # what was counted before is known by its id
+        return chosen
+
+    def _find_heads(self) -> dict[TopicPartition, int]:
+        """Where each partition ends now. The store may be newer than the bus, where that was lost or restored."""
+        consumer = self._bus.consumer(None, TOPICS)
+        try:
+            consumer.seek_to_time(_END_OF_TIME_MS)
+            return {place: consumer.position(place) for place in consumer.assignment()}
+        finally:
+            consumer.close()
 
     def _load(self) -> None:
         """Memory becomes what the store holds, whatever it was."""

@@ -1,5 +1,6 @@
 """Counted once, judged once, ordered once: whatever comes twice, late, out of order, or is cut off."""
 
+import shutil
 import threading
 
 import msgspec
@@ -378,6 +379,26 @@ def test_what_was_sent_without_an_answer_is_sent_again_under_the_same_id(dialogu
     assert list(dialogue.published(Deployment)) == ["deployment-pump-1"]
     assert dialogue.counted(DEPLOYMENTS, "duplicate") == 1
     assert dialogue.store.num_outbox() == 0
+
+
+def test_a_bus_that_is_older_than_the_store_is_read_from_its_start_and_counts_nothing_twice(dialogue_of, tmp_path):
+    dialogue = dialogue_of("one")
+    dialogue.go(run_end(), *day_of(2), ids=["r", "p2", "l2"])
+    dialogue.go(*day_of(3), *day_of(4), ids=["p3", "l3", "p4", "l4"])
+    dialogue.restart()
+    dialogue.store.close()
+    (tmp_path / "restored").mkdir()
+    shutil.copy(tmp_path / "one" / "store.db", tmp_path / "restored" / "store.db")
+
+    restored = dialogue_of("restored")  # its bus is empty
+    restored.go(*day_of(2), ids=["p2", "l2"])
+    restored.go(*day_of(5), ids=["p5", "l5"])
+
+    assert restored.state.num_labels == restored.state.num_predictions == 800
+    assert restored.counted(LABELS, "duplicate") == 1
+    restored.restart()
+    restored.go(*day_of(6), ids=["p6", "l6"])
+    assert restored.state.num_labels == 1_000
 
 
 # --- blocks ---

@@ -25,11 +25,19 @@ from clipdrift_monitor.store.store import Changes, Store
 _COMMAND_SECONDS = 20.0
 _MAX_BODY_BYTES = 64 * 1024
 _MAX_LIMIT = 500
+_END_OF_TIME_MS = 2**62
+_MAX_ACTOR_CHARACTERS = 64
+_MAX_REASON_CHARACTERS = 2_000
 _SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "SAMEORIGIN",
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
+}
+_PAGE_HEADERS = {
+    **_SECURITY_HEADERS,
+    # the pages hold no script and load nothing; whatever else slips in does not run
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
 }
 
 
@@ -51,10 +59,19 @@ class Api:
         pages: For people.
         token: That commands need.
         evidence_dir: Where evidence packs lie.
+        command_seconds: How long a command may wait for the engine.
     """
 
     def __init__(
-        self, engine: Engine, reader: Reader, store: Store, exporter: Exporter, pages: Pages, token: str, evidence_dir: Path
+        self,
+        engine: Engine,
+        reader: Reader,
+        store: Store,
+        exporter: Exporter,
+        pages: Pages,
+        token: str,
+        evidence_dir: Path,
+        command_seconds: float = _COMMAND_SECONDS,
     ) -> None:
         self._engine = engine
         self._reader = reader
@@ -63,6 +80,7 @@ class Api:
         self._pages = pages
         self._token = token
         self._evidence_dir = evidence_dir
+        self._command_seconds = command_seconds
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -72,7 +90,7 @@ class Api:
             Route("/models/{model}", self._model_page),
             Route("/evidence/{name}", self._evidence),
             Route("/healthz", self._health),
-            Route("/readyz", self._health),
+            Route("/readyz", self._ready),
             Route("/metrics", self._metrics),
             Route("/api/v1/progress", self._progress),
             Route("/api/v1/models", self._models),
@@ -94,16 +112,17 @@ class Api:
                 UnknownModelError: _on_unknown_model,
                 CommandError: _on_refusal,
                 RetryableError: _on_outage,
+                Exception: _on_fault,
             },
         )
 
     # --- pages ---
 
     def _index(self, request: Request) -> Response:
-        return HTMLResponse(self._pages.index(), headers=_SECURITY_HEADERS)
+        return HTMLResponse(self._pages.index(), headers=_PAGE_HEADERS)
 
     def _model_page(self, request: Request) -> Response:
-        return HTMLResponse(self._pages.model(request.path_params["model"]), headers=_SECURITY_HEADERS)
+        return HTMLResponse(self._pages.model(request.path_params["model"]), headers=_PAGE_HEADERS)
 
     def _evidence(self, request: Request) -> Response:
         path = self._evidence_dir / Path(request.path_params["name"]).name
@@ -117,6 +136,12 @@ class Api:
 
     def _health(self, request: Request) -> Response:
         return _json({"status": "ok", "is_idle": self._reader.snapshot.is_idle})
+
+    def _ready(self, request: Request) -> Response:
+        snapshot = self._reader.snapshot
+        if not snapshot.is_loaded or snapshot.waits_for:
+            raise HTTPException(503, snapshot.waits_for or "the monitor is reading what it has saved")
+        return _json({"status": "ok"})
 
     def _metrics(self, request: Request) -> Response:
         return Response(self._exporter.exposition(), media_type=CONTENT_TYPE_LATEST)
@@ -148,7 +173,10 @@ class Api:
         return _json(self._reader.describe(request.path_params["model"]))
 
     def _accuracy(self, request: Request) -> Response:
-        start_ms, end_ms = (_whole(request, name, 0, 2**62) for name in ("start_ms", "end_ms"))
+        start_ms, end_ms = (
+            _whole(request, "start_ms", 0, _END_OF_TIME_MS),
+            _whole(request, "end_ms", _END_OF_TIME_MS, _END_OF_TIME_MS),
+        )
         found = self._reader.accuracy(request.path_params["model"], start_ms, end_ms)
         return _json({"slices": [one._asdict() for one in found]})
 
@@ -203,17 +231,28 @@ class Api:
             order = msgspec.json.decode(body, type=Order)
         except msgspec.DecodeError as error:
             raise HTTPException(400, f'the body must be like {{"reason": "..."}}: {error}') from error
-        if not order.reason.strip():
-            raise HTTPException(400, "a reason is needed: it is kept in the record")
+        _check(order)
         return order
 
     async def _carry_out(self, change: Callable[[Changes], Any]) -> Any:
         future: Future[Any] = self._engine.command(change)
         try:
-            return await run_in_threadpool(future.result, _COMMAND_SECONDS)
+            return await run_in_threadpool(future.result, self._command_seconds)
         except TimeoutError as error:
-            future.cancel()
-            raise HTTPException(503, f"the monitor did not come to it within {_COMMAND_SECONDS:.0f} s; try again") from error
+            late = f"the monitor did not come to it within {self._command_seconds:g} s"
+            if future.cancel():
+                raise HTTPException(503, f"{late}; nothing was done, try again") from error
+            raise HTTPException(503, f"{late} and is still at it; look before you try again") from error
+
+
+def _check(order: Order) -> None:
+    """What is kept in the record must be readable there."""
+    if not order.reason.strip():
+        raise HTTPException(400, "a reason is needed: it is kept in the record")
+    if len(order.reason) > _MAX_REASON_CHARACTERS or "\0" in order.reason:
+        raise HTTPException(400, f"a reason has at most {_MAX_REASON_CHARACTERS} characters, none of them NUL")
+    if not 0 < len(order.actor) <= _MAX_ACTOR_CHARACTERS or not order.actor.isprintable():
+        raise HTTPException(400, f"actor must be 1 to {_MAX_ACTOR_CHARACTERS} printable characters, got {order.actor[:100]!r}")
 
 
 def _whole(request: Request, name: str, default: int, at_most: int) -> int:
@@ -247,6 +286,10 @@ def _on_unknown_model(request: Request, error: Exception) -> Response:
 def _on_refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, ClipdriftError)
     return _problem(409, str(error))
+
+
+def _on_fault(request: Request, error: Exception) -> Response:
+    return _problem(500, "the monitor has failed at this request; its log says how")
 
 
 def _on_outage(request: Request, error: Exception) -> Response:

@@ -1,9 +1,11 @@
 """Sets the figures about models for Prometheus, from the newest snapshot, whenever they are asked for."""
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from prometheus_client import Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client.core import Metric as Family
+from prometheus_client.registry import Collector
 
 from clipdrift_contract import metrics as names
 from clipdrift_contract.events import RunEnd
@@ -18,6 +20,18 @@ _GAUGES = tuple(
     for metric in names.METRICS
     if metric.name.startswith(("clipdrift_model_", "clipdrift_monitor_")) and metric.kind in ("gauge", "info")
 )
+
+
+class _WithoutCreated(Collector):
+    """The client library adds a series with its own start time to every counter, under a name that is in no list."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Family]:
+        for family in self._registry.collect():
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield family
 
 
 class Exporter:
@@ -45,7 +59,7 @@ class Exporter:
             self._monitor(snapshot)
             for state in snapshot.models.values():
                 self._model(state, snapshot)
-            return generate_latest(self._metrics.registry)
+            return generate_latest(_WithoutCreated(self._metrics.registry))
 
     def _monitor(self, snapshot: Snapshot) -> None:
         self._gauge(names.MONITOR_LAG).set(snapshot.lag)
@@ -91,8 +105,9 @@ class Exporter:
         self._gauge(names.MODEL_INFO).labels(state.model, run.version, clipping).set(1)
         self._gauge(names.MODEL_REMOVED_MASS).labels(state.model).set(run.removed_mass_ratio)
         self._gauge(names.MODEL_CLIP_RATE).labels(state.model).set(run.clip_rate_ratio)
+        is_regression = run.profile is not None and run.profile.task == "regression"
         for one in run.validation:
-            if one.num_rows:
+            if one.num_rows and not is_regression:
                 self._gauge(names.MODEL_VALIDATED_ACCURACY).labels(state.model, one.slice).set(one.num_correct / one.num_rows)
 
     def _live(self, model: str, live: LiveFigures) -> None:

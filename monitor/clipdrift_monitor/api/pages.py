@@ -63,6 +63,7 @@ class Pages:
             models=models,
             num_harmed=sum(model["css"] == "bad" for model in models),
             lag=snapshot.lag,
+            waits_for=snapshot.waits_for,
             is_audit_intact=snapshot.is_audit_intact,
         )
 
@@ -290,13 +291,13 @@ def _retrain(row: RetrainRow) -> dict[str, Any]:
 
 
 def _arm(result: ArmResult, winner: str) -> dict[str, Any]:
-    overall = result.validation[0]
+    overall = result.validation[0] if result.validation else None
     return {
         "name": result.arm.name,
         "is_winner": result.arm.name == winner,
         "clip": clip_words(result.arm.clip.kind, result.arm.clip.max_norm),
         "removed": share(result.removed_mass_ratio, 0),
-        "accuracy": share(overall.num_correct / max(1, overall.num_rows)),
+        "accuracy": share(overall.num_correct / overall.num_rows) if overall is not None and overall.num_rows else share(None),
         "against_same": _contrast(result.against_same),
         "against_champion": _contrast(result.against_champion),
     }

@@ -145,7 +145,6 @@ class Reader:
         state = self.state(model)
         run, live = self.run(state), self.live(state)
         overall = live.overall if live is not None else None
-        validated = run.validation[0] if run is not None and run.validation else None
         running = state.history.running_key
         return {
             "model": model,
@@ -154,7 +153,7 @@ class Reader:
             "state": state.word,
             "accuracy": None if overall is None else _accuracy(overall),
             "is_mature": live.is_mature if live is not None else False,
-            "validated_accuracy": validated.num_correct / validated.num_rows if validated and validated.num_rows else None,
+            "validated_accuracy": _validated_accuracy(run),
             "nll": overall.nll if overall else None,
             "brier": overall.brier if overall else None,
             "ece": overall.ece if overall else None,
@@ -173,6 +172,13 @@ class Reader:
             "retrain": {"key": running, "state": "running"} if running else None,
             "previous_version": state.served_before[-1].version if state.served_before else None,
         }
+
+
+def _validated_accuracy(run: RunEnd | None) -> float | None:
+    if run is None or not run.validation or (run.profile is not None and run.profile.task == "regression"):
+        return None
+    overall = run.validation[0]
+    return overall.num_correct / overall.num_rows if overall.num_rows else None
 
 
 def _accuracy(figures: View) -> dict[str, float | int | None]:

@@ -1,0 +1,72 @@
+"""The HTTP interface in front of a monitor in dialogue."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+from dialogue import Dialogue
+
+from clipdrift_monitor.api.app import Api
+from clipdrift_monitor.api.exporter import Exporter
+from clipdrift_monitor.api.pages import Pages
+from clipdrift_monitor.api.reader import Reader
+
+TOKEN = "the-api-token"
+
+
+class House:
+    """A dialogue and its interface, asked as by a client; `auth` are the headers that commands need."""
+
+    auth = {"authorization": f"Bearer {TOKEN}"}  # noqa: RUF012
+
+    def __init__(self, dialogue: Dialogue, token: str = TOKEN, command_seconds: float = 20.0) -> None:
+        self.dialogue = dialogue
+        self.token = token
+        self.command_seconds = command_seconds
+        self.open()
+
+    def open(self) -> None:
+        """In front of the dialogue's present life."""
+        dialogue = self.dialogue
+        self.reader = Reader(dialogue.config, dialogue.store, lambda: dialogue.engine.snapshot)
+        self.exporter = Exporter(self.reader, dialogue.metrics)
+        self.pages = Pages(self.reader, dialogue.config)
+        self.app = Api(
+            dialogue.engine, self.reader, dialogue.store, self.exporter, self.pages, self.token, dialogue.config.evidence_dir,
+            self.command_seconds,
+        ).app()  # fmt: skip
+
+    def get(self, path: str, **parameters: Any) -> httpx.Response:
+        return self.ask("GET", path, params=parameters)
+
+    def post(self, path: str, **named: Any) -> httpx.Response:
+        return self.ask("POST", path, **named)
+
+    def ask(self, method: str, path: str, **named: Any) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://monitor") as client:
+                return await client.request(method, path, **named)
+
+        return asyncio.run(ask())
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """The engine runs in its thread, as in the process; afterwards there is another life, turn by turn."""
+        self.dialogue.restart()
+        self.open()
+        thread = threading.Thread(target=self.dialogue.engine.run)
+        thread.start()
+        while not self.dialogue.engine.snapshot.is_loaded:
+            thread.join(0.005)
+        try:
+            yield
+        finally:
+            self.dialogue.engine.stop()
+            thread.join(20)
+            self.dialogue.restart()
+            self.dialogue.go()
+            self.open()
