@@ -49,7 +49,7 @@ def empty(given: list[Answer]) -> list[str]:
     found = [f"{one.query.title} ({one.query.ref}) of {one.model}" for one in given
              if not one.query.is_annotation and not one.num_samples]  # fmt: skip
     for title in dict.fromkeys(one.query.title for one in given if one.query.is_annotation):
-        if not any(one.num_samples for one in given if one.query.title == title):
+        if not any(one.num_samples for one in given if one.query.is_annotation and one.query.title == title):
             found.append(f"annotation {title}")
     return found
 

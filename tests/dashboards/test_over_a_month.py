@@ -63,6 +63,16 @@ def test_the_deployment_is_marked_once_and_on_its_day(given: list[Answer]) -> No
     ]
 
 
+def test_alarms_are_marked_on_the_days_on_which_they_were_raised(given: list[Answer]) -> None:
+    marks = {one.model: one.series for one in given if one.query.title == "Alarms"}
+    assert marks[synthetic_month.WELL] == []
+    (mark,) = marks[synthetic_month.HARMED]
+    assert mark["metric"] == {"model": "pump", "kind": "worse_than_validated"}
+    days = [(time - synthetic_month.START_MS / 1000) / 86_400 - 1 for time, _ in mark["values"]]
+    assert days == list(range(round(days[0]), synthetic_month.REPAIRED_ON))
+    assert days[0] > synthetic_month.HARMED_FROM
+
+
 def test_a_day_has_one_bar_for_its_decision(given: list[Answer]) -> None:
     for one in given:
         if one.query.title == "Decisions":

@@ -1,4 +1,4 @@
-"""Marks in all graphs: when another version came into service, and while an alarm was open."""
+"""Marks in all graphs: when another version came into service, and when an alarm was raised."""
 
 from typing import Any
 
@@ -15,14 +15,19 @@ def deployments() -> Any:
     before = f"max by (model) ({select(metrics.MODEL_GENERATION, model=style.MODEL)} offset $__interval)"
     info = newest(metrics.MODEL_INFO, "model", "version", model=style.MODEL)
     expr = f"{info} and on (model) ({generation} != {before})"
-    return _annotation("Deployments", expr, style.BLUE, "In service", "version {{version}}").enable(True)
+    return _annotation("Deployments", expr, style.BLUE, "In service", "version {{version}}")
 
 
 def alarms() -> Any:
-    """A region for each alarm, while it was open. Off at first: it colours the whole graph."""
-    open_then = select(metrics.MODEL_OPEN_SIGNALS, model=style.MODEL, severity=any_of("page", "ticket"))
-    expr = f"max by (model, kind) ({open_then}) > 0"
-    return _annotation("Open alarms", expr, style.VERMILION, "Alarm", "{{kind}}").enable(False)
+    """A mark at each step in which an alarm was raised, or raised again.
+
+    From the counter, so that an alarm that came and went between two scrapes has its mark too. A counter is born with its first
+    event; what was not there within a day before counts as 0.
+    """
+    raised = select(metrics.MODEL_SIGNALS, model=style.MODEL, severity=any_of("page", "ticket"))
+    so_far = f"sum by (model, kind) ({raised})"
+    before = f"sum by (model, kind) (last_over_time({raised}[1d] offset $__interval))"
+    return _annotation("Alarms", f"{so_far} > ({before} or 0 * {so_far})", style.VERMILION, "Alarm", "{{kind}}")
 
 
 def _annotation(name: str, expr: str, color: str, title: str, text: str) -> Any:
@@ -31,6 +36,7 @@ def _annotation(name: str, expr: str, color: str, title: str, text: str) -> Any:
         .name(name)
         .datasource(style.SOURCE)
         .icon_color(color)
+        .enable(True)
         .expr(expr)
         .target(style.query(expr, ref="Anno"))
         .title_format(title)
