@@ -98,6 +98,20 @@ def poll_until(is_reached, *consumers):
     return found
 
 
+def commit_when_settled(*consumers):
+    """Commits for all members; while the group is rebalancing it polls on."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            for consumer in consumers:
+                consumer.commit()
+        except RetryableError:
+            assert time.monotonic() < deadline, "the group does not settle"
+            poll_until(bool, *consumers)
+            continue
+        return
+
+
 def places_of(*topics):
     return {TopicPartition(topic, number) for topic in topics for number in range(NUM_PARTITIONS)}
 
@@ -224,15 +238,31 @@ def test_a_lone_reader_gets_all_partitions_from_the_beginning_and_commits_nothin
     assert sorted(numbers_of(take(consume(None, [topic]), 25))) == list(range(25))
 
 
+class Moves(list):
+    """Every assignment that the members of a group were given, in order."""
+
+    def note(self, places):
+        self.append(places)
+        return {}
+
+
+def assert_each_once(records, expected, is_settled):
+    """None lost; and each once, unless a member of a slow machine was thought dead and its records were given to another."""
+    numbers = numbers_of(records)
+    assert set(numbers) == set(expected)
+    if is_settled:
+        assert sorted(numbers) == list(expected)
+
+
 def test_a_group_of_two_shares_loses_nothing_and_keeps_partition_numbers_together(place, publisher, consume):
     predictions, labels = place.topic(), place.topic()
-    topics = [predictions, labels]
+    topics, moves = [predictions, labels], Moves()
     put(publisher, predictions, range(100))
-    one = consume(group_of(predictions), topics)
+    one = consume(group_of(predictions), topics, on_assigned=moves.note)
     before = take(one, 100)
     one.commit()
 
-    two = consume(group_of(predictions), topics)
+    two = consume(group_of(predictions), topics, on_assigned=moves.note)
     poll_until(lambda _: len(one.assignment()) == len(two.assignment()) == NUM_PARTITIONS, one, two)
 
     assert one.assignment() | two.assignment() == places_of(*topics)
@@ -241,33 +271,37 @@ def test_a_group_of_two_shares_loses_nothing_and_keeps_partition_numbers_togethe
         numbers = [{place.partition for place in member.assignment() if place.topic == topic} for topic in topics]
         assert numbers[0] == numbers[1]
 
+    num_moves = len(moves)
     put(publisher, predictions, range(100, 200))
     put(publisher, labels, range(200, 300))
-    shared = poll_until(lambda found: len(found[0]) + len(found[1]) >= 200, one, two)
+    shared = poll_until(lambda found: len(set(numbers_of(found[0] + found[1]))) == 200, one, two)
     assert sorted(numbers_of(before)) == list(range(100))
-    assert sorted(numbers_of(shared[0] + shared[1])) == list(range(100, 300)), "each record to one member, none lost"
+    assert_each_once(shared[0] + shared[1], range(100, 300), len(moves) == num_moves)
     assert shared[0]
     assert shared[1]
-    for member, records in ((one, shared[0]), (two, shared[1])):
-        assert {record.place for record in records} <= member.assignment()
+    if len(moves) == num_moves:
+        for member, records in ((one, shared[0]), (two, shared[1])):
+            assert {record.place for record in records} <= member.assignment()
 
 
 def test_when_a_member_leaves_the_others_take_over_where_it_committed(place, publisher, consume):
-    topic = place.topic()
-    one, two = consume(group_of(topic), [topic]), consume(group_of(topic), [topic])
+    topic, moves = place.topic(), Moves()
+    one, two = (consume(group_of(topic), [topic], on_assigned=moves.note) for _ in range(2))
     poll_until(lambda _: len(one.assignment()) == len(two.assignment()) == NUM_PARTITIONS // 2, one, two)
+    num_moves = len(moves)
     put(publisher, topic, range(60))
-    shared = poll_until(lambda found: len(found[0]) + len(found[1]) >= 60, one, two)
-    one.commit()
-    two.commit()
+    shared = poll_until(lambda found: len(set(numbers_of(found[0] + found[1]))) == 60, one, two)
+    is_settled = len(moves) == num_moves
+    commit_when_settled(one, two)
 
     two.close()
     poll_until(lambda _: one.assignment() == places_of(topic), one)
+    num_moves = len(moves)
     put(publisher, topic, range(60, 120))
-    rest = take(one, 60)
+    rest = poll_until(lambda found: set(numbers_of(found[0])) >= set(range(60, 120)), one)[0]
 
-    assert sorted(numbers_of(shared[0] + shared[1])) == list(range(60))
-    assert sorted(numbers_of(rest)) == list(range(60, 120))
+    assert_each_once(shared[0] + shared[1], range(60), is_settled)
+    assert_each_once(rest, range(60, 120), len(moves) == num_moves)
 
 
 def test_hooks_are_told_in_the_callers_thread_what_comes_and_goes(place, consume):
@@ -510,16 +544,8 @@ def test_a_bus_that_is_away_for_ten_seconds_loses_nothing(place, publisher, cons
         if number not in first_of[record.key]:
             first_of[record.key].append(number)
     assert all(numbers == sorted(numbers) for numbers in first_of.values()), "order is kept over the outage"
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        consumer.poll(500, 0.1)
-        try:
-            consumer.commit()
-        except RetryableError:
-            assert time.monotonic() < deadline, "the group does not come back"
-            continue
-        break
-    assert consumer.lag() == 0
+    poll_until(lambda _: consumer.lag() == 0, consumer)
+    commit_when_settled(consumer)
 
 
 def test_what_a_killed_writer_had_flushed_is_there_whole_and_in_order(place, consume):
