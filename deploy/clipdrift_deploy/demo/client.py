@@ -34,8 +34,10 @@ class ServingClient:
     """Open Inference Protocol v2 with binary tensors over one kept connection. Counts every answer that is not a 200."""
 
     def __init__(self, data_url: str, admin_url: str, admin_token: str) -> None:
-        self._data = httpx.Client(base_url=data_url, timeout=60.0)
-        self._admin = httpx.Client(base_url=admin_url, timeout=60.0, headers={"authorization": f"Bearer {admin_token}"})
+        # a proxy knows nothing of this machine's ports, and must not see the token
+        self._data = httpx.Client(base_url=data_url, timeout=60.0, trust_env=False)
+        headers = {"authorization": f"Bearer {admin_token}"}
+        self._admin = httpx.Client(base_url=admin_url, timeout=60.0, headers=headers, trust_env=False)
         self.num_errors = 0
         self.last_error = ""
 

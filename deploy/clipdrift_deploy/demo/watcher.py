@@ -15,7 +15,8 @@ class MonitorWatcher:
     """A kept connection to the monitor's API."""
 
     def __init__(self, url: str, token: str) -> None:
-        self._http = httpx.Client(base_url=url, timeout=60.0, headers={"authorization": f"Bearer {token}"})
+        # a proxy knows nothing of this machine's ports, and must not see the token
+        self._http = httpx.Client(base_url=url, timeout=60.0, headers={"authorization": f"Bearer {token}"}, trust_env=False)
 
     def close(self) -> None:
         self._http.close()

@@ -1,0 +1,43 @@
+"""The story of a model: each statement once, whatever comes twice."""
+
+import tiny_demo as tiny
+
+from clipdrift_deploy.demo.story import Story
+
+
+def test_a_statement_that_comes_again_is_not_new_and_the_newest_form_is_kept() -> None:
+    story = Story()
+
+    assert story.add(tiny.signal(is_open=True))
+    assert not story.add(tiny.signal(is_open=False))
+    assert [one.is_open for one in story.signals.values()] == [False]
+
+
+def test_windows_are_kept_by_run_and_are_no_news() -> None:
+    story = Story()
+
+    assert not story.add(tiny.window())
+    assert not story.add(tiny.window())
+    assert len(story.windows["run-v1"]) == 2
+
+
+def test_an_order_meets_its_outcome_and_the_deployment_that_it_led_to() -> None:
+    (retrain,) = tiny.story().retrains
+
+    assert retrain.outcome is not None
+    assert retrain.outcome.key == retrain.request.key
+    assert retrain.deployment is not None
+    assert retrain.deployment.champion.version == retrain.outcome.candidate_version
+
+
+def test_an_order_may_still_be_without_both() -> None:
+    story = Story()
+    story.add(tiny.request())
+
+    (retrain,) = story.retrains
+
+    assert (retrain.outcome, retrain.deployment) == (None, None)
+
+
+def test_where_nothing_was_diagnosed_the_verdict_is_unknown() -> None:
+    assert Story().clipping_verdict() == "unknown"
