@@ -38,6 +38,7 @@ from clipdrift_monitor.actions.jobs import Jobs
 from clipdrift_monitor.actions.outbox import Outbox, to_publish, to_start
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.decisions.judging import BySlice, Judgement, Subject, digest_of, judge, note_order, order_retrain
+from clipdrift_monitor.intake.columns import check_profile
 from clipdrift_monitor.intake.intake import Intake, Taken
 from clipdrift_monitor.intake.label_book import LabelBook
 from clipdrift_monitor.intake.window_book import WindowBook
@@ -332,9 +333,10 @@ class Engine:
     # --- runs, outcomes, deployments ---
 
     def _take_run(self, run: RunEnd, changes: Changes, touched: set[str]) -> bool:
-        known = self._run(run.model, run.version)
-        if known is not None and known.artifact_digest != run.artifact_digest:
-            _log.error("%s version %s is left out: it is another model than the one of that name", run.model, run.version)
+        try:
+            self._check_run(run)
+        except PoisonError as error:
+            _log.error("%s version %s is left out: %s", run.model, run.version, error)
             return False
         changes.runs.append(run)
         self._runs[run.model, run.version] = run
@@ -348,6 +350,13 @@ class Engine:
         self._place(run, changes, touched)
         self._take_up_waiting(state, run, changes, touched)
         return True
+
+    def _check_run(self, run: RunEnd) -> None:
+        known = self._run(run.model, run.version)
+        if known is not None and known.artifact_digest != run.artifact_digest:
+            raise PoisonError("another model has this version already")
+        if run.profile is not None:
+            check_profile(run.profile)
 
     def _take_up_waiting(self, state: ModelState, run: RunEnd, changes: Changes, touched: set[str]) -> None:
         """What came before the run that it speaks of."""

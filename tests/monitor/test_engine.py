@@ -216,6 +216,24 @@ def test_a_version_is_what_its_first_run_made(dialogue):
     assert dialogue.state.num_labels == 200
 
 
+BROKEN_PROFILES = {
+    "no counts of slices": profile(slice_counts=()),
+    "edges without counts": profile(score_edges=(0.5,)),
+    "a feature without counts": profile(features=(msgspec.structs.replace(profile().features[0], counts=(1,)),)),
+    "values without a range": profile(task="regression", label_low=1.0, label_high=1.0),
+    "one class": profile(classes=("only",)),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN_PROFILES)
+def test_a_run_whose_profile_does_not_fit_itself_is_poison_and_the_next_one_is_the_first(dialogue, what):
+    dialogue.go(run_end("v0", profile=BROKEN_PROFILES[what]))
+    dialogue.go(run_end())
+
+    assert dialogue.counted(TRAINING, "poison") == 1
+    assert dialogue.state.in_service.version == "v1"
+
+
 def test_a_run_without_a_profile_is_not_put_into_service_and_its_rows_are_poison(dialogue):
     dialogue.go(run_end(profile=None))
     dialogue.go(*day_of(2))

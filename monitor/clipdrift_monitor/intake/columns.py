@@ -1,6 +1,7 @@
 """Whether the columns of a batch fit each other and the version's reference profile. What does not fit is poison as a whole:
 half a batch would be counted, and nobody could say which half."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,23 @@ from clipdrift_contract.events import LabelBatch, PredictionBatch
 from clipdrift_contract.profile import ReferenceProfile
 
 LATEST_MS = 4_102_444_800_000  # the year 2100, as in serving: a later time is a mistake in units
+
+
+def check_profile(profile: ReferenceProfile) -> None:
+    """Raises PoisonError where a reference profile does not fit itself: nothing could be compared with it later."""
+    sizes = {
+        "slice_counts": (len(profile.slice_counts), len(profile.slice_names)),
+        "score_counts": (len(profile.score_counts), len(profile.score_edges) + 1),
+    }
+    for feature in profile.features:
+        sizes[f"counts of {feature.spec.name}"] = len(feature.counts), feature.num_bins
+    for name, (size, wanted) in sizes.items():
+        if size != wanted:
+            raise PoisonError(f"{name} must have {wanted} entries, got {size}")
+    if profile.task == "regression" and not 0 < profile.label_high - profile.label_low < math.inf:
+        raise PoisonError(f"label_high must lie above label_low, got {profile.label_low!r} to {profile.label_high!r}")
+    if profile.task != "regression" and len(profile.classes) == 1:
+        raise PoisonError(f"a {profile.task} task has at least two classes, got {profile.classes}")
 
 
 def check_predictions(profile: ReferenceProfile, batch: PredictionBatch) -> None:

@@ -1,0 +1,175 @@
+"""What Prometheus is told is what the JSON says and the store holds, under names of the closed list, and nothing outlives its
+cause."""
+
+import numpy as np
+import pytest
+from dialogue import DAY, day_of, labels, outcome, predictions, rows, run_end
+from prometheus_client.parser import text_string_to_metric_families
+
+from clipdrift_contract.metrics import METRICS
+from clipdrift_contract.profile import ReferenceProfile
+
+DAYS = [run_end(), *(batch for day in range(2, 8) for batch in day_of(day))]
+MODEL = "/api/v1/models/pump"
+
+
+def scraped(house):
+    """Value by name and labels, as Prometheus reads it."""
+    text = house.get("/metrics").text
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(samples, name, **labels_of):
+    return samples[f"clipdrift_{name}", *sorted(({"model": "pump"} | labels_of).items())]
+
+
+def names_of(samples):
+    return {key[0] for key in samples}
+
+
+@pytest.fixture
+def house(house_of):
+    return house_of(*DAYS)
+
+
+@pytest.fixture
+def harmed(house_of):
+    house = house_of(run_end())
+    for day in range(2, 12):
+        house.dialogue.go(*day_of(day, accuracy=0.8 if day < 6 else 0.1))
+    return house
+
+
+def test_only_names_of_the_closed_list_are_exported_each_with_its_labels(harmed):
+    known = {metric.name: metric for metric in METRICS}
+    suffixed = {
+        f"{metric.name}{suffix}": metric
+        for metric in METRICS
+        if metric.kind == "histogram"
+        for suffix in ("_bucket", "_count", "_sum")
+    }
+    for name, *pairs in scraped(harmed):
+        metric = (known | suffixed)[name]
+        assert tuple(sorted(label for label, _ in pairs if label != "le")) == tuple(sorted(metric.labels)), name
+
+
+def test_every_figure_of_a_model_in_the_list_is_exported_once_there_is_something_to_say(harmed):
+    request = next(iter(harmed.dialogue.jobs.requests.values()))
+    during = names_of(scraped(harmed))
+    harmed.dialogue.go(outcome(request, verdict="fail"))
+
+    wanted = {metric.name for metric in METRICS if metric.name.startswith(("clipdrift_model_", "clipdrift_monitor_"))}
+    found = {
+        name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum") for name in names_of(scraped(harmed)) | during
+    }
+    assert wanted <= found
+
+
+def test_figures_are_those_of_the_json(harmed):
+    samples, told = scraped(harmed), harmed.get(MODEL).json()
+
+    for metric, field in (("live_accuracy_ratio", "value"), ("live_accuracy_low_ratio", "low"), ("labels_in_view", "n")):
+        assert value(samples, f"model_{metric}", slice="") == told["accuracy"][field]
+        for name, figures in told["slices"].items():
+            assert value(samples, f"model_{metric}", slice=name) == figures[field]
+    for metric, field in (
+        ("live_nll_nats", "nll"), ("live_brier_score", "brier"), ("live_ece_ratio", "ece"), ("generation", "generation"),
+        ("repair_worth_brier", "repair_worth"), ("removed_mass_ratio", "removed_mass"),
+        ("predictions_total", "num_predictions"), ("labels_total", "num_labels"),
+    ):  # fmt: skip
+        assert value(samples, f"model_{metric}") == told[field]
+    for test, level in told["evidence"].items():
+        assert value(samples, "model_harm_evidence_ratio", test=test) == level
+    assert value(samples, "model_validated_accuracy_ratio", slice="") == told["validated_accuracy"]
+    assert value(samples, "monitor_watermark_timestamp_seconds") == told["watermark_ms"] / 1000
+    assert value(samples, "model_info", version="v1", clipping=told["clipping"]) == 1
+    assert value(samples, "model_retrain_running") == 1
+    for signal in told["open_signals"]:
+        assert value(samples, "model_open_signals", kind=signal["kind"], severity=signal["severity"]) == 1
+
+
+def test_accuracy_interval_and_n_follow_from_the_rows_in_the_store(house):
+    samples = scraped(house)
+
+    days = [rows(day) for day in range(2, 7)]
+    is_right = np.concatenate([one["predicted"] == one["label"] for one in days])
+    site = np.concatenate([one["site"] for one in days])
+    for name, chosen in (("", np.ones(1_000, bool)), ("north", site == "north"), ("south", site == "south")):
+        n, k = chosen.sum(), is_right[chosen].sum()
+        p, z = k / n, 1.959964
+        centre, half = (p + z * z / (2 * n)), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        assert value(samples, "model_labels_in_view", slice=name) == n
+        assert value(samples, "model_live_accuracy_ratio", slice=name) == pytest.approx(p, abs=1e-12)
+        assert value(samples, "model_live_accuracy_low_ratio", slice=name) == pytest.approx((centre - half) / (1 + z * z / n))
+        assert value(samples, "model_live_accuracy_high_ratio", slice=name) == pytest.approx((centre + half) / (1 + z * z / n))
+    kept = [sums for key, sums in house.dialogue.sums().items() if key.start_ms < 7 * DAY]
+    assert value(samples, "model_labels_in_view", slice="") == sum(sums[1] for sums in kept)
+    assert value(samples, "model_label_delay_seconds") == 3_600
+
+
+def test_counters_go_on_over_a_restart_and_over_scrapes(harmed):
+    before, again = scraped(harmed), scraped(harmed)
+    harmed.dialogue.restart()
+    harmed.dialogue.go()
+    harmed.open()
+    after = scraped(harmed)
+
+    totals = {key for key in before if key[0].startswith("clipdrift_model_") and key[0].endswith("_total")}
+    assert len(totals) >= 7
+    for key in totals:
+        assert before[key] == again[key] == after[key] > 0
+
+
+def test_no_gauge_outlives_what_it_speaks_of(harmed):
+    request = next(iter(harmed.dialogue.jobs.requests.values()))
+    before = scraped(harmed)
+    harmed.dialogue.go(run_end("v2", retrain_key=request.key, day=12, validation=()), outcome(request))
+    after = scraped(harmed)
+
+    gone = {name for name in names_of(before) - names_of(after) if name.startswith("clipdrift_model_")}
+    assert gone == {
+        f"clipdrift_model_{name}"
+        for name in (
+            "open_signals", "harm_evidence_ratio", "feature_drift_score", "prediction_drift_score", "mix_drift_score",
+            "label_maturity_ratio", "label_delay_seconds", "validated_accuracy_ratio", "live_accuracy_ratio",
+            "live_accuracy_low_ratio", "live_accuracy_high_ratio", "live_nll_nats", "live_brier_score", "live_ece_ratio",
+        )
+    } | ({"clipdrift_model_labels_in_view"} & gone)  # fmt: skip
+    assert [key for key in after if key[0] == "clipdrift_model_info"] == [
+        ("clipdrift_model_info", ("clipping", "unknown"), ("model", "pump"), ("version", "v2"))
+    ]
+    assert (value(before, "model_retrain_running"), value(after, "model_retrain_running")) == (1, 0)
+    assert value(before, "model_retrain_started_timestamp_seconds") > 0
+    assert value(after, "model_retrain_started_timestamp_seconds") == 0
+
+
+def test_a_model_that_foretells_values_has_no_accuracy(house_of):
+    flat = ReferenceProfile(
+        task="regression", score_edges=(0.0,), score_counts=(5, 5), label_low=0.0, label_high=10.0, slice_counts=(10,)
+    )
+    house = house_of(run_end(profile=flat, clustering=()))
+    for day in range(2, 5):
+        columns = rows(day)
+        columns |= {"slice": np.zeros(200, int), "scores": np.zeros((200, 0)), "label": columns["predicted"] + 0.5}
+        house.dialogue.go(predictions(columns, first=day * 500), labels(columns, first=day * 500))
+    samples, told = scraped(house), house.get(MODEL).json()
+
+    assert told["accuracy"] == {"value": None, "low": None, "high": None, "n": 400}
+    assert told["validated_accuracy"] is told["nll"] is told["ece"] is told["auc"] is None
+    assert told["mean_absolute_error"] == pytest.approx(0.5)
+    assert not {name for name in names_of(samples) if "accuracy" in name or "nll" in name or "ece" in name}
+    assert value(samples, "model_labels_in_view", slice="all") == 400
+    assert value(samples, "model_live_brier_score") == pytest.approx(0.0025)
+
+
+def test_a_monitor_that_knows_no_model_says_only_how_it_is_itself(house_of):
+    samples = scraped(house_of())
+
+    assert {name for name in names_of(samples) if name.startswith("clipdrift_model")} == set()
+    assert samples["clipdrift_monitor_lag_records",] == 0
+    assert samples["clipdrift_monitor_outbox_pending",] == 0
+    assert samples["clipdrift_monitor_audit_broken",] == 0

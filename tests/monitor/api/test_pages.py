@@ -1,0 +1,183 @@
+"""Pages that a person can read, whatever is or is not known."""
+
+import html.parser
+import re
+
+import msgspec
+import numpy as np
+import pytest
+from dialogue import SLICES, day_of, labels, outcome, predictions, profile, rows, run_end
+
+from clipdrift_contract.profile import ReferenceProfile
+
+NASTY = "<script>alert('x')</script>"
+
+
+class Text(html.parser.HTMLParser):
+    """What stands on a page, and which tags are open where they should be closed."""
+
+    VOID = frozenset({"meta", "br", "rect", "line", "path", "polyline", "polygon", "circle", "u", "i"})
+
+    def __init__(self, page):
+        super().__init__()
+        self.words, self.tags, self.open, self.links = [], [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [value for name, value in attributes if name in ("href", "src")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] != ["style"]:
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def page(house, path="/models/pump"):
+    answer = house.get(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    read = Text(answer.text)
+    assert read.open == []
+    assert "script" not in read.tags
+    assert [link for link in read.links if not link.startswith("/")] == []  # nothing is loaded from anywhere
+    assert not re.search("None(?! so far)", read.text)
+    return read.text
+
+
+def test_before_the_first_model_the_page_says_how_to_get_one(house_of):
+    house = house_of()
+
+    assert "No model is known yet. Train one with clipdrift train MODEL" in page(house, "/")
+    assert house.get("/models/pump").status_code == 404
+
+
+def test_a_model_that_is_known_by_a_run_that_cannot_serve_has_a_page(house_of):
+    house = house_of(run_end(profile=None))
+
+    assert "No version is in service." in page(house, "/")
+    assert "No version is in service." in page(house)
+
+
+def test_a_model_without_labels_says_that_nothing_can_be_said_yet(house_of):
+    house = house_of(run_end())
+
+    for path in ("/", "/models/pump"):
+        assert "no labels that are due yet" in page(house, path)
+    assert "The tests begin when the first day's labels are due." in page(house)
+
+
+def test_first_labels_are_shown_as_such(house_of):
+    text = page(house_of(run_end(), *day_of(2)))
+
+    assert "labels behind it (first ones, not all are due)" in text
+
+
+def test_a_healthy_model_shows_its_figures(house_of):
+    house = house_of(run_end(), *(batch for day in range(2, 9) for batch in day_of(day)))
+    told = house.get("/api/v1/models/pump").json()["accuracy"]
+
+    for path in ("/", "/models/pump"):
+        text = page(house, path)
+        assert f"{100 * told['value']:.1f} %" in text
+        assert f"{100 * told['low']:.1f} % to {100 * told['high']:.1f} %" in text
+        assert "healthy" in text
+    assert "No model is known to harm its users." in page(house, "/")
+    assert "6 times the decision was to do nothing" in page(house)
+    assert "clipped to global norm 0.5: 90 % of 100 steps were clipped" in page(house)
+
+
+@pytest.fixture
+def harmed(house_of):
+    house = house_of(run_end())
+    for day in range(2, 12):
+        house.dialogue.go(*day_of(day, accuracy=0.8 if day < 6 else 0.1))
+    return house
+
+
+def test_a_harmed_model_shows_what_is_wrong_and_what_is_done_about_it(harmed):
+    request = next(iter(harmed.dialogue.jobs.requests.values()))
+    during = page(harmed)
+    harmed.dialogue.go(outcome(request, verdict="fail"))
+    after = page(harmed)
+
+    assert "A retrain is running" in during
+    assert "1 of 1 models is harming its users." in page(harmed, "/")
+    assert "sudden break" in after
+    assert "A simple repair is proven to do better than the model in service." in after
+    assert "best arm: q90" in after
+    assert "q90 ✓ clipped to global norm 3 10 % 85.0 % -0.0200 (-0.0300 to -0.0100)" in after
+    assert "the gate says fail" in after
+    assert "Gradient clipping holds this model back" in after
+
+
+def test_a_retrain_whose_arms_were_not_validated_does_not_break_the_page(harmed):
+    request = next(iter(harmed.dialogue.jobs.requests.values()))
+    told = outcome(request, verdict="inconclusive")
+    harmed.dialogue.go(
+        msgspec.structs.replace(told, arms=tuple(msgspec.structs.replace(one, validation=()) for one in told.arms))
+    )
+
+    assert "inconclusive" in page(harmed)
+
+
+def test_a_model_that_foretells_values_shows_its_error_and_no_accuracy(house_of):
+    flat = ReferenceProfile(
+        task="regression", score_edges=(0.0,), score_counts=(5, 5), label_low=0.0, label_high=10.0, slice_counts=(10,)
+    )
+    house = house_of(run_end(profile=flat, clustering=()))
+    for day in range(2, 6):
+        columns = rows(day)
+        columns |= {"slice": np.zeros(200, int), "scores": np.zeros((200, 0)), "label": columns["predicted"] + 0.5}
+        house.dialogue.go(predictions(columns, first=day * 500), labels(columns, first=day * 500))
+
+    assert "– live accuracy" in page(house)
+    assert "– accuracy when validated" in page(house)
+    assert "0.500 mean absolute error" in page(house)
+    assert "mean absolute error 0.500" in page(house, "/")
+
+
+def test_names_that_come_from_outside_are_shown_and_never_run(house_of):
+    sliced = profile(slices=msgspec.structs.replace(SLICES, categories=(NASTY, "south")))
+    house = house_of(run_end(NASTY, profile=sliced, optimizer=NASTY), *day_of(2, version=NASTY), *day_of(3, version=NASTY))
+    house.dialogue.ask(house.dialogue.engine.order, "pump", NASTY, NASTY)
+    house.dialogue.turn()
+
+    for path in ("/", "/models/pump"):
+        source = house.get(path).text
+        assert "<script" not in source
+        assert "&lt;script&gt;" in source
+        assert NASTY in page(house, path)
+
+
+def test_a_model_name_with_signs_is_linked_by_its_address(house_of):
+    house = house_of(run_end(model="a b?c#d"))
+
+    links = Text(house.get("/").text).links
+    assert links == ["/models/a%20b%3Fc%23d"]
+    assert house.get(links[0]).status_code == 200
+
+
+def test_evidence_is_linked_once_it_is_there(harmed):
+    folder = harmed.dialogue.config.evidence_dir
+    before = harmed.get("/models/pump").text
+    folder.mkdir(exist_ok=True)
+    signal = harmed.get("/api/v1/models/pump/signals").json()["items"][0]
+    (folder / f"{signal['signal_id']}.html").write_text("evidence")
+
+    assert "/evidence/" not in before
+    assert f'href="/evidence/{signal["signal_id"]}.html"' in harmed.get("/models/pump").text
+
+
+def test_an_audit_log_that_was_changed_is_said_on_the_first_page(harmed):
+    harmed.dialogue.engine.snapshot = msgspec.structs.replace(harmed.dialogue.engine.snapshot, is_audit_intact=False)
+
+    assert "The audit log has been tampered with" in page(harmed, "/")
