@@ -22,7 +22,7 @@ _WORDS = {
 
 def row(links: Links) -> style.Row:
     """The first row."""
-    panels = ((_accuracy(), 6), (_labels(), 3), (_evidence(links), 4), (_alarms(links), 4), (_version(), 3), (_clipping(), 4))
+    panels = ((_accuracy(), 5), (_labels(), 3), (_evidence(links), 4), (_alarms(links), 4), (_version(), 4), (_clipping(), 4))
     return style.Row("Is it healthy?", (style.Line(5, panels),))
 
 

@@ -1,5 +1,6 @@
 """One valid OpenMetrics file from many scrapes: read back by prometheus_client's strict parser."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,28 @@ def test_a_line_that_is_no_sample_is_refused(tmp_path: Path) -> None:
     log = ScrapeLog(tmp_path / "m.om")
     with pytest.raises(ValueError, match="must be like"):
         log.add("# TYPE x gauge\nx y\n", 0)
+
+
+@pytest.mark.prometheus
+def test_prometheus_reads_what_was_written(tmp_path: Path) -> None:
+    metrics = MetricSet()
+    log = ScrapeLog(tmp_path / "m.om")
+    for day in range(3):
+        metrics.gauge(names.MODEL_ACCURACY).labels("m", 'a "quoted" slice').set(0.5 + day / 10)
+        metrics.histogram(names.SERVING_LATENCY).labels("m").observe(0.3)
+        metrics.counter(names.MODEL_LABELS).labels("m").inc(7)
+        log.add(exposed(metrics), START_MS + day * DAY_MS)
+    log.close()
+    blocks = tmp_path / "blocks"
+    (blocks / "wal").mkdir(parents=True)  # a database has one, and promtool looks for it
+    make = ["promtool", "tsdb", "create-blocks-from", "--max-block-duration=8760h", "--quiet", "openmetrics"]
+    subprocess.run([*make, str(tmp_path / "m.om"), str(blocks)], check=True, capture_output=True)
+    dump = subprocess.run(
+        ["promtool", "tsdb", "dump", str(blocks)], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    last_ms = START_MS + 2 * DAY_MS
+    accuracy = '{__name__="clipdrift_model_live_accuracy_ratio", model="m", slice="a \\"quoted\\" slice"}'
+    assert f"{accuracy} 0.7 {last_ms}" in dump
+    assert f'{{__name__="clipdrift_model_labels_total", model="m"}} 21 {last_ms}' in dump
+    assert f'{{__name__="clipdrift_serving_request_duration_seconds_count", model="m"}} 3 {last_ms}' in dump
+    assert len(dump) == 3 * (2 + len(names.LATENCY_BUCKETS) + 3)
