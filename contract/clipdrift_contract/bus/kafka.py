@@ -253,7 +253,7 @@ class KafkaPublisher:
                 self._bus.ensure_topics([queued.topic for queued in batch])
                 producer = producer or self._bus.open_client(kafka.KafkaProducer, _PRODUCER)
                 self._send(producer, batch)
-            except (KafkaError, ClipdriftError) as error:
+            except Exception as error:  # noqa: BLE001  a dead thread would hold the queue unseen: say why, try again
                 self._last_error = str(error)
                 _log.warning("Kafka cannot be written now (%s); %d records wait", error, len(self._queue))
                 self._gives_up.wait(_PAUSE_SECONDS)
