@@ -294,15 +294,23 @@ def test_after_a_commit_that_failed_memory_is_as_the_store_and_everything_is_app
 
 def test_a_block_whose_judgement_could_not_be_saved_is_judged_again_without_any_further_event(dialogue_of):
     dialogue = dialogue_of(store_type=OnceFailingStore)
-    dialogue.go(run_end(), *day_of(2))
-    dialogue.tell(*day_of(3), *day_of(4))
+    days = [rows(day, 50) for day in range(2, 7)]
+    alone = [
+        make({name: values[i : i + 1] for name, values in day.items()}, first=50 * number + i)
+        for make in (predictions, labels)
+        for number, day in enumerate(days)
+        for i in range(50)
+    ]
+    dialogue.tell(run_end(), *alone[:-1])  # as many records as one turn reads: there may be more, so nothing is judged yet
+    dialogue.turn()
+    before = dialogue.store.blocks("pump")
     dialogue.store.fails = "before"
-
     with pytest.raises(RetryableError):
         dialogue.turn()
-    dialogue.go()
+    dialogue.turn()
 
-    assert [msgspec.msgpack.decode(body)["start_ms"] for body in dialogue.store.blocks("pump")] == [2 * DAY, 3 * DAY]
+    assert before == []
+    assert [msgspec.msgpack.decode(body)["start_ms"] // DAY for body in dialogue.store.blocks("pump")] == [2, 3, 4]
 
 
 def test_an_alarm_that_could_not_be_saved_is_told_once(dialogue_of):
