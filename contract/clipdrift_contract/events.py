@@ -95,7 +95,7 @@ class SliceScore(msgspec.Struct, frozen=True, kw_only=True):
     brier_sum: float
     ece: float
     auc: float | None = None  # binary only; None where one class is absent
-    num_train: int = 0
+    num_train: int = 0  # rows of this slice that were trained on
     squared_error_sum: float = 0.0  # regression only
     absolute_error_sum: float = 0.0
 
@@ -145,9 +145,9 @@ class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     started_at_ms: int
     ended_at_ms: int
-    data_start_ms: int
+    data_start_ms: int  # of the rows trained on and validated with
     data_end_ms: int
-    as_of_ms: int
+    as_of_ms: int  # the run knew no label that came later than this
     data_digest: str
     code_revision: str
     seed: int
@@ -156,22 +156,22 @@ class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
     clip: ClipSpec
     num_steps: int
     num_parameters: int = 0
-    removed_mass_ratio: float = 0.0
-    clip_rate_ratio: float = 0.0
+    removed_mass_ratio: float = 0.0  # sum of max(0, norm - bound) over the sum of norms
+    clip_rate_ratio: float = 0.0  # share of steps that were clipped
     num_nonfinite: int = 0
     num_ineffective: int = 0
     num_checked: int = 0
     norm_quantiles: NormQuantiles | None = None
-    candidates: tuple[Arm, ...] = ()
+    candidates: tuple[Arm, ...] = ()  # clipping policies that a retrain would try
     validation: tuple[SliceScore, ...] = ()
     clustering: tuple[ErrorClustering, ...] = ()
     profile: ReferenceProfile | None = None
     artifact_uri: str = ""
     artifact_digest: str = ""
-    temperature: float = 1.0
+    temperature: float = 1.0  # scores are softmax(logits / temperature)
     registry_uri: str = ""
-    retrain_key: str = ""
-    arm: str = ""
+    retrain_key: str = ""  # of the order that this run carried out; empty: a training by hand
+    arm: str = ""  # name of the arm within that order
 
 
 class FeatureColumn(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,7 +192,7 @@ class PredictionBatch(msgspec.Struct, frozen=True, kw_only=True):
     scores: Column  # f4 [N, K]: class probabilities; [N, 1] predicted value for regression
     features: tuple[FeatureColumn, ...] = ()
     role: Role = "champion"
-    generation: int = 0
+    generation: int = 0  # of the deployment that was in service
     num_unrecorded: int = 0  # predictions answered but not recorded since the last batch
 
 
@@ -223,7 +223,7 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
     detector: str
     window_start_ms: int
     window_end_ms: int
-    statistic: float
+    statistic: float  # what the detector compares with `threshold`
     threshold: float
     slice: str = ""
     feature: str = ""
@@ -268,8 +268,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     action: Action
     reasons: tuple[str, ...]
     policy_version: str
-    evidence_digest: str
-    cause_key: str = ""
+    evidence_digest: str  # of what it rests on
+    cause_key: str = ""  # one cause, one retrain: the same key is the same cause
     signal_ids: tuple[str, ...] = ()
     diagnosis: Diagnosis | None = None
 
@@ -282,7 +282,7 @@ class RetrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     cause: str
     decision_id: str
     requested_at_ms: int
-    as_of_ms: int
+    as_of_ms: int  # labels that came later than this stay out
     data_start_ms: int
     champion_version: str
     champion_uri: str
@@ -353,7 +353,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     champion: ServedVersion
     decided_at_ms: int
     canary: ServedVersion | None = None
-    canary_weight: float = 0.0
+    canary_weight: float = 0.0  # share of requests, 0..1
     shadow: ServedVersion | None = None
     reason: str = ""
     decision_id: str = ""
