@@ -198,7 +198,17 @@ class Engine:
                     "%s ends before offset %d: the bus is another one, or older; it is read from its start", place, offset
                 )
                 chosen[place] = 0  # what was counted before is known by its id
+        if any(self._offsets[place] > offset for place, offset in chosen.items()):
+            self._tell_deployments_again()
         return chosen
+
+    def _tell_deployments_again(self) -> None:
+        """Servers that start later find on the bus what should be in service; those that run know it by its generation."""
+        outbox = []
+        for model in self._states:
+            for one in self._store.listed("deployments", model, 1, 0):
+                outbox.append(to_publish(one, f"deployment-{model}-{one.generation}"))
+        self._store.commit(Changes(outbox=outbox))
 
     def _find_heads(self) -> dict[TopicPartition, int]:
         """Where each partition ends now. The store may be newer than the bus, where that was lost or restored."""

@@ -303,13 +303,14 @@ def test_a_block_whose_judgement_could_not_be_saved_is_judged_again_without_any_
     ]
     dialogue.tell(run_end(), *alone[:-1])  # as many records as one turn reads: there may be more, so nothing is judged yet
     dialogue.turn()
-    before = dialogue.store.blocks("pump")
+    before, read = dialogue.store.blocks("pump"), dialogue.engine.snapshot
     dialogue.store.fails = "before"
     with pytest.raises(RetryableError):
         dialogue.turn()
     dialogue.turn()
 
     assert before == []
+    assert (read.lag, read.is_idle) == (0, False)
     assert [msgspec.msgpack.decode(body)["start_ms"] // DAY for body in dialogue.store.blocks("pump")] == [2, 3, 4]
 
 
@@ -418,12 +419,15 @@ def test_a_bus_that_is_older_than_the_store_is_read_from_its_start_and_counts_no
 
     restored = dialogue_of("restored")  # its bus is empty
     restored.go(*day_of(2), ids=["p2", "l2"])
+    deployed = list(restored.published(Deployment))
     restored.go(*day_of(5), ids=["p5", "l5"])
 
     assert restored.state.num_labels == restored.state.num_predictions == 800
     assert restored.counted(LABELS, "duplicate") == 1
+    assert deployed == ["deployment-pump-1"]  # for servers that start on the new bus
     restored.restart()
     restored.go(*day_of(6), ids=["p6", "l6"])
+    assert restored.num_records(DEPLOYMENTS) == 1
     assert restored.state.num_labels == 1_000
 
 
