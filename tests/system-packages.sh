@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Debian packages that the marked tests start as servers: Prometheus (with promtool), Chromium, and a Java for Kafka.
+# Debian packages that the marked tests need: Prometheus (with promtool), Alertmanager's amtool, Chromium, and a Java for Kafka.
 # Installs what is missing when it may; says what to do when it may not. Services are not started.
 set -euo pipefail
 missing=()
 command -v prometheus >/dev/null && command -v promtool >/dev/null || missing+=(prometheus)
+command -v amtool >/dev/null || missing+=(prometheus-alertmanager)
 command -v chromium >/dev/null || missing+=(chromium)
 if [ -n "${KAFKA_HOME:-}" ]; then command -v java >/dev/null || missing+=(openjdk-17-jre-headless); fi
 [ ${#missing[@]} -eq 0 ] && exit 0

@@ -26,6 +26,7 @@ from clipdrift_serving.rest.http import Receive, Scope, Send
 
 _FLUSH_SECONDS = 0.1
 _DRAIN_SECONDS = 10
+_KEEP_ALIVE_SECONDS = 75  # longer than clients keep an idle connection, so that it is never closed under their next request
 _log = logging.getLogger(__name__)
 
 
@@ -101,6 +102,7 @@ def _listener(app: "DataApp | AdminApp", host: str, port: int) -> _Listener:
             server_header=False,
             date_header=False,
             timeout_graceful_shutdown=_DRAIN_SECONDS,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         )
     )
 

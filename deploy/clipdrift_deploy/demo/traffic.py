@@ -36,7 +36,7 @@ class Stream:
             self.deliver_until(client, int(self.rows.time_ms[first]))
             self._send(client, batch)
         self.num_sent = max(self.num_sent, last)
-        self.deliver_until(client, end_ms)
+        self.deliver_until(client, end_ms - 1)  # what lands at midnight is the next day's news
 
     def deliver_until(self, client: ServingClient, now_ms: int) -> None:
         """Hand in the labels of what has landed by `now_ms`."""
