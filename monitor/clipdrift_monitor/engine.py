@@ -100,6 +100,8 @@ class Engine:
         on_turn: Called after every turn, by the engine's thread; must not block.
     """
 
+    max_waiting_batches = 20_000  # of 512 rows at most: hours of traffic, while a run comes within seconds
+
     def __init__(
         self,
         config: MonitorConfig,
@@ -127,6 +129,7 @@ class Engine:
         self._harm: dict[str, HarmState] = {}
         self._runs: dict[tuple[str, str], RunEnd | None] = {}
         self._layouts: dict[tuple[str, str], Layout] = {}
+        self._num_waiting: dict[tuple[str, str], int] = {}  # batches of versions whose run is not known, in this life
         self._unfinished: dict[str, RetrainRequest] = {}
         self._started: dict[str, float] = {}  # by model
         self._offsets: dict[TopicPartition, int] = {}  # as the store has them
@@ -312,11 +315,21 @@ class Engine:
 
     def _take_rows(self, read: Read, batch: PredictionBatch | LabelBatch, changes: Changes, touched: set[str]) -> bool:
         if self._run(batch.model, batch.version) is None:  # its run has not been told yet: it is placed when it is
+            if not self._may_wait(batch.model, batch.version):
+                return False
             changes.unplaced.append(
                 (read.envelope.id, batch.model, batch.version, msgspec.msgpack.encode(read.record.headers), read.record.value)
             )
             return True
         return self._add_rows(batch, read.record.topic, touched)
+
+    def _may_wait(self, model: str, version: str) -> bool:
+        """A run that never comes must not fill the store."""
+        place = (model, version)
+        self._num_waiting[place] = self._num_waiting.get(place, 0) + 1
+        if self._num_waiting[place] == self.max_waiting_batches + 1:
+            _log.error("the run of %s version %s is still unknown; further rows of it are left out", model, version)
+        return self._num_waiting[place] <= self.max_waiting_batches
 
     def _add_rows(self, batch: PredictionBatch | LabelBatch, topic: str, touched: set[str]) -> bool:
         """Count the rows of a batch; False where it is poison, which changes nothing."""

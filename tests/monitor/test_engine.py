@@ -148,6 +148,17 @@ def test_rows_that_come_in_one_batch_with_their_run_and_before_it_are_placed(dia
     assert (dialogue.state.num_predictions, dialogue.state.num_labels) == (80, 80)
 
 
+def test_a_run_that_never_comes_does_not_fill_the_store(dialogue):
+    dialogue.engine.max_waiting_batches = 3
+    for number in range(6):
+        dialogue.go(predictions(rows(2, 5), first=5 * number))
+
+    assert len(dialogue.store.unplaced("pump", "v1")) == 3
+    assert dialogue.counted(PREDICTIONS, "poison") == 3
+    dialogue.go(run_end())
+    assert dialogue.state.num_predictions == 15
+
+
 COLUMNS = rows(2, 5)
 LABELLED = labels(COLUMNS, first=100)
 MADE = predictions(COLUMNS, first=100)

@@ -143,6 +143,19 @@ def test_an_outcome_that_nobody_ordered_is_ignored(dialogue):
     assert set(dialogue.engine.snapshot.models) == {"pump"}
 
 
+def test_an_outcome_that_came_before_its_order_was_known_here_counts_when_it_comes_again(dialogue_of):
+    old, new = dialogue_of("old"), dialogue_of("new")
+    told = outcome(ordered(old), verdict="fail")
+    new.go(told, ids=["outcome"])  # the store was lost, and the order with it
+    request = ordered(new)
+    new.go(told, ids=["outcome"])
+
+    assert request.key == told.key
+    assert new.state.num_retrains == {"fail": 1}
+    new.go(told, ids=["outcome"])
+    assert new.state.num_retrains == {"fail": 1}
+
+
 def test_an_outcome_counts_once_however_often_it_comes(dialogue):
     request = promoted(dialogue)
     dialogue.go(outcome(request), ids=["again"])
