@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -31,7 +32,6 @@ from clipdrift_monitor.store.store import Store
 
 _JOIN_SECONDS = 20.0
 _DRAIN_SECONDS = 10
-_KEEP_ALIVE_SECONDS = 75  # longer than clients keep an idle connection, so that it is never closed under their next request
 _log = logging.getLogger(__name__)
 
 
@@ -66,10 +66,10 @@ def _run(config: MonitorConfig, clock: Clock) -> None:
     metrics = MetricSet()
     bus, store = connect(config.bus_url), Store(config.store_url)
     jobs = LocalProcesses(config.jobs_dir, config.retrain_command)
-    evidence = None if config.evidence_for == "nothing" else Evidence(config)
+    evidence = None if config.evidence_for == "nothing" else EvidenceStarter(config.evidence_dir)
     engine = Engine(
         config, bus, store, jobs, metrics, clock,
-        on_alarm=None if evidence is None else evidence.order,
+        on_alarm=None if evidence is None else partial(_order_evidence, config, evidence),
         on_turn=None if evidence is None else evidence.poll,
     )  # fmt: skip
     reader = Reader(config, store, lambda: engine.snapshot)
@@ -84,7 +84,6 @@ def _run(config: MonitorConfig, clock: Clock) -> None:
             server_header=False,
             lifespan="off",
             timeout_graceful_shutdown=_DRAIN_SECONDS,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         )
     )
     failure: list[BaseException] = []
@@ -126,45 +125,15 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-class Evidence:
-    """Has reports made of alarms, as the settings ask for. A folder that cannot be written must not end the watch: it is logged,
-    once for each reason. One thread only.
-    """
-
-    def __init__(self, config: MonitorConfig) -> None:
-        self._config = config
-        self._starter = EvidenceStarter(config.evidence_dir)
-        self._last_problem = ""
-
-    def order(self, told: Judgement, state: ModelState, run: RunEnd) -> None:
-        """A report for each test that raised an alarm; where only retrains are to be documented, for the one that ordered it."""
-        if self._config.evidence_for == "retrains" and told.request is None:
-            return
-        for raised in told.signals:
-            is_asked_for = self._config.evidence_for == "alarms" or raised.kind == "repairable"
-            if raised.kind in told.block.alarms and is_asked_for:
-                since_ms = state.in_service_since_ms
-                with self._problems_logged():
-                    self._starter.order(order_for(raised, run=run, bus_url=self._config.bus_url, in_service_since_ms=since_ms))
-
-    def poll(self) -> None:
-        """See what has ended, start what waits."""
-        with self._problems_logged():
-            self._starter.poll()
-
-    def close(self) -> None:
-        """End what runs."""
-        with self._problems_logged():
-            self._starter.close()
-
-    @contextlib.contextmanager
-    def _problems_logged(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if str(error) != self._last_problem:
-                _log.error("evidence cannot be made now: %s", error)
-            self._last_problem = str(error)
+def _order_evidence(config: MonitorConfig, starter: EvidenceStarter, told: Judgement, state: ModelState, run: RunEnd) -> None:
+    """A report for each test that raised an alarm; where only retrains are to be documented, for the one that ordered it."""
+    if config.evidence_for == "retrains" and told.request is None:
+        return
+    for raised in told.signals:
+        is_wanted = raised.kind in told.block.alarms and (config.evidence_for == "alarms" or raised.kind == "repairable")
+        if is_wanted:
+            since_ms = state.in_service_since_ms
+            starter.order(order_for(raised, run=run, bus_url=config.bus_url, in_service_since_ms=since_ms))
 
 
 def _run_engine(engine: Engine, server: uvicorn.Server, failure: list[BaseException]) -> None:
