@@ -32,6 +32,7 @@ from clipdrift_monitor.store.store import Store
 
 _JOIN_SECONDS = 20.0
 _DRAIN_SECONDS = 10
+_KEEP_ALIVE_SECONDS = 75  # longer than clients keep an idle connection, so that it is never closed under their next request
 _log = logging.getLogger(__name__)
 
 
@@ -84,6 +85,7 @@ def _run(config: MonitorConfig, clock: Clock) -> None:
             server_header=False,
             lifespan="off",
             timeout_graceful_shutdown=_DRAIN_SECONDS,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         )
     )
     failure: list[BaseException] = []
