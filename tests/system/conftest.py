@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,8 +22,8 @@ def make_loop(trained: Path, tmp_path: Path) -> Iterator[MakeLoop]:
     """Starts serving and monitor of a copy of the project; ends them after the test."""
     made: list[Loop] = []
 
-    def make(*models: str) -> Loop:
-        made.append(Loop(trained, tmp_path / f"loop{len(made)}", models or ("valve",)))
+    def make(*models: str, **others: Any) -> Loop:
+        made.append(Loop(others.pop("trained", trained), tmp_path / f"loop{len(made)}", models, **others))
         return made[-1]
 
     yield make

@@ -225,6 +225,12 @@ class Loop:
 
         wait_until(is_back)
 
+    def end(self, component: up.Component) -> int:
+        """Ask a component to end, as an operator does; returns its exit status."""
+        os.kill(self.running.pid(component), signal.SIGTERM)
+        wait_until(lambda: component in self.running.ended())
+        return self.running.ended()[component]
+
     def job_pids(self) -> list[int]:
         """Processes that carry out a retraining job of this loop, parents before the children they forked."""
         wanted = f"{self.project.jobs}/"

@@ -1,12 +1,13 @@
-"""The bus or the store is away for some seconds while traffic goes on: serving answers all along, and nothing is lost."""
+"""The bus or the store is away for some seconds, parts are restarted, the store is lost: serving answers, nothing is lost."""
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from small_loop import Loop, MakeLoop, wait_until
+from small_loop import Loop, MakeLoop, Outcome, wait_until
 
 from clipdrift_contract.events import LABELS
 
@@ -68,3 +69,45 @@ def test_while_the_store_is_locked_events_wait_and_the_monitor_catches_up(make_l
 
     assert len(during) == 3 * 240, "the bus took everything"
     assert_all_is_counted(loop, 3 * 240)
+
+
+def test_parts_that_are_told_to_end_lose_nothing_also_what_is_only_in_memory(
+    trained: Path, make_loop: MakeLoop, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(trained, base)
+    settings = base / "clipdrift.toml"
+    settings.write_text(settings.read_text().replace("record_before_answer = true", "record_before_answer = false"))
+    loop = make_loop("valve", trained=base)
+    statuses: list[int] = []
+
+    for day in range(5):
+        loop.send(day)  # the last rows were answered some milliseconds ago and wait in memory
+        statuses.append(loop.end("serving" if day % 2 == 0 else "monitor"))
+        loop.recover()
+    loop.replay.settle()
+
+    assert statuses == [0] * 5
+    assert_all_is_counted(loop, 5 * 240)
+    assert len({epoch for epoch, _ in loop.acknowledged("valve")}) == 3
+
+
+def test_a_store_that_was_lost_is_made_again_from_the_bus(make_loop: MakeLoop, reference: Outcome) -> None:
+    loop = make_loop("valve")
+    loop.run()
+    assert loop.outcome("valve") == reference
+    assert loop.end("monitor") == 0
+    for path in loop.project.state.glob("store.db*"):
+        path.unlink()
+
+    loop.recover()
+    loop.replay.settle()
+
+    after = loop.outcome("valve")
+    assert after.accuracy == reference.accuracy == loop.recount("valve")
+    assert after.num_labels == reference.num_labels
+    assert after.retrains == reference.retrains, "nothing is trained a second time"
+    assert after.deployments == reference.deployments
+    assert loop.client.generation("valve") == 2
+    assert loop.get("/api/v1/models/valve")["generation"] == 2
+    assert loop.get("/api/v1/audit/verify")["is_intact"] is True

@@ -26,6 +26,7 @@ class Page(HTMLParser):
         super().__init__()
         self.words: list[str] = []
         self.pictures: list[list[str]] = []  # coordinates of the lines and dots of each
+        self.labels: list[float] = []  # how far below the top of its picture each label stands
         self.addresses: list[str] = []
         self._hidden = 0
         self.feed(html)
@@ -38,6 +39,8 @@ class Page(HTMLParser):
         given = {name: value or "" for name, value in attrs}
         self._hidden += tag in ("style", "script")
         self.addresses += [given[name] for name in ("src", "href") if name in given]
+        if tag == "text":
+            self.labels.append(float(given["y"]))
         if tag == "svg":
             self.pictures.append([])
         elif tag in ("polyline", "circle", "polygon", "path"):
@@ -77,6 +80,12 @@ def test_no_chart_is_empty(seen: tuple[str, Page, Path]) -> None:
         for points in shapes:
             assert len(re.findall(r"-?\d+\.\d+,-?\d+\.\d+", points)) >= 2, points
             assert "nan" not in points.lower()
+
+
+def test_no_label_is_cut_off(seen: tuple[str, Page, Path]) -> None:
+    _, page, _ = seen
+
+    assert all(10.0 <= y <= 190.0 for y in page.labels), "letters are 11 high, pictures 190"
 
 
 def test_no_word_shows_that_something_was_not_known(seen: tuple[str, Page, Path]) -> None:

@@ -105,7 +105,9 @@ class _Frame:
         return f"{line}<title>{html.escape(mark.words)}</title></line>"
 
     def limit(self, value: float, words: str) -> str:
-        return _across("limit", self.y(value)) + _text(_WIDTH - _RIGHT, self.y(value) - 4, words, "end")
+        at = self.y(value)
+        beside = at - 4 if at > _TOP + 10 else at + 13  # above the line, but within the picture
+        return _across("limit", at) + _text(_WIDTH - _RIGHT, beside, words, "end")
 
     def band(self, line: Line) -> str:
         known = [(self.x(p.time_ms), p.low, p.high) for p in line.points if p.low is not None and p.high is not None]

@@ -188,7 +188,7 @@ def clip_words(kind: str, max_norm: float | None) -> str:
     """
     if kind == "off":
         return "not clipped"
-    bound = "" if max_norm is None else f" {max_norm:g}"
+    bound = "" if max_norm is None else f" {max_norm:.3g}"
     return f"clipped by AutoClip{bound}" if kind == "autoclip" else f"clipped to {kind.replace('_', ' ')}{bound}"
 
 

@@ -242,7 +242,8 @@ def _data_signals(subject: Subject, drift: DriftReport, seen: View, start_ms: in
     of_features = [name for name in drift.drifted if not name.startswith("(")]
     if of_features:
         top = max(of_features, key=lambda name: drift.features[name])
-        words = f"{len(of_features)} inputs have moved, most of all {top} (Jensen-Shannon {drift.features[top]:.2f})."
+        how_many = "One input has" if len(of_features) == 1 else f"{len(of_features)} inputs have"
+        words = f"{how_many} moved, most of all {top} (Jensen-Shannon {drift.features[top]:.2f})."
         found.append(_drift_signal(subject, "feature_drift", start_ms, seen, drift.features[top], words, top))
     for name, kind, score in (("(prediction)", "prediction_drift", drift.prediction), ("(slice mix)", "mix_drift", drift.mix)):
         if name in drift.drifted:
