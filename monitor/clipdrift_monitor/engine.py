@@ -252,7 +252,8 @@ class Engine:
         seen = self._store.has_seen([read.envelope.id for read in reads]) if reads else set()
         for read in reads:
             self._take(read, seen, changes, touched)
-        self._judge_when_read(len(reads), changes, touched)
+        is_whole = reader.consumer.assignment() >= self._heads.keys()
+        self._judge_when_read(len(reads), is_whole, changes, touched)
         answers: list[tuple[Future[Any], Any]] = []
         try:
             self._obey(changes, touched, answers)
@@ -270,13 +271,17 @@ class Engine:
             outbox.carry_out()
             self._has_outbox = False
         self._tell_alarms()
-        self._show(lag)
+        self._show(lag, is_whole)
 
-    def _judge_when_read(self, num_reads: int, changes: Changes, touched: set[str]) -> None:
-        """Judge what has closed, once everything that waits is read: what is late by milliseconds is then in time."""
+    def _judge_when_read(self, num_reads: int, is_whole: bool, changes: Changes, touched: set[str]) -> None:
+        """Judge what has closed, once everything that waits is read: what is late by milliseconds is then in time.
+
+        Not while a part of the bus is with another member of the group (a monitor that was killed is one for some seconds): the
+        labels of a block may lie there.
+        """
         self._num_full_polls = self._num_full_polls + 1 if num_reads >= _MAX_RECORDS else 0
         self._needs_judging = self._needs_judging or num_reads > 0
-        if self._needs_judging and (self._num_full_polls == 0 or self._num_full_polls > _MAX_FULL_POLLS):
+        if is_whole and self._needs_judging and (self._num_full_polls == 0 or self._num_full_polls > _MAX_FULL_POLLS):
             self._num_full_polls, self._needs_judging = 0, False
             for model in sorted(self._states):
                 self._judge_closed(model, changes, touched)
@@ -693,13 +698,13 @@ class Engine:
         if self._on_turn is not None:
             self._on_turn()
 
-    def _show(self, lag: int) -> None:
+    def _show(self, lag: int, is_whole: bool) -> None:
         now = self._clock.monotonic_seconds()
         is_intact = self.snapshot.is_audit_intact
         if now - self._last_audit > _AUDIT_SECONDS:
             self._last_audit = now
             is_intact = self._store.verify_audit().is_intact
-        is_done = not lag and not self._needs_judging and not self._has_outbox and not self._unfinished
+        is_done = is_whole and not lag and not self._needs_judging and not self._has_outbox and not self._unfinished
         self.snapshot = Snapshot(
             models={name: msgspec.structs.replace(state) for name, state in self._states.items()},
             is_loaded=True,

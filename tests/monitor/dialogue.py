@@ -118,14 +118,14 @@ class Dialogue:
         self._raw.publish(topic, b"key", headers, value, timestamp_ms=self.clock.now_ms())
         self._raw.flush(10.0)
 
-    def turn(self, num_turns=1):
+    def turn(self, num_turns=1, wait_seconds=0.0):
         """Take turns; an error of one ends the session, as it ends `Engine.run`'s."""
         try:
             for _ in range(num_turns):
                 if self._turn is None:
                     self._turn = self._session.enter_context(self.engine.session())
                 self.clock.advance_ms(300)
-                self._turn(0.0)
+                self._turn(wait_seconds)
         except BaseException:
             self._turn = None
             self._session.close()

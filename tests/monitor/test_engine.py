@@ -25,7 +25,7 @@ from clipdrift_contract.events import (
     RetrainRequest,
     Signal,
 )
-from clipdrift_monitor.engine import CommandError
+from clipdrift_monitor.engine import GROUP, TOPICS, CommandError
 from clipdrift_monitor.store.store import Store
 
 HARMED = [batch for day in range(2, 6) for batch in day_of(day)] + [
@@ -678,6 +678,23 @@ def test_idle_is_only_said_when_nothing_is_left_to_read_to_judge_to_send_or_to_w
 
     assert all(judged == 4 for is_idle, judged in seen if is_idle)
     assert seen[-1][0]
+
+
+def test_nothing_is_judged_and_idle_is_not_said_while_a_part_of_the_bus_is_with_another(dialogue):
+    dialogue.go(run_end())
+    killed = dialogue.bus.consumer(GROUP, TOPICS)  # a life that was cut off is a member for some seconds
+    killed.poll(1, 0.0)
+    dialogue.tell(*(batch for epoch in "abcdefgh" for day in range(2, 6) for batch in day_of(day, epoch=epoch)))
+    dialogue.turn(5)
+    partly = dialogue.engine.snapshot
+    killed.close()
+    dialogue.go()
+
+    assert 0 < partly.models["pump"].num_labels < 8 * 4 * 200
+    assert (partly.is_idle, partly.models["pump"].judged_until_ms) == (False, 0)
+    assert dialogue.state.num_labels == 8 * 4 * 200
+    assert dialogue.engine.snapshot.is_idle
+    assert [msgspec.msgpack.decode(body)["view"]["num_labels"] for body in dialogue.store.blocks("pump")] == [1_600] * 3
 
 
 def test_an_outage_is_shown_and_the_thread_waits_it_out(dialogue_of):
