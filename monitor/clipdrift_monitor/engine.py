@@ -38,7 +38,7 @@ from clipdrift_monitor.actions.jobs import Jobs
 from clipdrift_monitor.actions.outbox import Outbox, to_publish, to_start
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.decisions.judging import BySlice, Judgement, Subject, digest_of, judge, note_order, order_retrain
-from clipdrift_monitor.intake.columns import check_profile
+from clipdrift_monitor.intake.columns import check_profile, check_times
 from clipdrift_monitor.intake.intake import Intake, Taken
 from clipdrift_monitor.intake.label_book import LabelBook
 from clipdrift_monitor.intake.window_book import WindowBook
@@ -383,6 +383,7 @@ class Engine:
         known = self._run(run.model, run.version)
         if known is not None and known.artifact_digest != run.artifact_digest:
             raise PoisonError("another model has this version already")
+        check_times(as_of_ms=run.as_of_ms, ended_at_ms=run.ended_at_ms)
         if run.profile is not None:
             check_profile(run.profile)
 

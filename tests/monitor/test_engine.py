@@ -227,6 +227,15 @@ def test_a_version_is_what_its_first_run_made(dialogue):
     assert dialogue.state.num_labels == 200
 
 
+@pytest.mark.parametrize("when", [{"as_of_ms": 2**63}, {"as_of_ms": -1}, {"ended_at_ms": 1_700_000_000_000_000}])
+def test_a_run_at_a_time_that_cannot_be_is_poison(dialogue, when):
+    dialogue.go(run_end("v0", **when))
+    dialogue.go(run_end())
+
+    assert dialogue.counted(TRAINING, "poison") == 1
+    assert dialogue.state.in_service.version == "v1"
+
+
 BROKEN_PROFILES = {
     "no counts of slices": profile(slice_counts=()),
     "edges without counts": profile(score_edges=(0.5,)),

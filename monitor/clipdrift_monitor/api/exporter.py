@@ -86,8 +86,10 @@ class Exporter:
         self._drift(state)
         if run is not None:
             self._version(state, run)
-        if live is not None:
+        if live is not None and live.is_mature:
             self._live(model, live)
+        elif run is not None:  # first labels are the quick ones: an alert must not compare them with validation
+            self._gauge(names.MODEL_LABELS_IN_VIEW).labels(model, "").set(0)
         if state.last_view is not None:
             self._set(names.MODEL_LABEL_MATURITY, (model,), state.last_view.maturity)
             self._set(names.MODEL_LABEL_DELAY, (model,), state.last_view.label_delay_seconds)

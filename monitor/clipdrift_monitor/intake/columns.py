@@ -33,6 +33,13 @@ def check_profile(profile: ReferenceProfile) -> None:
         raise PoisonError(f"a {profile.task} task has at least two classes, got {profile.classes}")
 
 
+def check_times(**times_ms: int) -> None:
+    """Raises PoisonError for a time that is no number of milliseconds since 1970."""
+    for name, time_ms in times_ms.items():
+        if not 0 <= time_ms <= LATEST_MS:
+            raise PoisonError(f"{name} must be in 0..{LATEST_MS}, got {time_ms}")
+
+
 def check_predictions(profile: ReferenceProfile, batch: PredictionBatch) -> None:
     """Raises PoisonError where a batch of predictions cannot be counted; values of features may be missing, columns may not."""
     num_rows = _check_common(profile, batch)

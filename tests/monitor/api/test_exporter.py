@@ -138,13 +138,29 @@ def test_no_gauge_outlives_what_it_speaks_of(harmed):
             "label_maturity_ratio", "label_delay_seconds", "validated_accuracy_ratio", "live_accuracy_ratio",
             "live_accuracy_low_ratio", "live_accuracy_high_ratio", "live_nll_nats", "live_brier_score", "live_ece_ratio",
         )
-    } | ({"clipdrift_model_labels_in_view"} & gone)  # fmt: skip
+    }  # fmt: skip
+    assert [key for key in after if key[0] == "clipdrift_model_labels_in_view"] == [
+        ("clipdrift_model_labels_in_view", ("model", "pump"), ("slice", ""))
+    ]
     assert [key for key in after if key[0] == "clipdrift_model_info"] == [
         ("clipdrift_model_info", ("clipping", "unknown"), ("model", "pump"), ("version", "v2"))
     ]
     assert (value(before, "model_retrain_running"), value(after, "model_retrain_running")) == (1, 0)
     assert value(before, "model_retrain_started_timestamp_seconds") > 0
     assert value(after, "model_retrain_started_timestamp_seconds") == 0
+
+
+def test_first_labels_are_not_told_as_accuracy_until_their_window_is_due(house_of):
+    house = house_of(run_end(), *day_of(2))
+    first, told = scraped(house), house.get(MODEL).json()
+    house.dialogue.go(*day_of(3))
+    due = scraped(house)
+
+    assert (told["is_mature"], told["accuracy"]["n"]) == (False, 200)
+    assert value(first, "model_labels_in_view", slice="") == 0
+    assert "clipdrift_model_live_accuracy_ratio" not in names_of(first)
+    assert value(due, "model_labels_in_view", slice="") == 200
+    assert value(due, "model_live_accuracy_ratio", slice="") == told["accuracy"]["value"]
 
 
 def test_a_model_that_foretells_values_has_no_accuracy(house_of):
