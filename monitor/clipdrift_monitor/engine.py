@@ -271,7 +271,7 @@ class Engine:
             outbox.carry_out()
             self._has_outbox = False
         self._tell_alarms()
-        self._show(lag, is_whole)
+        self._show(lag)
 
     def _judge_when_read(self, num_reads: int, is_whole: bool, changes: Changes, touched: set[str]) -> None:
         """Judge what has closed, once everything that waits is read: what is late by milliseconds is then in time.
@@ -699,13 +699,13 @@ class Engine:
         if self._on_turn is not None:
             self._on_turn()
 
-    def _show(self, lag: int, is_whole: bool) -> None:
+    def _show(self, lag: int) -> None:
         now = self._clock.monotonic_seconds()
         is_intact = self.snapshot.is_audit_intact
         if now - self._last_audit > _AUDIT_SECONDS:
             self._last_audit = now
             is_intact = self._store.verify_audit().is_intact
-        is_done = is_whole and not lag and not self._needs_judging and not self._has_outbox and not self._unfinished
+        is_done = not lag and not self._needs_judging and not self._has_outbox and not self._unfinished
         self.snapshot = Snapshot(
             models={name: msgspec.structs.replace(state) for name, state in self._states.items()},
             is_loaded=True,

@@ -321,7 +321,8 @@ def test_a_block_whose_judgement_could_not_be_saved_is_judged_again_without_any_
         for number, day in enumerate(days)
         for i in range(50)
     ]
-    dialogue.tell(run_end(), *alone[:-1])  # as many records as one turn reads: there may be more, so nothing is judged yet
+    dialogue.go(run_end())
+    dialogue.tell(*alone)  # as many records as one turn reads: there may be more, so nothing is judged yet
     dialogue.turn()
     before, read = dialogue.store.blocks("pump"), dialogue.engine.snapshot
     dialogue.store.fails = "before"
@@ -474,6 +475,18 @@ def test_a_block_is_judged_once_in_order_and_only_after_the_horizon(dialogue):
     dialogue.go(*day_of(8))
     assert blocks_of(dialogue) == [2, 3, 4, 5, 6]
     assert [one.at_ms // DAY for one in reversed(dialogue.store.listed("decisions", "pump", 50, 0))] == [4, 5, 6, 7, 8]
+
+
+def test_blocks_may_be_shorter_than_a_day(dialogue_of):
+    hours = 6 * MS_PER_HOUR
+    dialogue = dialogue_of(window_ms=hours, label_horizon_ms=MS_PER_HOUR)
+    dialogue.go(run_end(), *day_of(2), *day_of(3))
+
+    starts = [msgspec.msgpack.decode(body)["start_ms"] for body in dialogue.store.blocks("pump")]
+    due_ms = (dialogue.state.watermark_ms - MS_PER_HOUR) // hours * hours
+    assert starts == list(range(2 * DAY, due_ms, hours))
+    assert len(starts) >= 7
+    assert sum(msgspec.msgpack.decode(body)["view"]["num_labels"] for body in dialogue.store.blocks("pump")) <= 400
 
 
 def test_a_late_label_counts_for_accuracy_and_not_for_the_test(dialogue):

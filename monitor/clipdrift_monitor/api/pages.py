@@ -209,7 +209,11 @@ def _in_words(state: ModelState) -> str:
     if loud:
         return loud[-1].summary
     if not state.num_version_labels:
-        return "This version has no labels that are due yet, so nothing can be said about its accuracy."
+        return (
+            "No window has been judged since this version came into service, so nothing can be said about it yet."
+            if state.generation > 1
+            else "This version has no labels that are due yet, so nothing can be said about its accuracy."
+        )
     return "No test has found it worse than it was when it was validated."
 
 

@@ -75,6 +75,16 @@ def test_a_model_without_labels_says_that_nothing_can_be_said_yet(house_of):
     assert "The tests begin when the first day's labels are due." in page(house)
 
 
+def test_a_version_that_came_back_is_not_said_to_be_without_labels(house_of):
+    house = house_of(run_end(), *day_of(2), *day_of(3))
+    request = house.dialogue.ask(house.dialogue.engine.order, "pump", "why", "me")
+    house.dialogue.go(run_end("v2", retrain_key=request.key), outcome(request))
+    house.dialogue.ask(house.dialogue.engine.roll_back, "pump", "why", "me")
+
+    assert "No window has been judged since this version came into service" in page(house)
+    assert "rolled back by me: why" in page(house)
+
+
 def test_first_labels_are_shown_as_such(house_of):
     text = page(house_of(run_end(), *day_of(2)))
 
