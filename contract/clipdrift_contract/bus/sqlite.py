@@ -290,6 +290,7 @@ class SqliteConsumer:
         self._last_heartbeat = 0.0
         self._positions: dict[TopicPartition, int] = {}
         self._turn = 0
+        self._read_version: int | None = None  # of the file when everything in it had been read
         self._last_lag = 0
         self._is_closed = False
 
@@ -298,8 +299,7 @@ class SqliteConsumer:
         pause = 0.001
         while True:
             try:
-                self._keep_membership()
-                records = self._read(max_records)
+                records = self._read_news(max_records)
             except sqlite3.OperationalError as error:
                 _log.warning("bus %s cannot be read now: %s", self._path, error)
                 records = []
@@ -327,6 +327,7 @@ class SqliteConsumer:
     def seek(self, place: TopicPartition, offset: int) -> None:
         self._check_assigned(place)
         self._positions[place] = offset
+        self._read_version = None
 
     def seek_to_time(self, time_ms: int) -> None:
         with self._away_is_retryable():
@@ -336,6 +337,7 @@ class SqliteConsumer:
                     "SELECT min(off) FROM log WHERE topic=? AND part=? AND at_ms>=?", (*place, time_ms)
                 ).fetchone()
                 self._positions[place] = row[0] if row[0] is not None else self._head(place)
+            self._read_version = None
 
     def assignment(self) -> frozenset[TopicPartition]:
         return frozenset(self._positions)
@@ -352,6 +354,9 @@ class SqliteConsumer:
         if self._epoch == _NOT_JOINED:
             return max(1, self._last_lag)
         try:
+            if self._data_version() == self._read_version:
+                self._last_lag = 0
+                return 0
             self._last_lag = sum(max(0, self._head(place) - position) for place, position in self._positions.items())
         except sqlite3.OperationalError as error:
             _log.warning("the lag is not known now: %s", error)
@@ -369,6 +374,21 @@ class SqliteConsumer:
         self._connection.close()
 
     # --- reading ---
+
+    def _read_news(self, max_records: int) -> list[Record]:
+        """What is new; asks one cheap question where nobody has written since everything was read."""
+        is_heartbeat_due = self._group is not None and time.time() - self._last_heartbeat >= _HEARTBEAT_SECONDS
+        version = self._data_version()
+        if version == self._read_version and not is_heartbeat_due:
+            return []
+        self._keep_membership()
+        records = self._read(max_records)
+        self._read_version = version if len(records) < max_records else None
+        return records
+
+    def _data_version(self) -> int:
+        """A number that changes whenever another connection has written to the file."""
+        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
     def _read(self, max_records: int) -> list[Record]:
         records: list[Record] = []
@@ -481,3 +501,4 @@ class SqliteConsumer:
         for place in places:
             started[place] = chosen[place] if place in chosen else self._committed(place) or 0
         self._positions = started
+        self._read_version = None
