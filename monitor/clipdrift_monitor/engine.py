@@ -82,6 +82,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     running: Mapping[str, float] = {}  # wall time at which each model's running retrain was started, in seconds
 
 
+class _NotAloneError(RetryableError):
+    """Another member of the group has a part of the bus: two that write the same sums would write one another's over."""
+
+
 class CommandError(ClipdriftError):
     """A command of a person that cannot be carried out; the message says why."""
 
@@ -193,6 +197,8 @@ class Engine:
         return future
 
     def _start_offsets(self, places: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        if not self._heads.keys() <= set(places):
+            raise _NotAloneError("a part of the bus is with another monitor, or with one that was cut off some seconds ago")
         self._load()  # another member may have worked on what comes to this one now
         chosen = {place: self._offsets[place] for place in places if place in self._offsets}
         for place, offset in chosen.items():
@@ -246,7 +252,12 @@ class Engine:
     # --- one turn ---
 
     def _turn(self, reader: EventReader, outbox: Outbox, wait_seconds: float) -> None:
-        reads = reader.poll(_MAX_RECORDS, 0.0 if self._has_work() else wait_seconds)
+        try:
+            reads = reader.poll(_MAX_RECORDS, 0.0 if self._has_work() else wait_seconds)
+        except _NotAloneError as error:  # still a member, so that the bus comes to this one when the other is gone
+            self._show_outage(str(error))
+            self._is_stopping.wait(wait_seconds)
+            return
         changes = Changes()
         touched: set[str] = set()
         seen = self._store.has_seen([read.envelope.id for read in reads]) if reads else set()
@@ -274,11 +285,8 @@ class Engine:
         self._show(lag)
 
     def _judge_when_read(self, num_reads: int, is_whole: bool, changes: Changes, touched: set[str]) -> None:
-        """Judge what has closed, once everything that waits is read: what is late by milliseconds is then in time.
-
-        Not while a part of the bus is with another member of the group (a monitor that was killed is one for some seconds): the
-        labels of a block may lie there.
-        """
+        """Judge what has closed, once everything that waits is read: what is late by milliseconds is then in time. Not before
+        the bus was joined: the labels of a block may wait there."""
         self._num_full_polls = self._num_full_polls + 1 if num_reads >= _MAX_RECORDS else 0
         self._needs_judging = self._needs_judging or num_reads > 0
         if is_whole and self._needs_judging and (self._num_full_polls == 0 or self._num_full_polls > _MAX_FULL_POLLS):

@@ -702,21 +702,24 @@ def test_idle_is_only_said_when_nothing_is_left_to_read_to_judge_to_send_or_to_w
     assert seen[-1][0]
 
 
-def test_nothing_is_judged_and_idle_is_not_said_while_a_part_of_the_bus_is_with_another(dialogue):
-    dialogue.go(run_end())
-    killed = dialogue.bus.consumer(GROUP, TOPICS)  # a life that was cut off is a member for some seconds
-    killed.poll(1, 0.0)
-    dialogue.tell(*(batch for epoch in "abcdefgh" for day in range(2, 6) for batch in day_of(day, epoch=epoch)))
+def test_nothing_is_taken_while_a_part_of_the_bus_is_with_another_and_all_of_it_afterwards(dialogue):
+    dialogue.go(run_end(), *day_of(2))
+    before = dialogue.sums()
+    other = dialogue.bus.consumer(
+        GROUP, TOPICS
+    )  # a second monitor; or a life that was cut off, which is a member for some seconds
+    other.poll(1, 0.0)
+    dialogue.tell(*(batch for epoch in "abcdefgh" for day in range(3, 6) for batch in day_of(day, epoch=epoch)))
     dialogue.turn(5)
-    partly = dialogue.engine.snapshot
-    killed.close()
+    shared, sums = dialogue.engine.snapshot, dialogue.sums()
+    other.close()
     dialogue.go()
 
-    assert 0 < partly.models["pump"].num_labels < 8 * 4 * 200
-    assert (partly.is_idle, partly.models["pump"].judged_until_ms) == (False, 0)
-    assert dialogue.state.num_labels == 8 * 4 * 200
-    assert dialogue.engine.snapshot.is_idle
-    assert [msgspec.msgpack.decode(body)["view"]["num_labels"] for body in dialogue.store.blocks("pump")] == [1_600] * 3
+    assert sums == before
+    assert (shared.is_idle, shared.waits_for[:42]) == (False, "a part of the bus is with another monitor,")
+    assert dialogue.state.num_labels == 200 + 8 * 3 * 200
+    assert (dialogue.engine.snapshot.is_idle, dialogue.engine.snapshot.waits_for) == (True, "")
+    assert [msgspec.msgpack.decode(body)["view"]["num_labels"] for body in dialogue.store.blocks("pump")] == [200, 1_600, 1_600]
 
 
 def test_an_outage_is_shown_and_the_thread_waits_it_out(dialogue_of):

@@ -94,6 +94,27 @@ def test_a_monitor_that_is_told_to_end_in_the_middle_of_its_work_saves_returns_a
         assert len(teller.store.blocks("pump")) == 117
 
 
+@pytest.mark.system
+@pytest.mark.slow
+def test_a_monitor_that_is_killed_in_the_middle_of_its_work_counts_the_same_in_its_next_life(tmp_path):
+    with Dialogue(tmp_path) as teller:
+        teller.tell(run_end())
+        first = Process(tmp_path)
+        first.until(lambda found: found["models"])
+        teller.tell(*(batch for day in range(2, 200) for batch in day_of(day)))
+        seen = first.until(lambda found: found["models"]["pump"]["num_labels"])
+        first.end(signal.SIGKILL)
+        second = Process(tmp_path)
+        found = second.until(lambda found: found["is_idle"])
+        second.end()
+
+        assert seen["models"]["pump"]["num_labels"] < 198 * 200  # it was killed before it was done
+        assert found["models"]["pump"] == {"num_predictions": 198 * 200, "num_labels": 198 * 200}
+        assert len(teller.store.blocks("pump")) == 197
+        assert len(teller.store.listed("decisions", "pump", 500, 0)) == 197
+        assert teller.store.verify_audit().is_intact
+
+
 def test_a_second_monitor_of_a_project_is_refused(tmp_path):
     (tmp_path / "jobs").mkdir()
     with (tmp_path / "jobs" / ".monitor.lock").open("w") as lock:

@@ -230,4 +230,4 @@ def test_a_block_is_judged_in_the_engine_as_by_the_judge_alone(dialogue):
     kept = [msgspec.msgpack.decode(body, type=type(told[0].block)) for body in dialogue.store.blocks("pump")]
     assert kept == [one.block for one in told]
     decisions = dialogue.store.listed("decisions", "pump", 50, 0)
-    assert [one.evidence_digest for one in reversed(decisions)] == [one.decision.evidence_digest for one in told]
+    assert list(reversed(decisions)) == [one.decision for one in told]
