@@ -1,4 +1,7 @@
-"""Holds the demo's result.json against the bars the project sets itself; prints one line a bar, exits 1 when one is missed."""
+"""Holds the demo's result.json against the bars the project sets itself; prints one line a bar, exits 1 when one is missed.
+
+The time it took is told and never fails: it says as much about what else the machine did.
+"""
 
 import json
 import sys
@@ -14,7 +17,6 @@ CLIPPING = {"flights-sgd": "implicated", "flights-adam": "not_implicated"}
 
 def bars(result: dict[str, Any]) -> Iterator[tuple[str, object, bool]]:
     """Each bar as (what, figure reached, whether it holds)."""
-    yield "wall_seconds", result["wall_seconds"], result["wall_seconds"] <= WALL_SECONDS
     yield "serving_errors", result["serving_errors"], result["serving_errors"] == 0
     error = result["live_accuracy_error"]
     yield "live_accuracy_error", error, error <= LIVE_ACCURACY_ERROR
@@ -31,6 +33,10 @@ def bars(result: dict[str, Any]) -> Iterator[tuple[str, object, bool]]:
 def main() -> int:
     result = json.loads(Path(sys.argv[1]).read_text())
     missed = 0
+    seconds = result["wall_seconds"]
+    print(
+        f"{'ok    ' if seconds <= WALL_SECONDS else 'slow  '} wall_seconds: {seconds:.0f} (aim: {WALL_SECONDS} on two quiet cores)"
+    )
     for what, figure, holds in bars(result):
         print(f"{'ok    ' if holds else 'MISSED'} {what}: {figure}")
         missed += not holds
