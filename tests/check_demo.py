@@ -34,9 +34,8 @@ def main() -> int:
     result = json.loads(Path(sys.argv[1]).read_text())
     missed = 0
     seconds = result["wall_seconds"]
-    print(
-        f"{'ok    ' if seconds <= WALL_SECONDS else 'slow  '} wall_seconds: {seconds:.0f} (aim: {WALL_SECONDS} on two quiet cores)"
-    )
+    word = "ok    " if seconds <= WALL_SECONDS else "slow  "
+    print(f"{word} wall_seconds: {seconds:.0f} (aim: {WALL_SECONDS} on two quiet cores)")
     for what, figure, holds in bars(result):
         print(f"{'ok    ' if holds else 'MISSED'} {what}: {figure}")
         missed += not holds
