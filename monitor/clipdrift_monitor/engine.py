@@ -58,7 +58,7 @@ _MAX_FULL_POLLS = 200  # under a backlog that never ends, blocks are judged all 
 _WATCH_SECONDS = 0.25
 _AUDIT_SECONDS = 300.0
 _PAUSE_SECONDS = 1.0
-_END_OF_TIME_MS = 2**62
+_FAR_OFFSET = 2**62
 _LEAVE_SECONDS = 2.0  # what is not on the bus by then is in the outbox still
 _log = logging.getLogger(__name__)
 OnAlarm = Callable[[Judgement, ModelState, RunEnd], None]
@@ -137,7 +137,7 @@ class Engine:
         self._unfinished: dict[str, RetrainRequest] = {}
         self._started: dict[str, float] = {}  # by model
         self._offsets: dict[TopicPartition, int] = {}  # as the store has them
-        self._heads: dict[TopicPartition, int] = {}  # of the bus, when the session began
+        self._places: set[TopicPartition] = set()  # all there are
         self._commands: queue.SimpleQueue[tuple[Callable[[Changes], Any], Future[Any]]] = queue.SimpleQueue()
         self._is_stopping = threading.Event()
         self._num_full_polls = 0
@@ -176,7 +176,7 @@ class Engine:
         try:
             self._bus.ensure_topics(TOPICS)
             self._load()
-            self._heads = self._find_heads()
+            self._places = {TopicPartition(topic, i) for topic in TOPICS for i in range(self._bus.num_partitions(topic))}
             consumer = self._bus.consumer(GROUP, TOPICS, on_assigned=self._start_offsets)
             reader = EventReader(consumer, publisher=publisher, metrics=self._metrics, clock=self._clock)
             outbox = Outbox(self._store, events, self._jobs)
@@ -197,19 +197,26 @@ class Engine:
         return future
 
     def _start_offsets(self, places: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        if not self._heads.keys() <= set(places):
+        if not self._places <= set(places):
             raise _NotAloneError("a part of the bus is with another monitor, or with one that was cut off some seconds ago")
         self._load()  # another member may have worked on what comes to this one now
-        chosen = {place: self._offsets[place] for place in places if place in self._offsets}
-        for place, offset in chosen.items():
-            if offset > self._heads.get(place, offset):
-                _log.error(
-                    "%s ends before offset %d: the bus is another one, or older; it is read from its start", place, offset
-                )
-                chosen[place] = 0  # what was counted before is known by its id
-        if any(self._offsets[place] > offset for place, offset in chosen.items()):
+        kept = {place: self._offsets[place] for place in places if place in self._offsets}
+        shorter = self._find_shorter(kept)
+        if shorter:
+            _log.error("the bus is another one, or older: %s ends before the offset kept; it is read anew", min(shorter))
             self._tell_deployments_again()
-        return chosen
+        return kept | dict.fromkeys(shorter, 0)  # what was counted before is known by its id
+
+    def _find_shorter(self, kept: Mapping[TopicPartition, int]) -> frozenset[TopicPartition]:
+        """Partitions that end before the offset kept, of a bus that was lost, or restored from before."""
+        consumer = self._bus.consumer(None, TOPICS)
+        try:
+            consumer.poll(1, 0.0)
+            for place in consumer.assignment():
+                consumer.seek(place, _FAR_OFFSET)
+            return frozenset(place for place, offset in kept.items() if offset and not _lag_before(consumer, place, offset))
+        finally:
+            consumer.close()
 
     def _tell_deployments_again(self) -> None:
         """Servers that start later find on the bus what should be in service; those that run know it by its generation."""
@@ -218,15 +225,6 @@ class Engine:
             for one in self._store.listed("deployments", model, 1, 0):
                 outbox.append(to_publish(one, f"deployment-{model}-{one.generation}"))
         self._store.commit(Changes(outbox=outbox))
-
-    def _find_heads(self) -> dict[TopicPartition, int]:
-        """Where each partition ends now. The store may be newer than the bus, where that was lost or restored."""
-        consumer = self._bus.consumer(None, TOPICS)
-        try:
-            consumer.seek_to_time(_END_OF_TIME_MS)
-            return {place: consumer.position(place) for place in consumer.assignment()}
-        finally:
-            consumer.close()
 
     def _load(self) -> None:
         """Memory becomes what the store holds, whatever it was."""
@@ -263,7 +261,7 @@ class Engine:
         seen = self._store.has_seen([read.envelope.id for read in reads]) if reads else set()
         for read in reads:
             self._take(read, seen, changes, touched)
-        is_whole = reader.consumer.assignment() >= self._heads.keys()
+        is_whole = reader.consumer.assignment() >= self._places
         self._judge_when_read(len(reads), is_whole, changes, touched)
         answers: list[tuple[Future[Any], Any]] = []
         try:
@@ -750,6 +748,16 @@ class Engine:
                 raise PoisonError(f"the run that made version {version} had no reference profile")
             self._layouts[model, version] = Layout(run.profile)
         return self._layouts[model, version]
+
+
+def _lag_before(consumer: Consumer, place: TopicPartition, offset: int) -> int:
+    """Records at and behind the one before `offset`, in this place alone: 0 where it ends before. The others are seeked far."""
+    if place not in consumer.assignment():
+        return 1  # not known
+    consumer.seek(place, offset - 1)
+    lag = consumer.lag()
+    consumer.seek(place, _FAR_OFFSET)
+    return lag
 
 
 def _decode_kept(headers: bytes, value: bytes) -> Any:
