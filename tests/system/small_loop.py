@@ -90,7 +90,7 @@ class PatientClient(ServingClient):
     def __init__(self, running: up.Running, before: Callable[[], None], recover: Callable[[], None]) -> None:
         super().__init__(running.serving_url, running.serving_admin_url, running.admin_token)
         self._before = before
-        self._recover = recover
+        self.recover = recover
         self.receipts: dict[str, list[str]] = {}
         self.num_unanswered_rows = 0
 
@@ -129,7 +129,7 @@ class PatientClient(ServingClient):
                 return ask()
             except httpx.TransportError:
                 assert time.monotonic() < deadline, "serving does not answer"
-                self._recover()
+                self.recover()
 
 
 class PatientWatcher(MonitorWatcher):
@@ -215,11 +215,11 @@ class Loop:
 
     # --- kills and restarts ---
 
-    def recover(self) -> None:
-        """Start again what was killed, and wait until it is ready."""
+    def recover(self, *components: up.Component) -> None:
+        """Start again what was killed (of `components`, where some are named), and wait until it is ready."""
 
         def is_back() -> bool:
-            if gone := list(self.running.ended()):
+            if gone := [one for one in self.running.ended() if one in (components or (one,))]:
                 self.running.start(*gone)
             return up.answers(f"{self.running.serving_url}/v2/health/ready")
 

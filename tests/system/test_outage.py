@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from small_loop import Loop, MakeLoop, Outcome, wait_until
+from small_loop import NUM_REPLAY_DAYS, Loop, MakeLoop, Outcome, wait_until
 
 from clipdrift_contract.events import LABELS
 
@@ -111,3 +111,38 @@ def test_a_store_that_was_lost_is_made_again_from_the_bus(make_loop: MakeLoop, r
     assert loop.client.generation("valve") == 2
     assert loop.get("/api/v1/models/valve")["generation"] == 2
     assert loop.get("/api/v1/audit/verify")["is_intact"] is True
+
+
+def assert_judged_whole(loop: Loop, model: str, num_days: int) -> None:
+    """All but the last two days, whose labels are not due."""
+    assert loop.client.num_errors == 0, loop.client.last_error
+    blocks = loop.get(f"/api/v1/models/{model}/blocks")["items"]
+    assert [(one["view"]["num_predictions"], one["view"]["num_labels"]) for one in blocks] == [(240, 240)] * (num_days - 2)
+
+
+def test_days_that_pass_while_the_monitor_is_dead_are_judged_whole(make_loop: MakeLoop, reference: Outcome) -> None:
+    loop = make_loop("valve")
+    loop.run(1)
+    loop.running.kill("monitor")
+    loop.client.recover = lambda: loop.recover("serving")
+    for day in range(1, 6):
+        loop.send(day)  # each life of the serving process has a place of its own on the bus
+        loop.end("serving")
+        loop.recover("serving")
+    loop.recover()
+    loop.replay.settle()
+
+    assert_judged_whole(loop, "valve", 6)
+    decisions = loop.outcome("valve").decisions
+    assert decisions == {name: reference.decisions[name] for name in decisions}
+    assert len(decisions) == 4
+
+
+def test_days_that_pass_faster_than_the_monitor_reads_are_judged_whole(make_loop: MakeLoop) -> None:
+    loop = make_loop("steady")
+    loop.replay.await_first_versions(["steady"])
+    for day in range(NUM_REPLAY_DAYS):
+        loop.send(day)
+    loop.replay.settle()
+
+    assert_judged_whole(loop, "steady", NUM_REPLAY_DAYS)
