@@ -285,7 +285,7 @@ class SqliteConsumer:
         self._num_partitions = num_partitions
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
-        self._member = f"{os.getpid()}-{os.urandom(6).hex()}"
+        self._member = f"{os.getpid()}-{_home()}-{os.urandom(6).hex()}"
         self._epoch = _NOT_JOINED
         self._last_heartbeat = 0.0
         self._positions: dict[TopicPartition, int] = {}
@@ -462,11 +462,19 @@ class SqliteConsumer:
                 "UPDATE members SET seen=? WHERE grp=? AND member=?", (now, self._group, self._member)
             ).rowcount
             if not known:
+                gone += self._remove_dead()
                 topics = msgspec.msgpack.encode(self._topics)
                 self._connection.execute("INSERT INTO members VALUES (?,?,?,?)", (self._group, self._member, topics, now))
             if gone or not known:
                 self._next_epoch()
         self._last_heartbeat = now
+
+    def _remove_dead(self) -> int:
+        """Members whose process was killed need not be waited for, where process ids tell."""
+        rows = self._connection.execute("SELECT member FROM members WHERE grp=?", (self._group,)).fetchall()
+        dead = [(self._group, member) for (member,) in rows if _is_dead(member)]
+        self._connection.executemany("DELETE FROM members WHERE grp=? AND member=?", dead)
+        return len(dead)
 
     def _next_epoch(self) -> None:
         self._connection.execute(
@@ -502,3 +510,26 @@ class SqliteConsumer:
             started[place] = chosen[place] if place in chosen else self._committed(place) or 0
         self._positions = started
         self._read_version = None
+
+
+def _home() -> str:
+    """Names the space in which process ids are unique: this boot, this container; "" where it is not known."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+        return f"{boot}.{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return ""
+
+
+def _is_dead(member: str) -> bool:
+    pid, _, rest = member.partition("-")
+    home = rest.rpartition("-")[0]
+    if not home or home != _home():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -1,5 +1,6 @@
 """The demo from its first line on the terminal to its report: starts everything, drives it, puts the results together."""
 
+import os
 import subprocess
 import sys
 import time
@@ -105,7 +106,9 @@ def _start_training(project: Project, model: str, setting: Setting) -> "subproce
     command = [sys.executable, "-m", "clipdrift_deploy", "train", model, "--project", str(project.folder)]
     command += ["--from", setting.config.train_from, "--until", setting.config.replay_from]
     with log.open("wb") as file:
-        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        # one thread each: two trainings side by side would fight for the cores, and their sums would depend on how many there are
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, env=environment)
 
 
 def _training_log(project: Project, model: str) -> Path:
