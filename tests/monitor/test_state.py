@@ -44,6 +44,8 @@ def test_errors_are_kept_in_the_order_of_their_predictions_and_equal_times_in_th
     block = block.with_labels(np.array([20, 10]), np.array([False, True]), 100)
 
     assert list(block.errors_in_order()) == [0, 1, 0, 1]
+    at_once = np.random.default_rng(0).random(500) < 0.5
+    assert list(OpenBlock().with_labels(np.full(500, 7), at_once, 1_000).errors_in_order()) == at_once.tolist()
 
 
 def test_an_open_block_keeps_no_more_labels_than_the_test_reads():
