@@ -4,10 +4,13 @@ Prometheus conventions: `clipdrift_<component>_<what>_<unit>`, base units, ratio
 labels. docs/reference/metrics.md is generated from this file.
 """
 
+from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import Metric as Family
+from prometheus_client.registry import Collector
 
 MetricKind = Literal["counter", "gauge", "histogram", "info"]
 
@@ -250,6 +253,18 @@ BUS_POISON = Metric(
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 
 
+class _WithoutCreated(Collector):
+    """The client library adds a series with its own start time to every counter, under a name that is in no list."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Family]:
+        for family in self._registry.collect():
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield family
+
+
 class MetricSet:
     """The Prometheus objects of one process, made from `Metric`s on first use and registered in its own registry.
 
@@ -279,6 +294,10 @@ class MetricSet:
         made = self._get(metric)
         assert isinstance(made, Histogram), f"{metric.name} is a {metric.kind}"
         return made
+
+    def exposition(self) -> bytes:
+        """All series in Prometheus's text format."""
+        return generate_latest(_WithoutCreated(self.registry))
 
     def _get(self, metric: Metric) -> Counter | Gauge | Histogram:
         if metric not in self._made:

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from clipdrift_contract.metrics import METRICS, MetricSet
+from clipdrift_contract.metrics import BUS_POISON, METRICS, MetricSet
 
 every_metric = pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 COMPONENTS = ("trainer", "serving", "model", "monitor", "bus")
@@ -96,3 +96,10 @@ def test_two_sets_do_not_share_figures():
     one, two = MetricSet(), MetricSet()
     one.counter(counter).inc(3)
     assert two.counter(counter)._value.get() == 0
+
+
+def test_the_exposition_holds_no_series_that_is_in_no_list():
+    metrics = MetricSet()
+    metrics.counter(BUS_POISON).labels("t").inc()
+    assert b"clipdrift_bus_poison_total" in metrics.exposition()
+    assert b"_created" not in metrics.exposition()

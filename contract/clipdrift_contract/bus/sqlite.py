@@ -278,8 +278,9 @@ class SqliteConsumer:
     ) -> None:
         if not topics:
             raise ValueError("a consumer needs at least one topic")
-        self._connection = open_file(path)
         self._path = path
+        with self._away_is_retryable():
+            self._connection = open_file(path)
         self._group = group
         self._topics = tuple(dict.fromkeys(topics))
         self._num_partitions = num_partitions

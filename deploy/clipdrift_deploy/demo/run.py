@@ -106,7 +106,7 @@ def _start_training(project: Project, model: str, setting: Setting) -> "subproce
     command = [sys.executable, "-m", "clipdrift_deploy", "train", model, "--project", str(project.folder)]
     command += ["--from", setting.config.train_from, "--until", setting.config.replay_from]
     with log.open("wb") as file:
-        # one thread each: two trainings side by side would fight for the cores, and their sums would depend on how many there are
+        # one thread each: two side by side would fight for the cores, and their sums depend on how many there are
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, env=environment)
 

@@ -1,11 +1,9 @@
 """Sets the figures about models for Prometheus, from the newest snapshot, whenever they are asked for."""
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
-from prometheus_client.core import Metric as Family
-from prometheus_client.registry import Collector
+from prometheus_client import Gauge
 
 from clipdrift_contract import metrics as names
 from clipdrift_contract.events import RunEnd
@@ -20,18 +18,6 @@ _GAUGES = tuple(
     for metric in names.METRICS
     if metric.name.startswith(("clipdrift_model_", "clipdrift_monitor_")) and metric.kind in ("gauge", "info")
 )
-
-
-class _WithoutCreated(Collector):
-    """The client library adds a series with its own start time to every counter, under a name that is in no list."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-
-    def collect(self) -> Iterator[Family]:
-        for family in self._registry.collect():
-            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
-            yield family
 
 
 class Exporter:
@@ -59,7 +45,7 @@ class Exporter:
             self._monitor(snapshot)
             for state in snapshot.models.values():
                 self._model(state, snapshot)
-            return generate_latest(_WithoutCreated(self._metrics.registry))
+            return self._metrics.exposition()
 
     def _monitor(self, snapshot: Snapshot) -> None:
         self._gauge(names.MONITOR_LAG).set(snapshot.lag)

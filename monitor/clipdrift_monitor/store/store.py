@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, func, insert, select, update
+from sqlalchemy import Connection, Engine, Table, bindparam, create_engine, delete, event, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
@@ -151,7 +151,8 @@ class Store:
             {"id": one[0], "model": one[1], "version": one[2], "headers": one[3], "value": one[4]} for one in changes.unplaced
         ])  # fmt: skip
         if changes.placed_ids:
-            connection.execute(delete(t.UNPLACED).where(t.UNPLACED.c.id.in_(changes.placed_ids)))
+            one_by_one = delete(t.UNPLACED).where(t.UNPLACED.c.id == bindparam("placed_id"))  # a list has a largest length
+            connection.execute(one_by_one, [{"placed_id": event_id} for event_id in changes.placed_ids])
         self._put(connection, t.SIGNALS, ("signal_id",), [
             {"signal_id": one.signal_id, "model": one.model, "at_ms": one.window_end_ms, "body": encode(one)}
             for one in changes.signals

@@ -64,7 +64,7 @@ UNPLACED = Table(
 SIGNALS = Table(
     "signals",
     METADATA,
-    Column("signal_id", String(100), primary_key=True),
+    Column("signal_id", String(200), primary_key=True),
     Column("model", String(64), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("body", LargeBinary, nullable=False),
@@ -73,7 +73,7 @@ SIGNALS = Table(
 DECISIONS = Table(
     "decisions",
     METADATA,
-    Column("decision_id", String(100), primary_key=True),
+    Column("decision_id", String(200), primary_key=True),
     Column("model", String(64), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("action", String(16), nullable=False),

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import orjson
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from clipdrift_contract.errors import RetryableError
 from clipdrift_contract.metrics import MetricSet
@@ -43,7 +43,7 @@ class AdminApp:
             if self._config.metrics_need_token:
                 self._check_token(scope)
             content = (b"content-type", CONTENT_TYPE_LATEST.encode())
-            return Response(200, generate_latest(self._metrics.registry), (content,))
+            return Response(200, self._metrics.exposition(), (content,))
         self._check_token(scope)
         if (method, path) == ("POST", "/v2/repository/index"):
             return Response(200, orjson.dumps(self._index()))

@@ -200,6 +200,10 @@ def test_what_was_placed_waits_no_longer(store):
     assert store.unplaced("m", "v9") == []
 
 
+def test_more_batches_are_placed_at_once_than_a_statement_may_name(store):
+    store.commit(Changes(placed_ids=[f"e{n}" for n in range(40_000)]))
+
+
 def test_the_outbox_keeps_its_order_until_it_is_done(store):
     names = [f"o{n}" for n in (3, 1, 2)]
     store.commit(Changes(outbox=[OutboxEntry(event_id=name, kind="Signal", body=b"") for name in names]))
