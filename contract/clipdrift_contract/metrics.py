@@ -180,7 +180,7 @@ MODEL_MIX_DRIFT = Metric(
 MODEL_HARM_EVIDENCE = Metric(
     "clipdrift_model_harm_evidence_ratio",
     "gauge",
-    "Evidence over its alarm bound for each harm test (1: alarm): log10(S)/log10(bound), never below 0.",
+    "Evidence for each harm test: 0 is what chance gives by now, 1 is an alarm, equal steps are equal factors.",
     ("model", "test"),
 )
 MODEL_REPAIR_WORTH = Metric(

@@ -103,7 +103,7 @@ def share_text(share: Share, metric: str) -> str:
 
 def _clipping_words(figures: ModelResult, story: Story) -> str:
     told = [decision.diagnosis for decision in story.decisions.values() if decision.diagnosis is not None]
-    matching = [diagnosis for diagnosis in told if diagnosis.clipping == figures.diagnosis]
+    matching = [one for one in told if one.clipping == figures.diagnosis and one.cause != "none"]
     if not matching:
         return "No retrain was made, so nothing can be said; a shadow retrain would tell."
     last = matching[-1]

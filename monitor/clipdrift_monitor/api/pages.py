@@ -141,10 +141,10 @@ def share(value: float | None, digits: int = 1) -> str:
     """A ratio in per cent; "–" for None.
 
     Example:
-        >>> share(0.8123), share(None)
-        ('81.2 %', '–')
+        >>> share(0.8123), share(-0.0001), share(None)
+        ('81.2 %', '0.0 %', '–')
     """
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
+    return "–" if value is None else f"{round(100 * value, digits) + 0.0:.{digits}f} %"
 
 
 def number(value: float | None, digits: int = 3) -> str:

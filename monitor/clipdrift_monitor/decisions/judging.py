@@ -16,7 +16,7 @@ from clipdrift_monitor.detectors.window_drift import DriftReport, drift_of
 from clipdrift_monitor.diagnosis.rules import Facts
 from clipdrift_monitor.diagnosis.split import split_loss
 from clipdrift_monitor.diagnosis.verdict import diagnose
-from clipdrift_monitor.risk.harm import TEST_NAMES, Block, HarmState, Statement, step
+from clipdrift_monitor.risk.harm import TEST_NAMES, Block, HarmState, Statement, evidence_of_tests, step
 from clipdrift_monitor.state import JudgedBlock, ModelState, OpenBlock, counted
 from clipdrift_monitor.windows.view import View, view
 from clipdrift_monitor.windows.window import Floats, Layout
@@ -84,7 +84,8 @@ def judge(
     alarms = tuple(one.test for one in said if one.is_alarm)
     signals = _signals(subject, state, statements, drift, seen, start_ms)
     state.open_signals = _still_open(state.open_signals, signals)
-    state.levels = {**state.levels, **{one.test: evidence_ratio(one.level, one.bound) for one in said}}
+    num_steps = {test: evidence.num_steps for test, evidence in evidence_of_tests(harm).items()}
+    state.levels = {**state.levels, **{one.test: evidence_ratio(one.level, one.bound, num_steps[one.test]) for one in said}}
     state.drift, state.last_view, state.last_block_start_ms = drift, seen, start_ms
     if "repairable" in statements:
         state.repair_worth = statements["repairable"].effect
@@ -105,14 +106,19 @@ def judge(
     return Judgement(block=block, signals=signals, decision=decision, request=request)
 
 
-def evidence_ratio(level: float, bound: float) -> float:
-    """Evidence on the scale on which 1 is an alarm and equal steps are equal factors: log10(level) / log10(bound), at least 0.
+def evidence_ratio(level: float, bound: float, num_steps: int = 0) -> float:
+    """Evidence on the scale on which 0 is what chance gives by now, 1 is an alarm, and equal steps are equal factors.
+
+    A Shiryaev-Roberts sum grows to `num_steps` on average while nothing is wrong, so a healthy model stays near 0 for ever.
+
+    Source: log(S / t) / log(bound / t) with t = num_steps, at most half the bound; never below 0.
 
     Example:
-        >>> evidence_ratio(10.0, 1000.0), evidence_ratio(0.5, 1000.0)
-        (0.3333333333333333, 0.0)
+        >>> round(evidence_ratio(10.0, 1000.0), 3), round(evidence_ratio(100.0, 1000.0, 10), 3), evidence_ratio(20.0, 1000.0, 30)
+        (0.333, 0.5, 0.0)
     """
-    return max(0.0, math.log10(level) / math.log10(bound)) if level > 0 and bound > 1 else 0.0
+    by_chance = min(max(1.0, num_steps), bound / 2)
+    return max(0.0, math.log(level / by_chance) / math.log(bound / by_chance)) if level > 0 and bound > 1 else 0.0
 
 
 def total(layout: Layout, by_slice: BySlice) -> Floats:

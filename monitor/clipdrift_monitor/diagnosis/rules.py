@@ -36,6 +36,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Validated minus live accuracy of each slice that has enough labels on both sides."""
 
 
+def _signed(share: float) -> str:
+    """With sign and three digits, and no minus before a zero."""
+    return f"{round(share, 3) + 0.0:+.3f}"
+
+
 def findings(facts: Facts) -> tuple[RuleFinding, ...]:
     """All rules, in their order."""
     return tuple(rule(facts) for rule in (_r1, _r2, _r3, _r4, _r5, _r6, _r7))
@@ -110,7 +115,7 @@ def _r5(facts: Facts) -> RuleFinding:
     if not facts.num_labels:
         return RuleFinding(rule=rule, outcome="unknown", words="There are no labels yet to split a loss of accuracy by.")
     holds = split.loss > _SPLIT_LOSS and split.mix > split.within
-    words = f"Of {split.loss:+.3f} lost accuracy, {split.mix:+.3f} come from other rows than before (the slices' mix)."
+    words = f"Of {_signed(split.loss)} lost accuracy, {_signed(split.mix)} come from other rows than before (the slices' mix)."
     return RuleFinding(rule=rule, outcome="holds" if holds else "does_not_hold", words=words, evidence={"mix": split.mix})
 
 
@@ -122,7 +127,7 @@ def _r6(facts: Facts) -> RuleFinding:
         return RuleFinding(rule="R6 drift within slices", outcome="unknown", words=words)
     gain = repairable.effect if repairable is not None else 0.0
     words = (
-        f"Within the slices {split.within:+.3f} accuracy is lost; the best simple repair gains {gain:.4f} Brier score a "
+        f"Within the slices {_signed(split.within)} accuracy is lost; the best simple repair gains {gain:.4f} Brier score a "
         "prediction."
     )
     return RuleFinding(

@@ -23,7 +23,7 @@ def diagnose(facts: Facts) -> Diagnosis:
     return Diagnosis(
         cause=cause,
         clipping=clipping,
-        words=f"{words} {_CLIPPING_WORDS[clipping]}",
+        words=words if cause == "none" else f"{words} {_CLIPPING_WORDS[clipping]}",
         would_tell=_would_tell(cause, clipping),
         accuracy_loss=facts.split.loss,
         mix_term=facts.split.mix,
@@ -33,6 +33,8 @@ def diagnose(facts: Facts) -> Diagnosis:
 
 
 def _would_tell(cause: str, clipping: ClippingVerdict) -> str:
+    if cause == "none":
+        return ""
     if cause in ("harder_days", "slice_drift", "unknown"):
         return "A shadow retrain on the newest labels would tell whether a new version does better."
     return _WOULD_TELL if clipping == "unknown" else ""

@@ -25,7 +25,7 @@ CHALLENGERS = {"recalibrated": 0.8, "base_rate": 0.2}  # share of the evidence t
 _EXCESSES = (0.05, 0.1, 0.2, 0.3, 0.5)  # how far above the bound a break may put the error rate
 _STAKES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # of the betting test: shares of the largest stake
 _KAPPAS = (0.3, 0.6, 0.9)
-_NO_ALARM = 0.99  # of the bound: what a sum that raised no alarm is shown as, at most
+_NO_ALARM = 0.9  # power of the bound: what a sum that raised no alarm is shown as, at most
 _LARGEST_STAKE = 0.95  # times 1 / null: even a loss of 0 leaves a factor of 0.05
 
 
@@ -117,6 +117,11 @@ def step(state: HarmState, block: Block, config: HarmConfig) -> list[Statement]:
     return said
 
 
+def evidence_of_tests(state: HarmState) -> dict[TestName, Evidence]:
+    """The sum of each test."""
+    return {"sudden_break": state.sudden, "worse_than_validated": state.worse, "repairable": state.repairable}
+
+
 def join(first: Block, second: Block) -> Block:
     """Two blocks as one."""
     return Block(
@@ -155,7 +160,7 @@ def _sudden(state: HarmState, block: Block) -> Statement:
         state.sudden.restart()
     return Statement(
         test="sudden_break", bound=state.sudden.bound,
-        level=max(level, state.sudden.bound) if is_alarm else min(level, _NO_ALARM * state.sudden.bound),
+        level=max(level, state.sudden.bound) if is_alarm else min(level, state.sudden.bound**_NO_ALARM),
         is_alarm=is_alarm, effect=rate - null, detail=f"error rate {rate:.3f}, worst day that validation allows {null:.3f}",
     )  # fmt: skip
 

@@ -202,6 +202,12 @@ def test_evidence_is_shown_on_a_scale_where_1_is_the_alarm(level, bound, ratio):
     assert evidence_ratio(level, bound) == pytest.approx(ratio)
 
 
+@pytest.mark.parametrize("num_steps", [1, 10, 100, 10_000])
+def test_what_chance_gives_by_now_is_shown_as_nothing_and_the_bound_as_an_alarm(num_steps):
+    assert evidence_ratio(min(num_steps, 50.0), 100.0, num_steps) == 0.0
+    assert evidence_ratio(100.0, 100.0, num_steps) == pytest.approx(1.0)
+
+
 def test_figures_of_the_newest_block_are_kept_for_readers():
     court = Court()
     told = court.judge_days(2, 8)[-1]
