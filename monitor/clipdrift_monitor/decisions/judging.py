@@ -114,8 +114,8 @@ def evidence_ratio(level: float, bound: float, num_steps: int = 0) -> float:
     Source: log(S / t) / log(bound / t) with t = num_steps, at most half the bound; never below 0.
 
     Example:
-        >>> round(evidence_ratio(10.0, 1000.0), 3), round(evidence_ratio(100.0, 1000.0, 10), 3), evidence_ratio(20.0, 1000.0, 30)
-        (0.333, 0.5, 0.0)
+        >>> [round(evidence_ratio(*one), 3) for one in ((10.0, 1000.0), (100.0, 1000.0, 10), (20.0, 1000.0, 30))]
+        [0.333, 0.5, 0.0]
     """
     by_chance = min(max(1.0, num_steps), bound / 2)
     return max(0.0, math.log(level / by_chance) / math.log(bound / by_chance)) if level > 0 and bound > 1 else 0.0
