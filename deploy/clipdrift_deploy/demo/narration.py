@@ -93,6 +93,12 @@ def _tell_decision(decision: Decision) -> Line | None:
     )
 
 
+def _rank(event: Event) -> float:
+    """Cause before effect; a decision on an outcome comes after it and before the deployment."""
+    is_on_outcome = isinstance(event, Decision) and event.action == "promote"
+    return _RANKS.index(RetrainOutcome) + 0.5 if is_on_outcome else _RANKS.index(type(event))
+
+
 def tell_in_order(events: Iterable[Event], orders: Mapping[str, RetrainRequest]) -> list[Line]:
     """Lines in the order of event time and, within a moment, of cause and effect.
 
@@ -107,5 +113,5 @@ def tell_in_order(events: Iterable[Event], orders: Mapping[str, RetrainRequest])
             continue
         if isinstance(event, RetrainOutcome) and event.key in orders:
             line = msgspec.structs.replace(line, at_ms=orders[event.key].as_of_ms)
-        found.append((line.at_ms, _RANKS.index(type(event)), line))
+        found.append((line.at_ms, _rank(event), line))
     return [line for _, _, line in sorted(found, key=lambda one: one[:2])]

@@ -67,3 +67,12 @@ def test_lines_of_several_models_are_in_the_order_of_time() -> None:
     first, second = tiny.deployment(1, "a", 3, model="two"), tiny.deployment(1, "b", 1)
 
     assert [line.model for line in tell_in_order([first, second], {})] == ["one", "two"]
+
+
+def test_a_promotion_is_decided_after_the_outcome_and_before_the_swap() -> None:
+    ordered, found, swapped = tiny.request(day=22), tiny.outcome(), tiny.deployment(2, "v2", 22)
+    promoted = tiny.decision("promote", day=22)
+
+    lines = tell_in_order([promoted, swapped, ordered, found], {"k": ordered})
+
+    assert [line.what.split()[0] for line in lines] == ["retrain", "retrain", "decision:", "version"]
