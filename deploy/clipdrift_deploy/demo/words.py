@@ -15,17 +15,17 @@ _CLIPPING = {
 
 def summary(result: Result) -> list[str]:
     """Five sentences: what was done, what went wrong, what the loop did, what clipping had to do with it, what stayed quiet."""
+    answered = sum(month.n for model in result.models.values() for month in model.months)
+    checked = result.num_labels - sum(model.control.num_labels for model in result.models.values())
     return [
         f"Two models learnt from the flights of January and February whether a plane will be late, and then answered "
-        f"{result.num_predictions:,} times for {_period(result)}; {result.num_labels:,} of the answers could be checked once "
-        f"the planes had landed.",
+        f"{answered:,} times for {_period(result)}; {checked:,} of the answers could be checked once the planes had landed.",
         "Left alone, " + _joined(_decay(name, model) for name, model in result.models.items()) + ".",
         "The loop noticed it without being asked: "
         + _joined(_repair(name, model) for name, model in result.models.items())
         + ".",
         "Was it the clipping? "
-        + _joined(f"For {name}, {_CLIPPING[model.diagnosis]}" for name, model in result.models.items())
-        + ".",
+        + " ".join(f"For {name}, {_CLIPPING[model.diagnosis]}." for name, model in result.models.items()),
         _quiet(result),
     ]
 
