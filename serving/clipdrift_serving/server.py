@@ -21,6 +21,7 @@ from clipdrift_serving.deployments import DeploymentFollower
 from clipdrift_serving.recording.recorder import BATCH_ROWS, Recorder
 from clipdrift_serving.recording.spool import Spool
 from clipdrift_serving.rest.admin import AdminApp
+from clipdrift_serving.rest.connection import Connection
 from clipdrift_serving.rest.data import DataApp
 from clipdrift_serving.rest.http import Receive, Scope, Send
 
@@ -93,7 +94,7 @@ def _listener(app: "DataApp | AdminApp", host: str, port: int) -> _Listener:
             application,
             host=host,
             port=port,
-            http="httptools",
+            http=Connection,
             loop="none",
             lifespan="off",
             ws="none",

@@ -66,13 +66,23 @@ class DataPlane:
         self._correct = metrics.counter(names.SERVING_CORRECT)
         self.live: dict[str, dict[str, int]] = {}
 
-    def infer(self, name: str, version: str | None, inputs: Mapping[str, Tensor], parameters: Mapping[str, Any]) -> Answer:
+    def infer(
+        self,
+        name: str,
+        version: str | None,
+        inputs: Mapping[str, Tensor],
+        parameters: Mapping[str, Any],
+        wanted_outputs: Sequence[str] = (),
+    ) -> Answer:
         """Answer one request of N rows, and record it.
 
         Raises:
-            RequestError: Unknown model, or inputs that the model does not accept.
+            RequestError: Unknown model, outputs that it does not have, or inputs that it does not accept; nothing was recorded.
         """
         serving, model, role = self.repository.route(name, version)
+        for wanted in wanted_outputs:  # before anything is recorded: what is refused was not predicted
+            if wanted not in model.outputs:
+                raise RequestError("bad_input", f"unknown output {wanted[:100]!r}; the model has {sorted(model.outputs)}")
         checked, num_rows = check_inputs(model.inputs, inputs, self._config.max_rows)
         event_time_N = self._event_times(parameters, num_rows)
         outputs = model.infer(checked)

@@ -20,6 +20,8 @@ from clipdrift_serving.rest.errors import error_body
 from clipdrift_serving.rest.http import Receive, Response, Scope, Send, guarded, send
 
 _MODEL_ACTION = re.compile(r"/v2/repository/models/([A-Za-z0-9_.-]{1,64})/(load|unload)")
+_METHODS = {"/metrics": "GET", "/v1/models": "GET", "/v2/repository/index": "POST", "/v1/recording/flush": "POST"}
+_PATHS = f"there are {', '.join(_METHODS)} and /v2/repository/models/{{name}}/load or /unload"
 _FLUSH_SECONDS = 30.0
 
 
@@ -39,22 +41,26 @@ class AdminApp:
 
     async def _answer(self, scope: Scope) -> Response:
         path, method = scope["path"], scope["method"]
-        if path == "/metrics" and method == "GET":
-            if self._config.metrics_need_token:
-                self._check_token(scope)
-            content = (b"content-type", CONTENT_TYPE_LATEST.encode())
-            return Response(200, self._metrics.exposition(), (content,))
-        self._check_token(scope)
-        if (method, path) == ("POST", "/v2/repository/index"):
-            return Response(200, orjson.dumps(self._index()))
-        if (method, path) == ("GET", "/v1/models"):
-            return Response(200, orjson.dumps(self._models()))
-        if (method, path) == ("POST", "/v1/recording/flush"):
-            return await self._flush()
+        if path != "/metrics" or self._config.metrics_need_token:
+            self._check_token(scope)
         action = _MODEL_ACTION.fullmatch(path)
-        if action is not None and method == "POST":
+        wanted = _METHODS.get(path, "POST" if action is not None else None)
+        if wanted is None:
+            raise RequestError("not_found", f"there is nothing at {path[:200]}; {_PATHS}")
+        if method != wanted and (wanted, method) != ("GET", "HEAD"):
+            raise RequestError("method_not_allowed", f"{path} is asked for with {wanted}, got {method}")
+        if action is not None:
             return self._change(*action.groups())
-        raise RequestError("not_found", f"there is nothing at {method} {path[:200]}")
+        if path == "/v1/recording/flush":
+            return await self._flush()
+        return self._told(path)
+
+    def _told(self, path: str) -> Response:
+        if path == "/metrics":
+            return Response(200, self._metrics.exposition(), ((b"content-type", CONTENT_TYPE_LATEST.encode()),))
+        if path == "/v1/models":
+            return Response(200, orjson.dumps(self._models()))
+        return Response(200, orjson.dumps(self._index()))
 
     def _check_token(self, scope: Scope) -> None:
         given = dict(scope["headers"]).get(b"authorization", b"")

@@ -66,6 +66,8 @@ def decode_infer(body: bytes, header_length: str | None) -> tuple[InferRequest, 
         request = _decode_infer(body[:split])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError("bad_input", f"the request is not valid: {error}") from error
+    if len(request.outputs) > _MAX_OUTPUTS:
+        raise RequestError("bad_input", f"at most {_MAX_OUTPUTS} outputs may be asked for, got {len(request.outputs)}")
     tensors: dict[str, Tensor] = {}
     position = split
     for one in request.inputs:
@@ -98,11 +100,7 @@ def decode_feedback(body: bytes) -> FeedbackRequest:
 
 
 def encode_answer(request: InferRequest, answer: Answer) -> tuple[bytes, int | None]:
-    """The body, and where its JSON ends when binary tensors follow.
-
-    Raises:
-        RequestError: An output is asked for that the model does not have.
-    """
+    """The body, and where its JSON ends when binary tensors follow."""
     wanted = _wanted(request, answer.outputs)
     outputs, binary = [], []
     for name, is_binary in wanted:
@@ -133,11 +131,6 @@ def _wanted(request: InferRequest, outputs: Mapping[str, Tensor]) -> list[tuple[
     default = bool(request.parameters.get("binary_data_output", False))
     if not request.outputs:
         return [(name, default) for name in outputs]
-    if len(request.outputs) > _MAX_OUTPUTS:
-        raise RequestError("bad_input", f"at most {_MAX_OUTPUTS} outputs may be asked for")
-    for one in request.outputs:
-        if one.name not in outputs:
-            raise RequestError("bad_input", f"unknown output {one.name[:100]!r}; the model has {sorted(outputs)}")
     return [(one.name, bool(one.parameters.get("binary_data", default))) for one in request.outputs]
 
 
@@ -188,7 +181,7 @@ def _from_json(one: _Input, num_elements: int) -> Tensor:
     if not len(bytes(one.data)):
         raise RequestError("bad_input", f"input {one.name!r} has neither data nor binary_data_size")
     try:
-        values = _flat(orjson.loads(bytes(one.data)))
+        values = _flat(one.name, orjson.loads(bytes(one.data)))
     except orjson.JSONDecodeError as error:
         raise RequestError("bad_input", f"input {one.name!r}: data is not valid JSON: {error}") from error
     if len(values) != num_elements:
@@ -200,14 +193,14 @@ def _from_json(one: _Input, num_elements: int) -> Tensor:
     return _numbers(one, values).reshape(one.shape)
 
 
-def _flat(data: Any) -> list[Any]:
+def _flat(name: str, data: Any) -> list[Any]:
     """Nested lists as one list, in row-major order; a list that is flat already is returned as it is."""
     if not isinstance(data, list):
-        raise RequestError("bad_input", f"data must be a list, got {type(data).__name__}")
+        raise RequestError("bad_input", f"input {name[:100]!r}: data must be a list, got {type(data).__name__}")
     values: list[Any] = data
     while values and isinstance(values[0], list):
         if not all(isinstance(part, list) for part in values):
-            raise RequestError("bad_input", "data mixes lists and values")
+            raise RequestError("bad_input", f"input {name[:100]!r}: data mixes lists and values")
         values = [value for part in values for value in part]
     return values
 

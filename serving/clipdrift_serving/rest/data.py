@@ -20,6 +20,7 @@ from clipdrift_serving.rest.http import JSON, Receive, Response, Scope, Send, gu
 _MODEL_PATH = re.compile(
     r"/v2/models/(?P<model>[A-Za-z0-9_.-]{1,64})(?:/versions/(?P<version>[A-Za-z0-9_.-]{1,64}))?(?P<rest>/.*)?"
 )
+_PATHS = "there are /v2, /v2/health/{live,ready}, /v2/models/{name}[/versions/{version}][/ready], .../infer and .../feedback"
 _SERVER = {"name": "clipdrift", "version": "0.1.0", "extensions": ["binary_tensor_data", "clipdrift_feedback"]}
 
 
@@ -54,26 +55,26 @@ class DataApp:
             return await self._feedback(model, scope, receive)
         if rest in ("/infer", "/feedback"):
             raise RequestError("method_not_allowed", f"{rest} is asked for with POST, got {method}")
+        if rest not in ("", "/ready"):
+            raise RequestError("not_found", f"there is nothing at {path[:200]}; {_PATHS}")
         if method not in ("GET", "HEAD"):
-            raise RequestError("method_not_allowed", f"{path} is asked for with GET, got {method}")
+            raise RequestError("method_not_allowed", f"{path[:200]} is asked for with GET, got {method}")
         if rest == "":
             return Response(200, orjson.dumps(self._metadata(model, version)))
-        if rest == "/ready":
-            self._plane.repository.route(model, version)
-            return Response(200, orjson.dumps({"name": model, "ready": True}))
-        raise RequestError("not_found", f"there is nothing at {path[:200]}")
+        self._plane.repository.route(model, version)
+        return Response(200, orjson.dumps({"name": model, "ready": True}))
 
     def _server(self, path: str, method: str) -> Response:
+        if path not in ("/v2", "/v2/", "/v2/health/live", "/v2/health/ready"):
+            raise RequestError("not_found", f"there is nothing at {path[:200]}; {_PATHS}")
         if method not in ("GET", "HEAD"):
             raise RequestError("method_not_allowed", f"{path[:200]} is asked for with GET, got {method}")
         if path in ("/v2", "/v2/"):
             return Response(200, orjson.dumps(_SERVER))
         if path == "/v2/health/live":
             return Response(200, orjson.dumps({"live": True}))
-        if path == "/v2/health/ready":
-            is_ready = self._plane.repository.is_ready()
-            return Response(200 if is_ready else 503, orjson.dumps({"ready": is_ready}))
-        raise RequestError("not_found", f"there is nothing at {path[:200]}; the Open Inference Protocol begins at /v2")
+        is_ready = self._plane.repository.is_ready()
+        return Response(200 if is_ready else 503, orjson.dumps({"ready": is_ready}))
 
     def _metadata(self, name: str, version: str | None) -> dict[str, Any]:
         serving, model, _ = self._plane.repository.route(name, version)
@@ -95,7 +96,8 @@ class DataApp:
             body = await read_body(scope, receive, self._config.max_body_bytes)
             length = headers.get(b"inference-header-content-length")
             request, tensors = decode_infer(body, None if length is None else length.decode("latin-1"))
-            answer = self._plane.infer(model, version, tensors, request.parameters)
+            wanted = [one.name for one in request.outputs]
+            answer = self._plane.infer(model, version, tensors, request.parameters, wanted)
             encoded, json_bytes = encode_answer(request, answer)
             code = "ok"
         except RequestError as error:

@@ -45,9 +45,12 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
         raise RequestError("too_large", f"a body holds at most {max_bytes} bytes, got {int(declared)}")
     try:
         async with asyncio.timeout(_BODY_SECONDS):
-            return await _read_parts(receive, max_bytes)
+            body = await _read_parts(receive, max_bytes)
     except TimeoutError as error:
         raise RequestError("too_slow", f"the body did not arrive within {_BODY_SECONDS:g} s") from error
+    if not body and b"upgrade" in headers:  # an offer that came in pieces: the parser has dropped what was behind it
+        raise RequestError("bad_input", "the protocol is HTTP/1.1; send the request without the header Upgrade")
+    return body
 
 
 async def _read_parts(receive: Receive, max_bytes: int) -> bytes:
@@ -67,8 +70,11 @@ async def _read_parts(receive: Receive, max_bytes: int) -> bytes:
 
 async def send(response: Response, send_message: Send) -> None:
     headers = [*response.headers, (b"content-length", str(len(response.body)).encode())]
-    await send_message({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send_message({"type": "http.response.body", "body": response.body})
+    try:
+        await send_message({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send_message({"type": "http.response.body", "body": response.body})
+    except RuntimeError as error:  # uvloop's word for a client that left while its answers waited to be read
+        _log.info("an answer could not be sent: %s", error)
 
 
 def refused(error: RequestError) -> Response:

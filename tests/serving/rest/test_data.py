@@ -125,6 +125,21 @@ def test_limits_are_said_by_their_status(service):
     assert _infer(service, body)[0] == 413
 
 
+@pytest.mark.parametrize("outputs", [[{"name": "nope"}], [{"name": "probabilities"}] * 65])
+def test_a_request_for_outputs_that_do_not_exist_is_not_counted_as_a_prediction(service, outputs):
+    assert _infer(service, _body(X, Y, CARRIER, outputs=outputs))[0] == 400
+    service.recorder.flush()
+    assert (service.spool.events, service.plane.live) == ([], {})
+
+
+@pytest.mark.parametrize("path", ["/v2/models/toy/infer/", "/V2/models/toy/infer", "/v2/models/to%2fy/infer", "/v2/models"])
+def test_a_mistyped_address_is_said_not_to_exist_whatever_the_method(service, path):
+    for method in ("GET", "POST", "PUT"):
+        status, _, body = service.request(method, path, b"{}")
+        assert status == 404
+        assert "/infer" in json.loads(body)["error"]
+
+
 def test_an_unknown_model_is_404_and_its_name_does_not_become_a_metric_label(service):
     assert _infer(service, b"{", path="/v2/models/made-up-by-a-client/infer")[0] == 404
     assert service.metric("clipdrift_serving_requests_total", model="(unknown)", code="404") == 1
@@ -138,7 +153,7 @@ def test_an_unknown_model_is_404_and_its_name_does_not_become_a_metric_label(ser
         ("GET", "/v2/models/toy/ready", 200), ("GET", "/v2/models/toy/versions/v1", 200),
         ("GET", "/v2/models/toy/versions/v9/ready", 404), ("GET", "/v2/models/toy/infer", 405),
         ("POST", "/v2", 405), ("GET", "/v2/models/..%2f", 404), ("GET", "/", 404), ("DELETE", "/v2/models/toy", 405),
-        ("GET", "/v2/repository/index", 404), ("POST", "/v2/repository/models/toy/unload", 405),
+        ("GET", "/v2/repository/index", 404), ("POST", "/v2/repository/models/toy/unload", 404),
     ],
 )  # fmt: skip
 def test_paths_are_answered_as_the_protocol_says(service, method, path, status):
