@@ -93,9 +93,14 @@ class ModelRepository:
         """What serves `name`.
 
         Raises:
-            RequestError: There is no such model.
+            RequestError: There is no such model, or it was announced and is not in service.
         """
         found = self._models.get(name)
+        if found is None and name in self._unloaded:
+            raise RequestError("not_ready", f"model {name!r} was taken out of service; the admin call .../load brings it back")
+        if found is None and name in self._wanted:
+            reason = "it is being loaded, or its file was refused: the server's log says why"
+            raise RequestError("not_ready", f"model {name!r} was announced but is not in service: {reason}")
         if found is None:
             raise RequestError(
                 "unknown_model", f"unknown model {name[:100]!r}; served here: {sorted(self._models) or 'none yet'}"

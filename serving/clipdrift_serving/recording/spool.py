@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from struct import Struct
+from struct import error as StructError  # noqa: N812  the module calls it so
 
 import msgspec
 
@@ -19,13 +20,14 @@ from clipdrift_contract import metrics as names
 from clipdrift_contract.bus.log import Publisher
 from clipdrift_contract.clock import Clock
 from clipdrift_contract.envelope import IdSource, encode, topic_of
-from clipdrift_contract.errors import RetryableError
+from clipdrift_contract.errors import ClipdriftError, ConfigError, RetryableError
 from clipdrift_contract.events import LabelBatch, PredictionBatch, key_of
 from clipdrift_contract.metrics import MetricSet
 
 _LENGTH = Struct("<I")
 _MAX_RECORD_BYTES = 64 * 1024 * 1024
 _RETRY_SECONDS = 0.2
+_TRIES_A_WORD = 150  # half a minute of tries for each line in the log
 _FLUSH_SECONDS = 5.0
 _CHUNK = 200
 _COMPACT_BYTES = 16 * 1024 * 1024
@@ -34,6 +36,10 @@ _log = logging.getLogger(__name__)
 
 class SpoolFullError(RetryableError):
     """The bus has been away for so long that the disk budget is used up."""
+
+
+class _DamagedError(ClipdriftError):
+    """The file does not hold what was written to it."""
 
 
 class _Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -59,12 +65,14 @@ class Spool:
         clock: Dates the events.
         metrics: For SERVING_SPOOL_BYTES.
         max_bytes: Most bytes that may wait.
+
+    Raises:
+        ConfigError: The folder cannot be made or written.
     """
 
     def __init__(
         self, folder: Path, publisher: Publisher, *, source: str, epoch: str, clock: Clock, metrics: MetricSet, max_bytes: int
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "events.spool"
         self._publisher = publisher
         self._source = source
@@ -72,8 +80,16 @@ class Spool:
         self._clock = clock
         self._max_bytes = max_bytes
         self._bytes_gauge = metrics.gauge(names.SERVING_SPOOL_BYTES)
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigError(f"the spool needs a folder that it can write, {folder} is none: {error}") from error
         self._end = _end_of_whole_records(self._path)
+        if (num_cut := self._path.stat().st_size - self._end) > 0:
+            _log.warning(
+                "the last %d bytes of %s are no whole record (a crash, or damage) and are dropped", num_cut, self._path
+            )
         os.ftruncate(self._file, self._end)  # a crash may have left half a record, which nobody was told about
         if self._end:
             _log.info("%d bytes of the last life are sent again", self._end)
@@ -98,6 +114,7 @@ class Spool:
             if waiting + len(record) > self._max_bytes:
                 raise SpoolFullError(f"{waiting} bytes wait for the bus already, the budget is {self._max_bytes}")
             try:
+                self._reopen_if_removed()
                 written = os.pwrite(self._file, record, self._end)
             except OSError as error:
                 raise SpoolFullError(f"the spool {self._path} cannot be written: {error}") from error
@@ -125,6 +142,7 @@ class Spool:
         os.close(self._file)
 
     def _forward_all(self) -> None:
+        num_failures = 0
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._forwarded < self._end or self._is_closing)
@@ -133,19 +151,37 @@ class Spool:
                 start, end = self._forwarded, self._end
             try:
                 reached = self._forward(start, end)
-            except RetryableError as error:
-                _log.warning("the bus is away (%s); %d bytes wait in %s", error, end - start, self._path)
+            except _DamagedError as error:
+                reached = end
+                _log.error("%s was damaged from outside (%s): %d bytes of recordings are lost", self._path, error, end - start)
+            except Exception as error:  # noqa: BLE001  whatever it is, what comes later must not lie here for ever
+                if num_failures % _TRIES_A_WORD == 0:
+                    is_known = isinstance(error, RetryableError)
+                    _log.warning(
+                        "the bus is away (%s); %d bytes wait in %s", error, end - start, self._path, exc_info=not is_known
+                    )
+                num_failures += 1
                 time.sleep(_RETRY_SECONDS)
                 continue
+            num_failures = 0
             with self._changed:
                 self._forwarded = reached
                 if self._forwarded == self._end:  # all of it is on the bus: begin again with an empty file
                     os.ftruncate(self._file, 0)
                     self._forwarded = self._end = 0
                 elif self._forwarded > max(_COMPACT_BYTES, self._end - self._forwarded):
-                    self._compact()
+                    with contextlib.suppress(OSError):  # the file grows on meanwhile, and the next turn tries again
+                        self._compact()
                 self._bytes_gauge.set(self._end - self._forwarded)
                 self._changed.notify_all()
+
+    def _reopen_if_removed(self) -> None:
+        """A file that somebody deleted would be written on unseen, and lost with the process."""
+        if os.fstat(self._file).st_nlink:
+            return
+        _log.warning("%s was deleted; what waits is written anew", self._path)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._compact()
 
     def _compact(self) -> None:
         """Keep only what still waits: under steady load the file is never sent to its end. A crash leaves either file whole."""
@@ -170,10 +206,13 @@ class Spool:
 
 def _records(file: int, start: int, end: int) -> Iterator[tuple[_Entry, int]]:
     while start < end:
-        (length,) = _LENGTH.unpack(os.pread(file, _LENGTH.size, start))
-        body = os.pread(file, length, start + _LENGTH.size)
+        try:
+            (length,) = _LENGTH.unpack(os.pread(file, _LENGTH.size, start))
+            entry = _decode_entry(os.pread(file, min(length, _MAX_RECORD_BYTES), start + _LENGTH.size))
+        except (StructError, msgspec.DecodeError) as error:
+            raise _DamagedError(f"byte {start}: {error}") from error
         start += _LENGTH.size + length
-        yield _decode_entry(body), start
+        yield entry, start
 
 
 def _end_of_whole_records(path: Path) -> int:

@@ -73,10 +73,10 @@ def test_a_refused_deployment_can_be_loaded_once_its_file_is_there(repository, v
     assert repository.get("toy").champion.version == "v1"
 
 
-def test_an_unloaded_model_is_unknown_until_it_is_loaded(repository, versions):
+def test_an_unloaded_model_is_not_ready_until_it_is_loaded(repository, versions):
     repository.apply(deploy(versions[0], 1))
     repository.unload("toy")
-    with pytest.raises(RequestError, match="unknown model"):
+    with pytest.raises(RequestError, match="taken out of service"):
         repository.route("toy", None)
     repository.load("toy")
     assert repository.route("toy", None)[1].version == "v0"
@@ -97,3 +97,15 @@ def test_a_model_without_a_profile_is_served_without_slices(tmp_path):
     inputs = {"x": np.zeros(2, "f4"), "y": np.ones(2, "f4"), "carrier": np.array(["AA", "UA"], object)}
     answer = service.plane.infer("toy", None, inputs, {})
     assert [service.receipts.verify(token).slice_index for token in answer.receipts] == [0, 0]
+
+
+def test_a_model_that_was_announced_and_is_not_in_service_is_not_called_unknown(repository, versions, tmp_path):
+    (tmp_path / "v1.onnx").unlink()
+    repository.apply(deploy(versions[1], 1))
+    with pytest.raises(RequestError, match="announced but is not in service") as refused:
+        repository.route("toy", None)
+    assert refused.value.fault == "not_ready"
+    repository.apply(deploy(versions[0], 2))
+    repository.unload("toy")
+    with pytest.raises(RequestError, match="taken out of service"):
+        repository.route("toy", None)

@@ -1,5 +1,7 @@
 """What append returned for reaches the bus, in order, whatever happens in between."""
 
+import os
+import shutil
 import threading
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from clipdrift_contract.clock import ManualClock
 from clipdrift_contract.columns import Column
 from clipdrift_contract.envelope import decode
-from clipdrift_contract.errors import RetryableError
+from clipdrift_contract.errors import ConfigError, RetryableError
 from clipdrift_contract.events import PredictionBatch
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_serving.recording import spool as module
@@ -133,3 +135,65 @@ def test_under_steady_load_the_file_does_not_grow_for_ever(tmp_path, monkeypatch
     spool.drain(20)
     spool.close()
     assert len(publisher.records) == 2000
+
+
+def test_damage_from_outside_costs_what_waited_and_nothing_that_comes_later(tmp_path, caplog):
+    publisher = FakePublisher()
+    publisher.is_away = True
+    spool = _spool(tmp_path, publisher)
+    spool.append(_batch(1))
+    os.truncate(tmp_path / "events.spool", 2)
+    publisher.is_away = False
+    spool.drain(10)
+    spool.append(_batch(2))
+    spool.drain(10)
+    spool.close()
+    assert _numbers(publisher)[-1] == 2
+    assert "damaged from outside" in caplog.text
+
+
+def test_a_fault_of_the_bus_that_nobody_foresaw_ends_no_forwarding(tmp_path, caplog):
+    publisher, flush = FakePublisher(), FakePublisher.flush
+    failures = [OSError("odd"), ValueError("odd")]
+
+    def failing(timeout_seconds):
+        if failures:
+            publisher._queued.clear()
+            raise failures.pop()
+        flush(publisher, timeout_seconds)
+
+    publisher.flush = failing
+    spool = _spool(tmp_path, publisher)
+    spool.append(_batch(1))
+    spool.drain(10)
+    spool.close()
+    assert (_numbers(publisher), failures) == ([1], [])
+    assert "odd" in caplog.text
+
+
+def test_what_is_appended_after_the_folder_was_deleted_survives_a_crash(tmp_path):
+    publisher = FakePublisher()
+    publisher.is_away = True
+    spool = _spool(tmp_path / "spool", publisher)
+    spool.append(_batch(1))
+    shutil.rmtree(tmp_path / "spool")
+    spool.append(_batch(2))
+    shutil.copytree(tmp_path / "spool", tmp_path / "left")  # what a crash would leave
+    spool.close(0.1)
+    later = FakePublisher()
+    next_life = _spool(tmp_path / "left", later, epoch="bb")
+    next_life.drain(10)
+    next_life.close()
+    assert _numbers(later) == [1, 2]
+
+
+def test_bytes_that_are_no_record_are_dropped_at_the_start_and_the_log_says_how_many(tmp_path, caplog):
+    (tmp_path / "events.spool").write_bytes(b"\xff" * 5000)
+    _spool(tmp_path, FakePublisher()).close()
+    assert "the last 5000 bytes" in caplog.text
+
+
+def test_a_spool_folder_that_is_a_file_is_told_as_a_fault_of_the_settings(tmp_path):
+    (tmp_path / "spool").write_text("")
+    with pytest.raises(ConfigError, match="needs a folder"):
+        _spool(tmp_path / "spool", FakePublisher())
