@@ -16,6 +16,7 @@ from clipdrift_contract.profile import ReferenceProfile
 from clipdrift_serving.config import ServingConfig
 from clipdrift_serving.dataplane.errors import RequestError
 from clipdrift_serving.dataplane.receipts import ReceiptBook, ReceiptError
+from clipdrift_serving.dataplane.redeemed import RedeemedReceipts
 from clipdrift_serving.dataplane.repository import ModelRepository
 from clipdrift_serving.dataplane.tensors import Tensor, check_inputs
 from clipdrift_serving.recording.recorder import Labelled, Predicted, Recorder
@@ -60,6 +61,7 @@ class DataPlane:
         self._receipts = receipts
         self._recorder = recorder
         self._clock = clock
+        self._redeemed = RedeemedReceipts()
         self._sequence = itertools.count()
         self._rows = metrics.counter(names.SERVING_ROWS)
         self._labels = metrics.counter(names.SERVING_LABELS)
@@ -153,13 +155,16 @@ class DataPlane:
         return Labelled(receipt, _label_value(profile, label, len(receipt.scores)), time_ms)
 
     def _count(self, name: str, profile: ReferenceProfile | None, accepted: Sequence[Labelled]) -> None:
+        """A label that comes again (a client that tries again) is accepted and kept, and counted once, as the monitor does."""
         live = self._live(name)
-        live["labels"] += len(accepted)
-        if accepted:
-            self._labels.labels(name, "accepted").inc(len(accepted))
+        first = [one for one in accepted if self._redeemed.is_first(one.receipt.epoch, one.receipt.sequence)]
+        live["labels"] += len(first)
+        for outcome, number in (("accepted", len(first)), ("repeated", len(accepted) - len(first))):
+            if number:
+                self._labels.labels(name, outcome).inc(number)
         if profile is not None and profile.task == "regression":
             return
-        for one in accepted:
+        for one in first:
             if one.label == one.receipt.predicted:
                 live["correct"] += 1
                 self._correct.labels(name, one.receipt.version).inc()

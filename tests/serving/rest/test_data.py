@@ -181,6 +181,17 @@ def receipts(service):
     return _infer(service, _body(X, Y, CARRIER, parameters={"event_time_ms": 5}))[1]["parameters"]["receipts"]
 
 
+def test_a_label_that_is_sent_again_is_accepted_and_counted_once(service, receipts):
+    assert _feedback(service, receipts * 3, ["yes", "no"] * 3, [10] * 6)[1]["accepted"] == 6
+    assert _feedback(service, receipts, ["no", "no"], [10] * 2)[1]["accepted"] == 2
+    assert (service.plane.live["toy"]["labels"], service.plane.live["toy"]["correct"]) == (2, 1)
+    outcomes = {
+        one: service.metric("clipdrift_serving_labels_total", model="toy", outcome=one) for one in ("accepted", "repeated")
+    }
+    assert outcomes == {"accepted": 2, "repeated": 6}
+    assert service.metric("clipdrift_serving_labels_correct_total", model="toy", version="v1") == 1
+
+
 def test_labels_are_accepted_by_class_name_or_index_and_counted_live(service, receipts):
     assert _feedback(service, receipts, ["yes", 0], [10, 11]) == (200, {"accepted": 2, "rejected": []})
     (batch,) = service.spool.events

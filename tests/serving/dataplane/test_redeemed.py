@@ -1,0 +1,21 @@
+"""A receipt is counted once, in bounded memory."""
+
+import numpy as np
+
+from clipdrift_serving.dataplane.redeemed import RedeemedReceipts
+
+
+def test_it_says_first_exactly_as_a_set_would():
+    numbers = np.random.default_rng(7).integers(0, 40_000, 20_000).tolist()
+    redeemed, seen = RedeemedReceipts(), set()
+    for number in numbers:
+        assert redeemed.is_first("e", number) == (number not in seen)
+        seen.add(number)
+
+
+def test_memory_is_bounded_and_the_newest_used_stays():
+    redeemed = RedeemedReceipts(max_chunks=2)
+    for number in (0, 8_192, 0, 16_384):
+        redeemed.is_first("e", number)
+    assert not redeemed.is_first("e", 0)
+    assert redeemed.is_first("e", 8_192)
