@@ -1,8 +1,10 @@
 """The monitor's HTTP interface. Reading is free; commands need the bearer token."""
 
+import asyncio
 import hmac
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
@@ -28,6 +30,8 @@ _MAX_LIMIT = 500
 _END_OF_TIME_MS = 2**62
 _MAX_ACTOR_CHARACTERS = 64
 _MAX_REASON_CHARACTERS = 2_000
+_MAX_FILE_NAME_BYTES = 255  # file systems refuse to look for longer ones
+_BODY_SECONDS = 30.0
 _SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "SAMEORIGIN",
@@ -125,8 +129,9 @@ class Api:
         return HTMLResponse(self._pages.model(request.path_params["model"]), headers=_PAGE_HEADERS)
 
     def _evidence(self, request: Request) -> Response:
-        path = self._evidence_dir / Path(request.path_params["name"]).name
-        if path.suffix != ".html" or not path.exists():
+        name = Path(request.path_params["name"]).name
+        path = self._evidence_dir / name
+        if path.suffix != ".html" or len(name.encode()) > _MAX_FILE_NAME_BYTES or not path.exists():
             raise HTTPException(404, "there is no such evidence; it may still be in the making")
         # its scripts draw charts; the sandbox gives them an origin of their own, so that they can ask nothing of this one
         headers = {"x-content-type-options": "nosniff", "content-security-policy": "sandbox allow-scripts"}
@@ -222,11 +227,7 @@ class Api:
         if not self._token or not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
             raise HTTPException(401, "this needs the header Authorization: Bearer <api token>")
         self._reader.state(request.path_params["model"])
-        body = b""
-        async for piece in request.stream():
-            body += piece
-            if len(body) > _MAX_BODY_BYTES:
-                raise HTTPException(413, f"a command has at most {_MAX_BODY_BYTES} bytes")
+        body = await _body(request)
         try:
             order = msgspec.json.decode(body, type=Order)
         except msgspec.DecodeError as error:
@@ -243,6 +244,21 @@ class Api:
             if future.cancel():
                 raise HTTPException(503, f"{late}; nothing was done, try again") from error
             raise HTTPException(503, f"{late} and is still at it; look before you try again") from error
+
+
+async def _body(request: Request) -> bytes:
+    body = b""
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > _MAX_BODY_BYTES:
+                    raise HTTPException(413, f"a command has at most {_MAX_BODY_BYTES} bytes")
+    except TimeoutError as error:
+        raise HTTPException(408, f"the command did not arrive within {_BODY_SECONDS:g} s") from error
+    except ClientDisconnect as error:
+        raise HTTPException(400, "the client went away") from error
+    return body
 
 
 def _check(order: Order) -> None:
@@ -266,16 +282,23 @@ def _whole(request: Request, name: str, default: int, at_most: int) -> int:
     return value
 
 
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, _SECURITY_HEADERS, "application/json")
+def _json(value: Any, status: int = 200, headers: Mapping[str, str] = _SECURITY_HEADERS) -> Response:
+    return Response(msgspec.json.encode(value), status, headers, "application/json")
 
 
-def _problem(status: int, message: str) -> Response:
-    return _json({"error": message}, status)
+def _problem(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    return _json({"error": message}, status, {**_SECURITY_HEADERS, **(headers or {})})
 
 
 def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    methods = (error.headers or {}).get("Allow")
+    if methods is not None:  # the router's own words do not say what would do, and its list has no order
+        allowed = ", ".join(sorted(methods.split(", ")))
+        message = f"{request.url.path[:200]} is asked for with {allowed}, got {request.method}"
+        return _problem(error.status_code, message, {"allow": allowed})
+    if error.status_code == 404 and error.detail == HTTPStatus.NOT_FOUND.phrase:
+        return _problem(404, f"there is nothing at {request.url.path[:200]}; begin at / or /api/v1/models")
     return _problem(error.status_code, error.detail)
 
 

@@ -195,6 +195,17 @@ def test_pages_run_no_script_and_answers_are_not_kept_or_guessed_at(house):
         assert (headers["cache-control"], headers["x-content-type-options"]) == ("no-store", "nosniff")
 
 
+def test_a_wrong_address_is_told_where_to_begin_and_a_wrong_method_which_one_is_right(house):
+    assert "/api/v1/models" in house.get("/api/v1/model").json()["error"]
+    refused = house.post(MODEL)
+    assert (refused.headers["allow"], refused.status_code) == ("GET, HEAD", 405)
+    assert "is asked for with GET, HEAD, got POST" in refused.json()["error"]
+
+
+def test_the_name_of_evidence_may_be_longer_than_a_file_system_takes(house):
+    assert house.get(f"/evidence/{'a' * 5_000}.html").status_code == 404
+
+
 # --- commands ---
 
 
