@@ -22,7 +22,7 @@ class ServingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     event_time: Literal["server", "request"] = "server"
     """Whose clock dates a prediction: the server's, or the request's parameter `event_time_ms` (replay, backfill)."""
     record_before_answer: bool = False
-    """Write each prediction to the spool before it is answered: a crash then loses none, at some 20 µs a request."""
+    """Write each prediction to the spool before it is answered: a crash then loses none; it costs a write a request."""
     max_body_bytes: int = 4 * 1024 * 1024
     """Larger bodies are refused with 413 before they are read."""
     max_rows: int = 4096

@@ -13,6 +13,7 @@ Fault = Literal[
 class RequestError(ClipdriftError):
     """The request cannot be answered; the message says what was wrong, what we got, what is allowed."""
 
-    def __init__(self, fault: Fault, message: str) -> None:
+    def __init__(self, fault: Fault, message: str, *, allowed: str = "") -> None:
         super().__init__(message)
         self.fault: Fault = fault
+        self.allowed = allowed  # the methods that would do, where the method was the fault

@@ -17,7 +17,7 @@ from clipdrift_serving.dataplane.plane import DataPlane
 from clipdrift_serving.recording.recorder import Recorder
 from clipdrift_serving.recording.spool import Spool
 from clipdrift_serving.rest.errors import error_body
-from clipdrift_serving.rest.http import Receive, Response, Scope, Send, guarded, send
+from clipdrift_serving.rest.http import Receive, Response, Scope, Send, guarded, send, wrong_method
 
 _MODEL_ACTION = re.compile(r"/v2/repository/models/([A-Za-z0-9_.-]{1,64})/(load|unload)")
 _METHODS = {"/metrics": "GET", "/v1/models": "GET", "/v2/repository/index": "POST", "/v1/recording/flush": "POST"}
@@ -48,7 +48,7 @@ class AdminApp:
         if wanted is None:
             raise RequestError("not_found", f"there is nothing at {path[:200]}; {_PATHS}")
         if method != wanted and (wanted, method) != ("GET", "HEAD"):
-            raise RequestError("method_not_allowed", f"{path} is asked for with {wanted}, got {method}")
+            raise wrong_method(scope, "GET, HEAD" if wanted == "GET" else wanted)
         if action is not None:
             return self._change(*action.groups())
         if path == "/v1/recording/flush":

@@ -15,7 +15,7 @@ from clipdrift_serving.dataplane.model import LoadedModel
 from clipdrift_serving.dataplane.plane import DataPlane
 from clipdrift_serving.rest.codec import decode_feedback, decode_infer, encode_answer
 from clipdrift_serving.rest.errors import STATUS_OF
-from clipdrift_serving.rest.http import JSON, Receive, Response, Scope, Send, guarded, read_body, send
+from clipdrift_serving.rest.http import JSON, Receive, Response, Scope, Send, guarded, read_body, send, wrong_method
 
 _MODEL_PATH = re.compile(
     r"/v2/models/(?P<model>[A-Za-z0-9_.-]{1,64})(?:/versions/(?P<version>[A-Za-z0-9_.-]{1,64}))?(?P<rest>/.*)?"
@@ -47,28 +47,29 @@ class DataApp:
         path, method = scope["path"], scope["method"]
         match = _MODEL_PATH.fullmatch(path)
         if match is None:
-            return self._server(path, method)
+            return self._server(scope)
         model, version, rest = match["model"], match["version"], match["rest"] or ""
         if method == "POST" and rest == "/infer":
             return await self._infer(model, version, scope, receive)
         if method == "POST" and rest == "/feedback":
             return await self._feedback(model, scope, receive)
         if rest in ("/infer", "/feedback"):
-            raise RequestError("method_not_allowed", f"{rest} is asked for with POST, got {method}")
+            raise wrong_method(scope, "POST")
         if rest not in ("", "/ready"):
             raise RequestError("not_found", f"there is nothing at {path[:200]}; {_PATHS}")
         if method not in ("GET", "HEAD"):
-            raise RequestError("method_not_allowed", f"{path[:200]} is asked for with GET, got {method}")
+            raise wrong_method(scope, "GET, HEAD")
         if rest == "":
             return Response(200, orjson.dumps(self._metadata(model, version)))
         self._plane.repository.route(model, version)
         return Response(200, orjson.dumps({"name": model, "ready": True}))
 
-    def _server(self, path: str, method: str) -> Response:
+    def _server(self, scope: Scope) -> Response:
+        path, method = scope["path"], scope["method"]
         if path not in ("/v2", "/v2/", "/v2/health/live", "/v2/health/ready"):
             raise RequestError("not_found", f"there is nothing at {path[:200]}; {_PATHS}")
         if method not in ("GET", "HEAD"):
-            raise RequestError("method_not_allowed", f"{path[:200]} is asked for with GET, got {method}")
+            raise wrong_method(scope, "GET, HEAD")
         if path in ("/v2", "/v2/"):
             return Response(200, orjson.dumps(_SERVER))
         if path == "/v2/health/live":

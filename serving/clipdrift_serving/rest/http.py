@@ -79,7 +79,14 @@ async def send(response: Response, send_message: Send) -> None:
 
 def refused(error: RequestError) -> Response:
     """The answer to a request that cannot be answered."""
-    return Response(STATUS_OF[error.fault], error_body(str(error)))
+    headers = (JSON, (b"allow", error.allowed.encode())) if error.allowed else (JSON,)
+    return Response(STATUS_OF[error.fault], error_body(str(error)), headers)
+
+
+def wrong_method(scope: Scope, allowed: str) -> RequestError:
+    """The address exists, and is asked for with another method."""
+    message = f"{scope['path'][:200]} is asked for with {allowed}, got {scope['method']}"
+    return RequestError("method_not_allowed", message, allowed=allowed)
 
 
 async def guarded(answer: Callable[[], Awaitable[Response]]) -> Response:

@@ -160,6 +160,13 @@ def test_paths_are_answered_as_the_protocol_says(service, method, path, status):
     assert service.request(method, path)[0] == status
 
 
+@pytest.mark.parametrize(("path", "allowed"), [("/v2/models/toy/infer", "POST"), ("/v2/health/live", "GET, HEAD")])
+def test_a_wrong_method_is_told_which_one_is_right(service, path, allowed):
+    status, headers, body = service.request("PUT", path)
+    assert (status, headers["allow"]) == (405, allowed)
+    assert f"{path} is asked for with {allowed}, got PUT" in json.loads(body)["error"]
+
+
 def test_readiness_waits_for_every_announced_model(service, tmp_path):
     assert service.request("GET", "/v2/health/ready")[0] == 503
     service.repository.is_caught_up = True
