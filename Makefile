@@ -7,7 +7,7 @@ SOURCES := contract trainer serving monitor dashboards deploy
 export ORT_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help demo test test-quick lint types imports unit marked docs docs-check dashboards clean system-packages
+.PHONY: help demo test test-quick lint types imports docs clean system-packages
 
 help: ## show this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18

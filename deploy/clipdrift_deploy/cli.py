@@ -239,7 +239,7 @@ def retrain(
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A model to retrain now, by order of a person.")] = None,
     project: ProjectOption = None,
     why: WhyOption = "",
-    job: Annotated[Path | None, typer.Option(help="Carry out the order in this job folder (what CI runs).")] = None,
+    job: Annotated[Path | None, typer.Option(help="Carry out the order in this job folder (what the monitor starts).")] = None,
 ) -> None:
     """Order a retrain of a model, or carry out one that was ordered (--job)."""
     opened = _open(project, log_level="INFO" if job else "WARNING")

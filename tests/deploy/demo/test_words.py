@@ -53,7 +53,7 @@ def test_it_confesses_false_alarms_on_the_control() -> None:
     quiet = words.summary(tiny.result())[4]
     loud = words.summary(result_with(control=Control(num_labels=1200, num_alarms=2, num_retrains=1)))[4]
 
-    assert "1,200 flights in which nothing changed it stayed silent" in quiet
+    assert "nothing changed (1,200 predictions) it stayed silent" in quiet
     assert "2 alarms and 1 retrains: too many" in loud
 
 

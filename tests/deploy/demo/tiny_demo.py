@@ -59,7 +59,7 @@ def decision(action: str = "retrain", day: int = 22, clipping: str | None = "not
     diagnosis = Diagnosis(cause="drift", clipping=clipping, words="The world has moved.") if clipping else None
     return Decision(
         decision_id=f"{action}-{day}", model="one", version="v1", at_ms=START_MS + day * MS_PER_DAY, action=action,
-        reasons=("a repair is proven", "no cooldown"), policy_version="p", evidence_digest="d", diagnosis=diagnosis,
+        reasons=("A repair is proven.", "No cooldown."), policy_version="p", evidence_digest="d", diagnosis=diagnosis,
     )  # fmt: skip
 
 

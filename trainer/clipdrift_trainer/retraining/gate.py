@@ -110,4 +110,4 @@ def slice_verdict(one: Contrast, policy: GatePolicy) -> Verdict:
 
 def _words(one: Contrast) -> str:
     interval = f"[{one.low:+.4f}, {one.high:+.4f}]"
-    return f"{one.metric} {one.difference:+.4f} {interval} on {one.num_rows} rows of {one.num_blocks} days"
+    return f"{one.metric} {one.difference:+.4f} {interval} on {one.num_rows:,} rows of {one.num_blocks} days"
