@@ -318,7 +318,7 @@ def status(
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in monitor_client.STATUS_COLUMNS:
-        table.add_column(column, no_wrap=column in ("model", "version", "live accuracy"))
+        table.add_column(column, no_wrap=column != "clipping")
     for model in models:
         table.add_row(*map(escape, monitor_client.status_row(model)))
     out.print(table)
