@@ -84,6 +84,8 @@ def _run(config: MonitorConfig, clock: Clock) -> None:
             access_log=False,
             server_header=False,
             lifespan="off",
+            http="h11",  # bounds headers
+            ws="none",
             timeout_graceful_shutdown=_DRAIN_SECONDS,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         )

@@ -13,7 +13,7 @@ from clipdrift_monitor.diagnosis.rules import Facts
 from clipdrift_monitor.risk.harm import Statement
 from clipdrift_monitor.windows.view import View
 
-StateWord = Literal["no labels yet", "healthy", "harmed", "data broken", "retraining"]
+StateWord = Literal["no labels due yet", "healthy", "harmed", "data broken", "retraining"]
 
 
 class OpenBlock(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +97,7 @@ class ModelState(msgspec.Struct, kw_only=True):
             return "data broken"
         if kinds:
             return "harmed"
-        return "healthy" if self.num_version_labels else "no labels yet"
+        return "healthy" if self.num_version_labels else "no labels due yet"
 
 
 def counted(counts: dict[str, int], name: str) -> dict[str, int]:

@@ -20,7 +20,7 @@ def signal(kind, severity):
 @pytest.mark.parametrize(
     ("signals", "running_key", "num_labels", "word"),
     [
-        ([], "", 0, "no labels yet"),
+        ([], "", 0, "no labels due yet"),
         ([], "", 5, "healthy"),
         ([("feature_drift", "note"), ("mix_drift", "note")], "", 5, "healthy"),
         ([("feature_drift", "note"), ("repairable", "ticket")], "", 5, "harmed"),

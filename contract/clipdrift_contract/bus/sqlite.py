@@ -225,8 +225,9 @@ class SqlitePublisher:
                 with transaction(connection):
                     _append(connection, batch)
             except sqlite3.Error as error:
+                if self._last_error != str(error):  # said once, not ten times a second
+                    _log.warning("bus %s cannot be written now (%s); %d records wait", self._path, error, len(self._queue))
                 self._last_error = str(error)
-                _log.warning("bus %s cannot be written now (%s); %d records wait", self._path, error, len(self._queue))
                 time.sleep(0.1)
                 continue
             with self._changed:

@@ -28,8 +28,8 @@ _KIND_WORDS = {
     "training_fault": "training went wrong",
 }
 _TEST_CSS = {"sudden_break": "c", "worse_than_validated": "b", "repairable": "a"}
-_STATE_CSS = {"healthy": "good", "harmed": "bad", "data broken": "bad", "retraining": "busy", "no labels yet": "soft"}
-_STATE_SIGN = {"healthy": "✓", "harmed": "!", "data broken": "!", "retraining": "↻", "no labels yet": "·"}
+_STATE_CSS = {"healthy": "good", "harmed": "bad", "data broken": "bad", "retraining": "busy", "no labels due yet": "soft"}
+_STATE_SIGN = {"healthy": "✓", "harmed": "!", "data broken": "!", "retraining": "↻", "no labels due yet": "·"}
 _NUM_SPARK = 60
 
 

@@ -100,7 +100,7 @@ def _r3(facts: Facts) -> RuleFinding:
 def _r4(facts: Facts) -> RuleFinding:
     if facts.live_ece is None:
         return RuleFinding(
-            rule="R4 calibration", outcome="unknown", words="There are no labels yet to judge the probabilities by."
+            rule="R4 calibration", outcome="unknown", words="There are no labels due yet to judge the probabilities by."
         )
     # an honest model shows up to so much on so many labels: mean |gap| of a normal with p (1 - p) <= 1/4 in every bin
     chance = math.sqrt(_CHANCE_BINS / (2 * math.pi * max(1, facts.num_labels)))
@@ -113,7 +113,7 @@ def _r4(facts: Facts) -> RuleFinding:
 def _r5(facts: Facts) -> RuleFinding:
     rule, split = "R5 mix shift", facts.split
     if not facts.num_labels:
-        return RuleFinding(rule=rule, outcome="unknown", words="There are no labels yet to split a loss of accuracy by.")
+        return RuleFinding(rule=rule, outcome="unknown", words="There are no labels due yet to split a loss of accuracy by.")
     holds = split.loss > _SPLIT_LOSS and split.mix > split.within
     words = f"Of {_signed(split.loss)} lost accuracy, {_signed(split.mix)} come from other rows than before (the slices' mix)."
     return RuleFinding(rule=rule, outcome="holds" if holds else "does_not_hold", words=words, evidence={"mix": split.mix})
@@ -123,7 +123,7 @@ def _r6(facts: Facts) -> RuleFinding:
     split, repairable = facts.split, facts.statements.get("repairable")
     holds = "repairable" in facts.open_tests
     if not holds and not facts.num_labels:
-        words = "There are no labels yet to compare the model with a repaired one."
+        words = "There are no labels due yet to compare the model with a repaired one."
         return RuleFinding(rule="R6 drift within slices", outcome="unknown", words=words)
     gain = repairable.effect if repairable is not None else 0.0
     words = (

@@ -402,7 +402,9 @@ def _prepare_sqlite(engine: Engine, shown: str) -> None:
         except sqlite3.OperationalError as error:
             raise RetryableError(f"the store cannot be opened now: {error}") from error
         except sqlite3.DatabaseError as error:
-            raise ConfigError(f"store address {shown!r} is not a store: {error}") from error
+            raise ConfigError(
+                f"store address {shown!r} is not a store: {error}; move it away, and the monitor starts anew from what the bus still holds"
+            ) from error
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
