@@ -403,7 +403,8 @@ def _prepare_sqlite(engine: Engine, shown: str) -> None:
             raise RetryableError(f"the store cannot be opened now: {error}") from error
         except sqlite3.DatabaseError as error:
             raise ConfigError(
-                f"store address {shown!r} is not a store: {error}; move it away, and the monitor starts anew from what the bus still holds"
+                f"store address {shown!r} is not a store: {error}; "
+                "move it away, and the monitor starts anew from what the bus still holds"
             ) from error
 
     @event.listens_for(engine, "begin")
