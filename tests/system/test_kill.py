@@ -3,6 +3,7 @@
 Each replay is compared with one that nobody disturbed. The points are drawn from a seed, in time they fall where they fall.
 """
 
+import contextlib
 import os
 import random
 import threading
@@ -12,6 +13,7 @@ import pytest
 from small_loop import NUM_REPLAY_DAYS, Loop, MakeLoop, Outcome, kill
 
 from clipdrift_contract.events import LABELS
+from clipdrift_monitor.store.store import Store
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
 NUM_REQUESTS = 2 * 6 * NUM_REPLAY_DAYS  # at least so many inferences and hand-ins of labels
@@ -115,9 +117,10 @@ def test_the_monitor_is_killed_at_random_and_between_deciding_and_starting(
     jobs_before_the_start: list[list[int]] = []
 
     def num_attempts() -> int:
-        """As written down; the engine then hangs at the pipe, while the interface answers."""
-        attempts: int = loop.get("/api/v1/models/valve/retrains")["items"][0]["attempts"]
-        return attempts
+        """As written down, just before the engine hangs at the pipe."""
+        with contextlib.closing(Store(loop.project.store_url)) as store:
+            row = store.retrain(key)
+        return row.attempts if row is not None else 0
 
     def strike_in_between() -> bool:
         if not (folder / "request.json").exists() or not num_attempts():
