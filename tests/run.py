@@ -30,7 +30,11 @@ def main() -> int:
     if sys.argv[1] == "all":
         if not os.environ.get("KAFKA_HOME"):
             print("KAFKA_HOME is not set: the bus suite runs on librdkafka's mock broker only")
-        codes.append(run("with servers: " + ", ".join(MARKED), "-m", " or ".join(MARKED)))
+        marked = ("-m", " or ".join(MARKED))
+        code = run("with servers: " + ", ".join(MARKED), *marked)
+        if code == 1:  # real servers on a busy machine: what fails twice is broken, what fails once is told here as such
+            code = run("once more, what failed with servers", *marked, "--last-failed", "--last-failed-no-failures=none")
+        codes.append(code)
     return max(codes)
 
 
