@@ -5,7 +5,6 @@ dies), `run_end.json` describes the winner's run, `outcome.json` appears once, w
 printed.
 """
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import msgspec
 
 from clipdrift_contract.errors import ClipdriftError
 from clipdrift_contract.events import RetrainOutcome, RetrainRequest, RunEnd
+from clipdrift_contract.files import lock_file, write_whole
 
 JobState = Literal["absent", "requested", "running", "finished"]
 
@@ -41,14 +41,14 @@ class JobFolder:
         """Put the order there; writing the same order again changes nothing."""
         self.path.mkdir(parents=True, exist_ok=True)
         if not self.request_path.exists():
-            _write_whole(self.request_path, msgspec.json.encode(request))
+            write_whole(self.request_path, msgspec.json.encode(request))
 
     def read_request(self) -> RetrainRequest:
         return msgspec.json.decode(self.request_path.read_bytes(), type=RetrainRequest)
 
     def write_run_end(self, run_end: RunEnd) -> None:
         """Written before the outcome, so that whoever finds an outcome can publish both."""
-        _write_whole(self.run_end_path, msgspec.json.encode(run_end))
+        write_whole(self.run_end_path, msgspec.json.encode(run_end))
 
     def read_run_end(self) -> RunEnd | None:
         """The winner's run, or None where there is none."""
@@ -57,7 +57,7 @@ class JobFolder:
         return msgspec.json.decode(self.run_end_path.read_bytes(), type=RunEnd)
 
     def write_outcome(self, outcome: RetrainOutcome) -> None:
-        _write_whole(self.outcome_path, msgspec.json.encode(outcome))
+        write_whole(self.outcome_path, msgspec.json.encode(outcome))
 
     def read_outcome(self) -> RetrainOutcome | None:
         """The outcome, or None while there is none."""
@@ -73,12 +73,10 @@ class JobFolder:
             JobTakenError: Another living process holds it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = lock_file(self.lock_path)
+        if handle is None:
+            raise JobTakenError(f"job {self.path.name} is being carried out by another process")
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise JobTakenError(f"job {self.path.name} is being carried out by another process") from error
             yield
         finally:
             os.close(handle)
@@ -94,13 +92,3 @@ class JobFolder:
                 return "requested"
         except JobTakenError:
             return "running"
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write so that a reader sees all of it or nothing, also after a crash."""
-    partial = path.with_suffix(f".partial-{os.getpid()}")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

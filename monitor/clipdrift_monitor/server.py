@@ -1,7 +1,6 @@
 """A monitor process: the engine in a thread of its own, the HTTP interface beside it."""
 
 import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -16,6 +15,7 @@ from clipdrift_contract.bus.connect import connect
 from clipdrift_contract.clock import Clock, SystemClock
 from clipdrift_contract.errors import ClipdriftError, ConfigError
 from clipdrift_contract.events import RunEnd
+from clipdrift_contract.files import lock_file
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_monitor.actions.local_process import LocalProcesses
 from clipdrift_monitor.api.app import Api
@@ -118,12 +118,10 @@ def _alone(folder: Path) -> Iterator[None]:
         ConfigError: Another monitor holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / ".monitor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = lock_file(folder / ".monitor.lock")
+    if handle is None:
+        raise ConfigError(f"another monitor of this project is running (it holds {folder / '.monitor.lock'})")
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"another monitor of this project is running (it holds {folder / '.monitor.lock'})") from error
         yield
     finally:
         os.close(handle)
@@ -136,8 +134,8 @@ def _order_evidence(config: MonitorConfig, starter: EvidenceStarter, told: Judge
     for raised in told.signals:
         is_wanted = raised.kind in told.block.alarms and (config.evidence_for == "alarms" or raised.kind == "repairable")
         if is_wanted:
-            since_ms = state.in_service_since_ms
-            starter.order(order_for(raised, run=run, bus_url=config.bus_url, in_service_since_ms=since_ms))
+            since_ms, week_ms = state.in_service_since_ms, 7 * config.window_ms  # a single day has its own weather
+            starter.order(order_for(raised, run=run, bus_url=config.bus_url, in_service_since_ms=since_ms, at_least_ms=week_ms))
 
 
 def _run_engine(engine: Engine, server: uvicorn.Server, failure: list[BaseException]) -> None:

@@ -10,7 +10,8 @@ import msgspec
 from clipdrift_contract.bus.connect import connect
 from clipdrift_contract.clock import SystemClock
 from clipdrift_contract.errors import RetryableError
-from clipdrift_monitor.evidence.order import EvidenceOrder, read_order, write_whole
+from clipdrift_contract.files import write_whole
+from clipdrift_monitor.evidence.order import EvidenceOrder, read_order
 from clipdrift_monitor.evidence.page import MIN_ROWS, too_few
 from clipdrift_monitor.evidence.rows import Found, read_rows
 
@@ -43,7 +44,7 @@ def main(order_path: Path) -> int:
         _log.error("Evidently cannot be imported (%s): pip install 'clipdrift[evidence]'", error)
         return 2
     html = Path(order.html_path)
-    write_whole(html, html.with_suffix(".html.partial"), page)
+    write_whole(html, page, html.with_suffix(".html.partial"))
     _log.info(
         "%s: %.1f MB in %.1f s (%.1f s of them reading), peak memory %.0f MB", html, len(page) / 1e6,
         clock.monotonic_seconds() - began, read_seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

@@ -1,7 +1,6 @@
 """What an evidence pack is to be about, and where it lies on disk."""
 
 import hashlib
-import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -119,12 +118,3 @@ def read_order(path: Path) -> EvidenceOrder:
         OSError, msgspec.DecodeError: It cannot be read, or is no order.
     """
     return msgspec.json.decode(path.read_bytes(), type=EvidenceOrder)
-
-
-def write_whole(path: Path, partial: Path, data: bytes) -> None:
-    """Write by way of `partial`, so that a reader of `path` sees all of it or nothing, also after a crash."""
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

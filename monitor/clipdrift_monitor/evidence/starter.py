@@ -1,7 +1,6 @@
 """Starts the processes that make evidence packs, one at a time, at the lowest priority, and never waits for one."""
 
 import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -15,7 +14,8 @@ from typing import NamedTuple
 import msgspec
 
 from clipdrift_contract.clock import Clock, SystemClock
-from clipdrift_monitor.evidence.order import EvidenceOrder, EvidencePaths, paths_of, read_order, write_whole
+from clipdrift_contract.files import lock_file, write_whole
+from clipdrift_monitor.evidence.order import EvidenceOrder, EvidencePaths, paths_of, read_order
 
 COMMAND = (sys.executable, "-m", "clipdrift_monitor.evidence")
 _ATTEMPT = "--- attempt"
@@ -105,7 +105,7 @@ class EvidenceStarter:
             return False
         body = msgspec.json.encode(msgspec.structs.replace(order, html_path=str(paths.html.absolute())))
         try:
-            write_whole(paths.json, paths.json.with_suffix(".json.partial"), body)
+            write_whole(paths.json, body, paths.json.with_suffix(".json.partial"))
         except OSError as error:  # a full disk must not end the monitor
             self.num_refused += 1
             _log.error("no evidence for %s: the order cannot be written: %s", order.signal_id, error)
@@ -172,7 +172,7 @@ class EvidenceStarter:
 
     def _start(self, signal_id: str) -> _Running | None:
         """Start a process; None while one of an earlier life still runs."""
-        lock = _lock(self._folder / "lock")
+        lock = lock_file(self._folder / "lock")
         if lock is None:
             return None
         paths = paths_of(self._folder, signal_id)
@@ -214,17 +214,6 @@ def _may_be_tried(log: Path) -> bool:
         return True
     lines = log.read_text(errors="replace").splitlines(keepends=True)
     return sum(line.startswith(_ATTEMPT) for line in lines) == 1 and lines[-1] == _CUT_OFF
-
-
-def _lock(path: Path) -> int | None:
-    """A descriptor that holds the lock, or None where another process does."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
-    return handle
 
 
 def _kill(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
