@@ -35,9 +35,12 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
             ValueError: The array's type has no place on the wire.
         """
         if values.dtype.kind in "OUS":
-            strings, codes = np.unique(values.astype(str), return_inverse=True)
-            packed = np.ascontiguousarray(codes.reshape(values.shape), dtype="<i4")
-            return cls(dtype=STRING, shape=values.shape, data=packed.tobytes(), strings=tuple(strings.tolist()))
+            # never as a numpy string: that would drop NULs at the end of a word
+            words = [str(word) for word in (values.astype(str) if values.dtype.kind == "S" else values).ravel().tolist()]
+            strings = sorted(set(words))
+            code_of = {word: code for code, word in enumerate(strings)}
+            codes = np.fromiter((code_of[word] for word in words), "<i4", len(words))
+            return cls(dtype=STRING, shape=values.shape, data=codes.tobytes(), strings=tuple(strings))
         little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
         if little.dtype.str not in _NUMERIC:
             raise ValueError(f"a column holds numbers or strings, got an array of {values.dtype}")

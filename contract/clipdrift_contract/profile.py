@@ -119,9 +119,9 @@ def bin_index(profile: FeatureProfile, values_N: npt.NDArray[Any]) -> npt.NDArra
     """
     if profile.spec.kind == "categorical":
         lookup = {name: i for i, name in enumerate(profile.categories)}
-        words, code_N = np.unique(np.asarray(values_N).astype(str), return_inverse=True)
-        bins = np.array([lookup.get(str(word), len(lookup)) for word in words], dtype=np.int64)
-        return bins[code_N] if len(words) else np.zeros(0, np.int64)
+        return np.fromiter(
+            (lookup.get(str(word), len(lookup)) for word in np.asarray(values_N).tolist()), np.int64, len(values_N)
+        )
     number_N = summarise(np.asarray(values_N, dtype=np.float64))
     found_N = np.searchsorted(np.asarray(profile.edges), number_N, side="right").astype(np.int64)
     found_N[~np.isfinite(number_N)] = -1

@@ -36,6 +36,10 @@ def test_big_endian_and_strided_arrays_are_packed_little_endian_in_c_order():
     assert column.data == np.array([[0, 2], [4, 6], [8, 10]], "<i4").tobytes()
 
 
+def test_a_string_keeps_the_nul_at_its_end():
+    assert Column.of(np.array(["UA\0", "UA"], object)).array().tolist() == ["UA\0", "UA"]
+
+
 def test_a_repeated_string_is_sent_once():
     assert Column.of(np.array(["UA", "AA", "UA"], object)).strings == ("AA", "UA")
 
