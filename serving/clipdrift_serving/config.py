@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 _DAY_SECONDS = 86_400
+_YEARS_SECONDS = 100 * 365 * _DAY_SECONDS
 
 
 class ServingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,6 +28,32 @@ class ServingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Larger bodies are refused with 413 before they are read."""
     max_rows: int = 4096
     """Most rows in one request."""
+    max_batch_rows: int = 512
+    """Requests that arrive in the same turn of the event loop run together, up to so many rows; 1 runs each alone."""
+    max_in_flight: int = 2048
+    """Requests that may wait for their answer; beyond, one is refused with 503 and `Retry-After` before its body is kept."""
+    max_buffered_bytes: int = 256 * 1024 * 1024
+    """Most bytes of bodies that are being received, over all connections; beyond, a request is refused with 503."""
+    max_connections: int = 2048
+    """Most open connections; beyond, a client is told 503 and hung up on."""
+    max_header_bytes: int = 16 * 1024
+    """Most bytes of a request's first line and headers; beyond, 431."""
+    max_chunks: int = 16_384
+    """Most chunks in one chunked body; beyond, 400."""
+    head_seconds: float = 10.0
+    """A request's head must be complete within this time from its first byte, else 408."""
+    body_seconds: float = 30.0
+    """A request's body must be complete within this time from its head, else 408."""
+    idle_seconds: float = 75.0
+    """A connection without a request is closed after this time."""
+    send_seconds: float = 30.0
+    """A client that does not read its answers is hung up on after this time."""
+    drain_seconds: float = 10.0
+    """After SIGTERM, requests that have begun get so long to be finished."""
+    worker_threshold_seconds: float = 0.005
+    """A model whose run on one row takes longer gets a thread of its own, so that it does not hold up the others."""
+    shadow_rows: int = 8192
+    """Rows that may wait for a shadow version; beyond, they are left out of the shadow and counted."""
     max_label_age_seconds: int = 400 * _DAY_SECONDS
     """A receipt older than this, by event time against its label's time, is refused as expired."""
     max_spool_bytes: int = 1024 * 1024 * 1024
@@ -45,9 +72,12 @@ class ServingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Filled from the secrets: the first signs, all verify (rotation)."""
 
     def __post_init__(self) -> None:
-        for name in ("max_body_bytes", "max_rows", "max_spool_bytes", "max_pending_rows", "max_label_age_seconds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"serving.{name} must be >= 1, got {getattr(self, name)!r}")
+        for field in msgspec.structs.fields(self):
+            value = getattr(self, field.name)
+            if field.name.startswith("max_") and value < 1:
+                raise ValueError(f"serving.{field.name} must be >= 1, got {value!r}")
+            if field.name.endswith("_seconds") and not 0 < value < _YEARS_SECONDS:
+                raise ValueError(f"serving.{field.name} must be > 0, got {value!r}")
 
     def __repr__(self) -> str:
         """Holds secrets, so it shows nothing."""

@@ -1,13 +1,10 @@
 """A serving process: two listeners on one event loop, a recorder, a spool, a follower of deployments."""
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
-from collections.abc import Iterator
 
-import uvicorn
 import uvloop
 
 from clipdrift_contract.bus.connect import connect
@@ -21,22 +18,12 @@ from clipdrift_serving.deployments import DeploymentFollower
 from clipdrift_serving.recording.recorder import BATCH_ROWS, Recorder
 from clipdrift_serving.recording.spool import Spool
 from clipdrift_serving.rest.admin import AdminApp
-from clipdrift_serving.rest.connection import Connection
-from clipdrift_serving.rest.data import DataApp
-from clipdrift_serving.rest.http import Receive, Scope, Send
+from clipdrift_serving.rest.data import HEALTH, DataApp
+from clipdrift_serving.rest.gate import Gate, Limits
+from clipdrift_serving.rest.listener import Listener, bound_socket
 
 _FLUSH_SECONDS = 0.1
-_DRAIN_SECONDS = 10
-_KEEP_ALIVE_SECONDS = 75  # longer than clients keep an idle connection, so that it is never closed under their next request
 _log = logging.getLogger(__name__)
-
-
-class _Listener(uvicorn.Server):
-    """Signals are handled once, for both listeners."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def run(config: ServingConfig, clock: Clock | None = None) -> None:
@@ -49,6 +36,7 @@ def run(config: ServingConfig, clock: Clock | None = None) -> None:
 
 
 async def _serve(config: ServingConfig, clock: Clock) -> None:
+    loop = asyncio.get_running_loop()
     metrics = MetricSet()
     epoch = os.urandom(8).hex()
     bus = connect(config.bus_url)
@@ -64,53 +52,35 @@ async def _serve(config: ServingConfig, clock: Clock) -> None:
     )
     repository = ModelRepository(metrics)
     recorder = Recorder(spool, epoch, metrics, config.max_pending_rows)
-    plane = DataPlane(config, repository, ReceiptBook(config.receipt_keys, epoch), recorder, clock, metrics)
+    receipts = ReceiptBook(config.receipt_keys, epoch)
+    plane = DataPlane(
+        config, repository, receipts, recorder, clock, metrics, schedule=loop.call_soon_threadsafe, soon=loop.call_soon
+    )
     follower = DeploymentFollower(bus, repository, metrics, clock)
     follower.start()
+    limits = Limits.of(config)
     listeners = [
-        _listener(DataApp(config, plane, metrics), config.host, config.port),
-        _listener(AdminApp(config, plane, recorder, spool, metrics), config.admin_host, config.admin_port),
+        Listener(Gate(DataApp(config, plane, metrics), limits, HEALTH), bound_socket(config.host, config.port)),
+        Listener(
+            Gate(AdminApp(config, plane, recorder, spool, metrics), limits), bound_socket(config.admin_host, config.admin_port)
+        ),
     ]
-    loop = asyncio.get_running_loop()
+    is_ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _end, listeners)
+        loop.add_signal_handler(number, is_ending.set)
+    for listener in listeners:
+        await listener.open()
     flushing = asyncio.create_task(_flush_for_ever(recorder))
     _log.info("serving on port %d, admin on port %d, life %s", config.port, config.admin_port, epoch)
-    await asyncio.gather(*(listener.serve() for listener in listeners))
+    await is_ending.wait()
+    await asyncio.gather(*(listener.close(config.drain_seconds) for listener in listeners))
     flushing.cancel()
     follower.stop()
+    plane.close()
     recorder.flush()
     spool.close()
     publisher.close()
     bus.close()
-
-
-def _listener(app: "DataApp | AdminApp", host: str, port: int) -> _Listener:
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await app(scope, receive, send)
-
-    return _Listener(
-        uvicorn.Config(
-            application,
-            host=host,
-            port=port,
-            http=Connection,
-            loop="none",
-            lifespan="off",
-            ws="none",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            timeout_graceful_shutdown=_DRAIN_SECONDS,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        )
-    )
-
-
-def _end(listeners: list[_Listener]) -> None:
-    for listener in listeners:
-        listener.should_exit = True
 
 
 async def _flush_for_ever(recorder: Recorder) -> None:

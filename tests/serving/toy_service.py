@@ -1,7 +1,7 @@
 """Small real models, and an in-memory service around them: no sockets, no torch."""
 
-import asyncio
 import hashlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from clipdrift_serving.dataplane.receipts import ReceiptBook
 from clipdrift_serving.dataplane.repository import ModelRepository
 from clipdrift_serving.recording.recorder import Recorder
 from clipdrift_serving.rest.data import DataApp
+from clipdrift_serving.rest.http import Request, Response
 
 KEY = "11" * 32
 PROFILE = ReferenceProfile(
@@ -113,18 +114,11 @@ class Service:
         self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None, app: Callable | None = None
     ) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of the answer."""
-        given = [(key.lower().encode(), value.encode()) for key, value in (headers or {}).items()]
-        scope = {"type": "http", "method": method, "path": path, "headers": given}
-        sent: list = []
-
-        async def receive() -> dict:
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        async def send(message: dict) -> None:
-            sent.append(message)
-
-        asyncio.run((app or self.app)(scope, receive, send))
-        return sent[0]["status"], {k.decode(): v.decode() for k, v in sent[0]["headers"]}, sent[1]["body"]
+        given = {key.lower().encode(): value.encode() for key, value in (headers or {}).items()}
+        answers: list[Response] = []
+        (app or self.app)(Request(method, path, b"", given, body, time.perf_counter()), answers.append)
+        (answer,) = answers
+        return answer.status, {k.decode(): v.decode() for k, v in answer.headers}, answer.body
 
     def metric(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, labels)

@@ -5,8 +5,8 @@ from typing import Literal
 from clipdrift_contract.errors import ClipdriftError
 
 Fault = Literal[
-    "bad_input", "unknown_model", "not_ready", "too_large", "unauthorized", "not_found", "method_not_allowed",
-    "no_answer", "too_slow", "headers_too_large",
+    "bad_input", "unknown_model", "not_ready", "busy", "too_large", "unauthorized", "forbidden", "not_found",
+    "method_not_allowed", "no_answer", "too_slow", "headers_too_large", "unknown_encoding",
 ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -29,6 +29,27 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # it stands in addresses, and in re
 
 class ArtifactError(ClipdriftError):
     """A model file that must not be served: missing, changed, or not readable by ONNX Runtime."""
+
+
+class Measured(NamedTuple):
+    """What a trial found out."""
+
+    is_batchable: bool = True
+    seconds_per_run: float = 0.0
+
+
+class Head:
+    """An output that is watched."""
+
+    def __init__(self, name: str, model: "LoadedModel") -> None:
+        self.name = name
+        self.profile = model.profile
+        self._model = model
+        first = model.outputs[model._score_output][1]
+        self.is_value = (model.profile is not None and model.profile.task == "regression") or first[-1] == 1 or len(first) == 1
+
+    def scores(self, outputs: Mapping[str, Tensor], num_rows: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+        return self._model.predictions(outputs, num_rows)
 
 
 class LoadedModel:
@@ -71,6 +92,8 @@ class LoadedModel:
             raise ArtifactError(f"{served.uri} cannot be loaded: {type(error).__name__}: {error}") from error
         self._output_names = list(self.outputs)
         self._score_output = self._find_scores(served)
+        self.measured = Measured()
+        self.heads = (Head(name, self),)
         if not self.inputs:
             raise ArtifactError(f"{served.uri} has no input")
 

@@ -1,9 +1,13 @@
-"""The data plane: one place that answers an inference and accepts labels, whatever transport asked."""
+"""The data plane: one place that answers inferences, whatever transport asked.
 
-import itertools
-import sys
-from collections.abc import Mapping, Sequence
+What is submitted in one turn of the event loop runs together: requests of one version are joined, run once, recorded once, and
+split again. There is no timer, so a lone request waits for nothing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter, perf_counter_ns, thread_time_ns
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -12,40 +16,75 @@ from clipdrift_contract import metrics as names
 from clipdrift_contract.clock import Clock
 from clipdrift_contract.events import Role
 from clipdrift_contract.metrics import MetricSet
-from clipdrift_contract.profile import ReferenceProfile
 from clipdrift_serving.config import ServingConfig
+from clipdrift_serving.dataplane.asked import Answer, Asked
 from clipdrift_serving.dataplane.errors import RequestError
-from clipdrift_serving.dataplane.receipts import ReceiptBook, ReceiptError
-from clipdrift_serving.dataplane.redeemed import RedeemedReceipts
-from clipdrift_serving.dataplane.repository import ModelRepository
-from clipdrift_serving.dataplane.tensors import Tensor, check_inputs
-from clipdrift_serving.recording.recorder import Labelled, Predicted, Recorder
+from clipdrift_serving.dataplane.labels import Feedback, LabelDesk
+from clipdrift_serving.dataplane.live import Live, LiveFigures
+from clipdrift_serving.dataplane.model import Head, LoadedModel
+from clipdrift_serving.dataplane.receipts import ReceiptBook
+from clipdrift_serving.dataplane.repository import InService, ModelRepository
+from clipdrift_serving.dataplane.shadow import Shadowed, ShadowRunner
+from clipdrift_serving.dataplane.tensors import Tensor, check_inputs, check_values
+from clipdrift_serving.dataplane.usage import Usage
+from clipdrift_serving.dataplane.worker import Schedule, Worker
+from clipdrift_serving.recording.recorder import Predicted, Recorder
 
 _EARLIEST_MS = 0
-_LARGEST = sys.float_info.max  # a whole number in JSON may be larger than any float
 _LATEST_MS = 4_102_444_800_000  # the year 2100: a later time is a mistake in units
 
 
-class Answer(NamedTuple):
-    """What an inference returns."""
+class _Waiting(NamedTuple):
+    """A request whose form is right, waiting for its run."""
 
-    model: str
-    version: str
-    role: Role
-    generation: int
+    asked: Asked
+    inputs: dict[str, Tensor]
+    num_rows: int
+    event_time_N: npt.NDArray[np.int64] | None  # None: the server's clock
+
+
+class _Served:
+    """A version in its role, with what is counted for it; made once a deployment."""
+
+    __slots__ = ("count_rows", "generation", "live", "model", "name", "role", "serving", "usage")
+
+    def __init__(
+        self,
+        name: str,
+        serving: InService,
+        model: LoadedModel,
+        role: Role,
+        usage: Usage,
+        live: Live,
+        count_rows: Callable[[float], None],
+    ) -> None:
+        self.name = name
+        self.serving = serving
+        self.generation = serving.generation
+        self.model = model
+        self.role = role
+        self.usage = usage
+        self.live = live
+        self.count_rows = count_rows
+
+
+class _Ran(NamedTuple):
+    """What one run of the session gave, and how long it took."""
+
     outputs: dict[str, Tensor]
-    receipts: list[str]
-
-
-class Feedback(NamedTuple):
-    """What became of labels that came in."""
-
-    num_accepted: int
-    rejected: list[dict[str, Any]]  # index and reason of each that was not accepted
+    heads: list[tuple[Head, npt.NDArray[np.float64], npt.NDArray[np.float32]]]
+    compute_ns: int
+    cpu_ns: int
 
 
 class DataPlane:
-    """Answers and records. One thread (the event loop's) only."""
+    """Answers and records. One thread (the event loop's) only.
+
+    Args:
+        schedule: Calls a function in the loop's next turn, from any thread (`loop.call_soon_threadsafe`); None: each request
+            runs as it is submitted.
+        soon: The same from the loop's own thread (`loop.call_soon`).
+    """
 
     def __init__(
         self,
@@ -55,127 +94,240 @@ class DataPlane:
         recorder: Recorder,
         clock: Clock,
         metrics: MetricSet,
+        *,
+        schedule: Schedule | None = None,
+        soon: Schedule | None = None,
     ) -> None:
         self.repository = repository
+        self.live = LiveFigures()
+        self.usage: dict[tuple[str, str], Usage] = {}  # by name and version
+        self.num_waiting = 0
         self._config = config
         self._receipts = receipts
         self._recorder = recorder
         self._clock = clock
-        self._redeemed = RedeemedReceipts()
-        self._sequence = itertools.count()
+        self._labels = LabelDesk(config, repository, receipts, recorder, clock, metrics, self.live)
+        self._schedule = schedule
+        self._soon = soon or schedule
         self._rows = metrics.counter(names.SERVING_ROWS)
-        self._labels = metrics.counter(names.SERVING_LABELS)
-        self._correct = metrics.counter(names.SERVING_CORRECT)
-        self.live: dict[str, dict[str, int]] = {}
+        self._served: dict[tuple[InService, LoadedModel], _Served] = {}
+        self._turn: dict[_Served, list[_Waiting]] = {}
+        self._workers: WeakKeyDictionary[LoadedModel, Worker[_Waiting, _Ran]] = WeakKeyDictionary()
+        self._shadow = ShadowRunner(recorder.add, config.shadow_rows, metrics, schedule)
+        self._next_sequence = 0
+
+    def submit(self, asked: Asked) -> None:
+        """Answer one request of N rows, and record it; `asked.done` gets the answer, or a RequestError (then nothing was recorded)."""
+        try:
+            serving, model, role = self.repository.route(asked.model, asked.version, asked.key)
+        except RequestError as error:
+            asked.done(error)
+            return
+        served = self._served.get((serving, model)) or self._serve(asked.model, serving, model, role)
+        try:
+            for wanted in asked.wanted_outputs:  # before anything is recorded: what is refused was not predicted
+                if wanted not in model.outputs:
+                    raise RequestError("bad_input", f"unknown output {wanted[:100]!r}; the model has {sorted(model.outputs)}")
+            inputs, num_rows = check_inputs(model.inputs, asked.inputs, self._config.max_rows)
+            event_time_N = self._event_times(asked.parameters, num_rows)
+        except RequestError as error:
+            served.usage.num_failed += 1
+            asked.done(error)
+            return
+        self.num_waiting += 1
+        waiting = _Waiting(asked, inputs, num_rows, event_time_N)
+        if self._soon is None:
+            self._run(served, [waiting])
+            return
+        if not self._turn:
+            self._soon(self._run_turn)
+        self._turn.setdefault(served, []).append(waiting)
 
     def infer(
         self,
         name: str,
         version: str | None,
-        inputs: Mapping[str, Tensor],
-        parameters: Mapping[str, Any],
+        inputs: dict[str, Tensor],
+        parameters: Mapping[str, Any] | None = None,
         wanted_outputs: Sequence[str] = (),
+        **more: Any,
     ) -> Answer:
-        """Answer one request of N rows, and record it.
+        """`submit` for a caller that waits: only where no schedule was given.
 
         Raises:
             RequestError: Unknown model, outputs that it does not have, or inputs that it does not accept; nothing was recorded.
         """
-        serving, model, role = self.repository.route(name, version)
-        for wanted in wanted_outputs:  # before anything is recorded: what is refused was not predicted
-            if wanted not in model.outputs:
-                raise RequestError("bad_input", f"unknown output {wanted[:100]!r}; the model has {sorted(model.outputs)}")
-        checked, num_rows = check_inputs(model.inputs, inputs, self._config.max_rows)
-        event_time_N = self._event_times(parameters, num_rows)
-        outputs = model.infer(checked)
-        predicted_N, scores_NK = model.predictions(outputs, num_rows)
-        slice_N = model.slice_index(checked, num_rows)
-        sequence_N = np.fromiter(itertools.islice(self._sequence, num_rows), np.uint64, num_rows)
-        recorded = Predicted(
-            name, model.version, role, serving.generation, sequence_N, event_time_N, slice_N, predicted_N, scores_NK, checked
+        answers: list[Answer | RequestError] = []
+        self.submit(
+            Asked(name, inputs, answers.append, version=version, parameters=parameters, wanted_outputs=wanted_outputs, **more)
         )
-        self._recorder.add(recorded)
-        if self._config.record_before_answer:
-            self._recorder.flush()
-        receipts = self._receipts.issue(
-            name,
-            model.version,
-            role,
-            serving.generation,
-            sequence_N,
-            event_time_N,
-            slice_N,
-            predicted_N,
-            _probabilities(model.profile, scores_NK),
-        )
-        self._rows.labels(name, model.version, role).inc(num_rows)
-        live = self._live(name)
-        live["requests"] += 1
-        live["rows"] += num_rows
-        return Answer(name, model.version, role, serving.generation, outputs, receipts)
+        if isinstance(answers[0], RequestError):
+            raise answers[0]
+        return answers[0]
 
     def feedback(
         self, name: str, receipts: Sequence[Any], labels: Sequence[Any], label_times_ms: Sequence[Any] | None
     ) -> Feedback:
-        """Accept labels by receipt. When this returns, the accepted ones survive a crash.
+        """Accept labels by receipt: see LabelDesk.accept."""
+        return self._labels.accept(name, receipts, labels, label_times_ms)
 
-        Raises:
-            RequestError: Unknown model, or lists of different lengths.
-            SpoolFullError: Nothing was accepted, because nothing could be kept.
-        """
-        profile = self.repository.get(name).champion.profile
-        if len(receipts) != len(labels) or (label_times_ms is not None and len(label_times_ms) != len(receipts)):
-            raise RequestError("bad_input", "receipts, labels and label_times_ms must be equally long")
-        now_ms = self._clock.now_ms()
-        accepted: list[Labelled] = []
-        rejected: list[dict[str, Any]] = []
-        for index, (token, label) in enumerate(zip(receipts, labels, strict=True)):
-            time_ms = now_ms if label_times_ms is None else label_times_ms[index]
-            try:
-                accepted.append(self._accept(name, profile, token, label, time_ms))
-            except ReceiptError as error:
-                rejected.append({"index": index, "reason": error.reason, "message": str(error)})
-                self._labels.labels(name, error.reason).inc()
-        self._recorder.add_labels(accepted)
-        self._count(name, profile, accepted)
-        return Feedback(len(accepted), rejected)
+    def close(self) -> None:
+        """Let the threads of shadow versions end; what waits for them is left out and counted."""
+        self._shadow.close()
 
-    def _accept(self, name: str, profile: ReferenceProfile | None, token: Any, label: Any, time_ms: Any) -> Labelled:
-        if not isinstance(token, str):
-            raise ReceiptError("forged", f"a receipt is a string, got {type(token).__name__}")
-        receipt = self._receipts.verify(token)
-        if receipt.model != name:
-            raise ReceiptError("unknown_model", f"the receipt is of model {receipt.model!r}")
-        if isinstance(time_ms, bool) or not isinstance(time_ms, int) or not _EARLIEST_MS <= time_ms <= _LATEST_MS:
-            raise ReceiptError("bad_value", f"label time must be milliseconds since 1970, got {str(time_ms)[:50]}")
-        if time_ms < receipt.event_time_ms:
-            raise ReceiptError("bad_value", f"label time {time_ms} lies before the prediction ({receipt.event_time_ms})")
-        if time_ms - receipt.event_time_ms > self._config.max_label_age_seconds * 1000:
-            raise ReceiptError("expired", f"the prediction is older than {self._config.max_label_age_seconds} s")
-        return Labelled(receipt, _label_value(profile, label, len(receipt.scores)), time_ms)
+    # --- one turn -----------------------------------------------------------------------------------------------------------
 
-    def _count(self, name: str, profile: ReferenceProfile | None, accepted: Sequence[Labelled]) -> None:
-        """A label that comes again (a client that tries again) is accepted and kept, and counted once, as the monitor does."""
-        live = self._live(name)
-        first = [one for one in accepted if self._redeemed.is_first(one.receipt.epoch, one.receipt.sequence)]
-        live["labels"] += len(first)
-        for outcome, number in (("accepted", len(first)), ("repeated", len(accepted) - len(first))):
-            if number:
-                self._labels.labels(name, outcome).inc(number)
-        if profile is not None and profile.task == "regression":
+    def _run_turn(self) -> None:
+        turn, self._turn = self._turn, {}
+        for served, waiting in turn.items():
+            if self._is_slow(served.model):
+                self._worker(served).add(waiting)
+                continue
+            for batch in self._batches(served.model, waiting):
+                self._run(served, batch)
+
+    def _batches(self, model: LoadedModel, waiting: list[_Waiting]) -> list[list[_Waiting]]:
+        """Requests in order, joined up to `max_batch_rows` where the model answers rows one by one."""
+        if len(waiting) == 1:
+            return [waiting]
+        if not model.measured.is_batchable:
+            return [[one] for one in waiting]
+        batches: list[list[_Waiting]] = [[]]
+        num_rows = 0
+        for one in waiting:
+            if batches[-1] and num_rows + one.num_rows > self._config.max_batch_rows:
+                batches.append([])
+                num_rows = 0
+            batches[-1].append(one)
+            num_rows += one.num_rows
+        return batches
+
+    def _is_slow(self, model: LoadedModel) -> bool:
+        return self._schedule is not None and model.measured.seconds_per_run > self._config.worker_threshold_seconds
+
+    def _worker(self, served: _Served) -> Worker[_Waiting, _Ran]:
+        worker = self._workers.get(served.model)
+        if worker is None:
+            assert self._schedule is not None, "worker threads need a loop to come back to"
+            worker = self._workers[served.model] = Worker(
+                lambda waiting: self._batches(served.model, waiting)[0],
+                lambda batch: _ran(served.model, batch),
+                lambda batch, ran: self._finish(served, batch, ran, perf_counter()),
+                self._schedule,
+            )
+        return worker
+
+    def _run(self, served: _Served, batch: list[_Waiting]) -> None:
+        started = perf_counter()
+        try:
+            ran: _Ran | RequestError = _ran(served.model, batch)
+        except RequestError as error:
+            ran = error
+        self._finish(served, batch, ran, started)
+
+    def _finish(self, served: _Served, batch: list[_Waiting], ran: _Ran | RequestError, started: float) -> None:
+        """Answer and record what ran; what failed together is tried one by one, so that it fails alone."""
+        if isinstance(ran, RequestError):
+            if len(batch) > 1 and self._is_slow(served.model):
+                self._worker(served).add_alone(batch)
+                return
+            if len(batch) > 1:
+                for one in batch:
+                    self._run(served, [one])
+                return
+            self.num_waiting -= 1
+            served.usage.num_failed += 1
+            batch[0].asked.done(ran)
             return
-        for one in first:
-            if one.label == one.receipt.predicted:
-                live["correct"] += 1
-                self._correct.labels(name, one.receipt.version).inc()
+        cpu_started_ns = thread_time_ns()
+        self._answer(served, batch, ran, self._record(served, batch, ran))
+        usage = served.usage
+        usage.cpu_ns += ran.cpu_ns + thread_time_ns() - cpu_started_ns
+        ended = perf_counter()
+        for one in batch:
+            usage.queue_ns += int((started - one.asked.received_at) * 1e9)
+            usage.total_ns += int((ended - one.asked.received_at) * 1e9)
 
-    def _live(self, name: str) -> dict[str, int]:
-        return self.live.setdefault(name, {"requests": 0, "rows": 0, "labels": 0, "correct": 0})
+    def _record(self, served: _Served, batch: list[_Waiting], ran: _Ran) -> list[list[str]]:
+        """Record the run's rows, and issue their receipts: one list for each head."""
+        now_ms = self._clock.now_ms()
+        num_rows = sum(one.num_rows for one in batch)
+        if all(one.event_time_N is None for one in batch):
+            event_time_N = np.full(num_rows, now_ms, np.int64)
+        else:
+            event_time_N = np.concatenate(
+                [np.full(one.num_rows, now_ms, np.int64) if one.event_time_N is None else one.event_time_N for one in batch]
+            )
+        sequence_N = np.arange(self._next_sequence, self._next_sequence + num_rows, dtype=np.uint64)
+        self._next_sequence += num_rows
+        inputs = _joined(batch)
+        slice_N = served.model.slice_index(inputs, num_rows)
+        receipts = []
+        for head, predicted_N, scores_NK in ran.heads:
+            self._recorder.add(
+                Predicted(
+                    head.name, served.model.version, served.role, served.generation, sequence_N, event_time_N, slice_N,
+                    predicted_N, scores_NK, inputs,
+                )
+            )  # fmt: skip
+            probabilities_NK = scores_NK[:, :0] if head.is_value else scores_NK  # a receipt holds a value exactly already
+            receipts.append(
+                self._receipts.issue(
+                    head.name, served.model.version, served.role, served.generation, sequence_N, event_time_N, slice_N,
+                    predicted_N, probabilities_NK,
+                )
+            )  # fmt: skip
+        if self._config.record_before_answer:
+            self._recorder.flush()
+        shadow = served.serving.shadow
+        if shadow is not None and served.role == "champion":
+            self._shadow.offer(Shadowed(served.name, shadow, served.generation, sequence_N, event_time_N, inputs))
+        served.usage.last_ms = now_ms
+        return receipts
 
-    def _event_times(self, parameters: Mapping[str, Any], num_rows: int) -> npt.NDArray[np.int64]:
+    def _answer(self, served: _Served, batch: list[_Waiting], ran: _Ran, receipts: list[list[str]]) -> None:
+        usage, live, name, version = served.usage, served.live, served.name, served.model.version
+        num_rows = sum(one.num_rows for one in batch)
+        self.num_waiting -= len(batch)
+        usage.ran(num_rows, ran.compute_ns)
+        usage.num_requests += len(batch)
+        usage.num_rows += num_rows
+        live.num_requests += len(batch)
+        live.num_rows += num_rows
+        served.count_rows(num_rows)
+        further = [head.name for head, _, _ in ran.heads[1:]]
+        start = 0
+        for one in batch:
+            end = start + one.num_rows
+            outputs, of_heads = ran.outputs, receipts
+            if len(batch) > 1:
+                outputs = {output: value[start:end] for output, value in outputs.items()}
+                of_heads = [tokens[start:end] for tokens in receipts]
+            more = dict(zip(further, of_heads[1:], strict=True)) if further else {}
+            one.asked.done(Answer(name, version, served.role, served.generation, outputs, of_heads[0], more))
+            usage.num_bytes_in += one.asked.num_bytes
+            start = end
+
+    # --- small things -------------------------------------------------------------------------------------------------------
+
+    def _serve(self, name: str, serving: InService, model: LoadedModel, role: Role) -> _Served:
+        if len(self._served) > 4 * len(self.repository.names()) + 16:  # of deployments that are over
+            self._served.clear()
+        served = self._served[(serving, model)] = _Served(
+            name,
+            serving,
+            model,
+            role,
+            self.usage.setdefault((name, model.version), Usage()),
+            self.live.of(name),
+            self._rows.labels(name, model.version, role).inc,
+        )
+        return served
+
+    def _event_times(self, parameters: Mapping[str, Any], num_rows: int) -> npt.NDArray[np.int64] | None:
         given = parameters.get("event_time_ms")
-        if self._config.event_time == "server" or given is None:
-            return np.full(num_rows, self._clock.now_ms(), np.int64)
+        if given is None or self._config.event_time == "server":
+            return None
         values = given if isinstance(given, list) else [given] * num_rows
         is_fine = len(values) == num_rows and all(
             isinstance(value, int) and not isinstance(value, bool) and _EARLIEST_MS <= value <= _LATEST_MS for value in values
@@ -187,23 +339,24 @@ class DataPlane:
         return np.array(values, np.int64)
 
 
-def _probabilities(profile: ReferenceProfile | None, scores_NK: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """What goes into a receipt beside the prediction: nothing for a value, which the receipt holds exactly already."""
-    is_value = scores_NK.shape[1] == 1 or (profile is not None and profile.task == "regression")
-    return scores_NK[:, :0] if is_value else scores_NK
+def _joined(batch: list[_Waiting]) -> dict[str, Tensor]:
+    first = batch[0].inputs
+    if len(batch) == 1:
+        return first
+    return {name: np.concatenate([one.inputs[name] for one in batch]) for name in first}
 
 
-def _label_value(profile: ReferenceProfile | None, label: Any, num_classes: int) -> float:
-    """A label as a class index or a value."""
-    if isinstance(label, str):
-        if profile is None or label not in profile.classes:
-            known = list(profile.classes)[:20] if profile is not None else "none (the model names no classes)"
-            raise ReceiptError("bad_value", f"unknown class {label[:50]!r}; known: {known}")
-        return float(profile.classes.index(label))
-    if isinstance(label, bool):
-        label = int(label)
-    if not isinstance(label, int | float) or not -_LARGEST <= label <= _LARGEST:
-        raise ReceiptError("bad_value", f"a label is a class name, a class index or a finite number, got {str(label)[:50]}")
-    if num_classes and (label != int(label) or not 0 <= label < num_classes):
-        raise ReceiptError("bad_value", f"a class index is a whole number in 0..{num_classes - 1}, got {label!r}")
-    return float(label)
+def _ran(model: LoadedModel, batch: list[_Waiting]) -> _Ran:
+    """One run of the session; in the loop's thread, or in the model's own.
+
+    Raises:
+        RequestError: A value that the model does not accept, or an answer that is none.
+    """
+    cpu_started_ns, inputs = thread_time_ns(), _joined(batch)
+    check_values(model.inputs, inputs)
+    started_ns = perf_counter_ns()
+    outputs = model.infer(inputs)
+    compute_ns = perf_counter_ns() - started_ns
+    num_rows = sum(one.num_rows for one in batch)
+    heads = [(head, *head.scores(outputs, num_rows)) for head in model.heads]
+    return _Ran(outputs, heads, compute_ns, thread_time_ns() - cpu_started_ns)

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Literal
 
 from clipdrift_contract import metrics as names
@@ -33,12 +34,25 @@ class InService:
         self.canary = canary
         self.canary_weight = canary_weight
         self.shadow = shadow
+        # of the canary's own bytes, so that each experiment draws its users anew, and every replica the same ones
+        self._salt = b"" if canary is None else canary.served.digest[-16:].encode()
 
-    def route(self, ticket: int) -> tuple[LoadedModel, Role]:
-        """The version for the request with this running number: the canary gets its weight's share, evenly spread."""
-        if self.canary is not None and int((ticket + 1) * self.canary_weight) > int(ticket * self.canary_weight):
-            return self.canary, "canary"
-        return self.champion, "champion"
+    def route(self, ticket: int, key: str = "") -> tuple[LoadedModel, Role]:
+        """The version for a request: the canary gets its weight's share.
+
+        Args:
+            ticket: Running number of the request; without a key the share is spread evenly over them.
+            key: Requests of one key stay with one version while the canary is the same; who was sent to the canary stays there
+                when its weight grows.
+        """
+        if self.canary is None:
+            return self.champion, "champion"
+        if key:
+            digest = blake2b(key.encode(errors="replace"), digest_size=8, salt=self._salt).digest()
+            is_canary = int.from_bytes(digest, "little") < self.canary_weight * 2**64
+        else:
+            is_canary = int((ticket + 1) * self.canary_weight) > int(ticket * self.canary_weight)
+        return (self.canary, "canary") if is_canary else (self.champion, "champion")
 
     def versions(self) -> list[LoadedModel]:
         return [model for model in (self.champion, self.canary, self.shadow) if model is not None]
@@ -107,7 +121,7 @@ class ModelRepository:
             )
         return found
 
-    def route(self, name: str, version: str | None) -> tuple[InService, LoadedModel, Role]:
+    def route(self, name: str, version: str | None, key: str = "") -> tuple[InService, LoadedModel, Role]:
         """Which version answers a request.
 
         Raises:
@@ -116,7 +130,7 @@ class ModelRepository:
         serving = self.get(name)
         if version is None:
             self._num_tickets += 1
-            return serving, *serving.route(self._num_tickets)
+            return serving, *serving.route(self._num_tickets, key)
         for model in (*serving.versions(), serving.previous):
             if model is not None and model.version == version:
                 return serving, model, "canary" if model is serving.canary else "champion"

@@ -67,32 +67,38 @@ class InputSpec:
         self.row_shape: tuple[int, ...] = tuple(d if isinstance(d, int) else -1 for d in shape[1:])
         self.shape = [-1, *self.row_shape]
         self.is_nullable = is_nullable
+        self._dtype = np.dtype(object if datatype == BYTES else DTYPES[datatype])
 
-    def check(self, tensor: Tensor) -> Tensor:
+    def fitted(self, tensor: Tensor) -> Tensor:
         """The tensor as the model takes it; a trailing dimension of 1 on a plain column is dropped.
 
         Raises:
-            RequestError: Wrong type, shape, or a value that is not finite where it must be.
+            RequestError: Wrong type or shape.
         """
-        given = datatype_of(tensor)
-        if given != self.datatype:
+        if tensor.dtype is not self._dtype and datatype_of(tensor) != self.datatype:
+            given = datatype_of(tensor)
             raise RequestError("bad_input", f"input {self.name!r}: datatype must be {self.datatype}, got {given}")
-        if not self.row_shape and tensor.ndim == 2 and tensor.shape[1] == 1:
-            tensor = tensor[:, 0]
-        is_fitting = tensor.ndim == len(self.row_shape) + 1 and all(
-            want in (-1, got) for want, got in zip(self.row_shape, tensor.shape[1:], strict=False)
+        shape = tensor.shape
+        if shape and shape[1:] == self.row_shape:
+            return tensor
+        if not self.row_shape and len(shape) == 2 and shape[1] == 1:
+            return tensor[:, 0]
+        is_fitting = len(shape) == len(self.row_shape) + 1 and all(
+            want in (-1, got) for want, got in zip(self.row_shape, shape[1:], strict=False)
         )
         if not is_fitting:
-            raise RequestError("bad_input", f"input {self.name!r}: shape must be {self.shape}, got {list(tensor.shape)}")
-        if tensor.dtype.kind == "f":
-            self._check_finite(tensor)
-        if tensor.dtype == object and max(map(len, tensor.ravel())) > _MAX_STRING:
-            raise RequestError("bad_input", f"input {self.name!r}: a string holds at most {_MAX_STRING} characters")
+            raise RequestError("bad_input", f"input {self.name!r}: shape must be {self.shape}, got {list(shape)}")
         return tensor
 
+    def check_values(self, tensor: Tensor) -> None:
+        """Raises RequestError where a value is not finite and must be, or a string is too long."""
+        if tensor.dtype.kind == "f":
+            if not np.isfinite(tensor).all():
+                self._check_finite(tensor)
+        elif tensor.dtype.kind == "O" and max(map(len, tensor.ravel())) > _MAX_STRING:
+            raise RequestError("bad_input", f"input {self.name!r}: a string holds at most {_MAX_STRING} characters")
+
     def _check_finite(self, tensor: Tensor) -> None:
-        if np.isfinite(tensor).all():
-            return
         is_wrong = np.isinf(tensor) if self.is_nullable else ~np.isfinite(tensor)
         if is_wrong.any():
             allowed = "finite, or NaN (null) for a missing value" if self.is_nullable else "finite"
@@ -101,22 +107,29 @@ class InputSpec:
 
 
 def check_inputs(specs: Mapping[str, InputSpec], given: Mapping[str, Tensor], max_rows: int) -> tuple[dict[str, Tensor], int]:
-    """The checked inputs and their number of rows.
+    """The inputs as the model takes them, and their number of rows. Their values are still to be checked.
 
     Raises:
-        RequestError: An input is missing, unknown, wrong, or the inputs differ in their number of rows.
+        RequestError: An input is missing, unknown, of the wrong type or shape, or the inputs differ in their number of rows.
     """
-    missing, unknown = sorted(set(specs) - set(given)), sorted(set(given) - set(specs))
-    if missing or unknown:
+    if given.keys() != specs.keys():
+        missing, unknown = sorted(set(specs) - set(given)), sorted(set(given) - set(specs))
         words = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown[:10]}"] * bool(unknown)
         raise RequestError("bad_input", f"inputs must be exactly {sorted(specs)}: {', '.join(words)}")
-    checked = {name: specs[name].check(tensor) for name, tensor in given.items()}
-    counts = {name: len(tensor) for name, tensor in checked.items()}
-    num_rows = next(iter(counts.values()))
-    if len(set(counts.values())) > 1:
-        raise RequestError("bad_input", f"inputs differ in their number of rows: {counts}")
+    checked = {name: specs[name].fitted(tensor) for name, tensor in given.items()}
+    counts = {len(tensor) for tensor in checked.values()}
+    if len(counts) > 1:
+        by_name = {name: len(tensor) for name, tensor in checked.items()}
+        raise RequestError("bad_input", f"inputs differ in their number of rows: {by_name}")
+    num_rows = counts.pop()
     if num_rows > max_rows:
         raise RequestError("too_large", f"a request holds at most {max_rows} rows, got {num_rows}")
     if num_rows == 0:
         raise RequestError("bad_input", "a request holds at least one row, got 0")
     return checked, num_rows
+
+
+def check_values(specs: Mapping[str, InputSpec], inputs: Mapping[str, Tensor]) -> None:
+    """Raises RequestError where a value of one of the inputs is not one that the model accepts."""
+    for name, tensor in inputs.items():
+        specs[name].check_values(tensor)

@@ -17,7 +17,7 @@ from clipdrift_serving.dataplane.plane import DataPlane
 from clipdrift_serving.recording.recorder import Recorder
 from clipdrift_serving.recording.spool import Spool
 from clipdrift_serving.rest.errors import error_body
-from clipdrift_serving.rest.http import Receive, Response, Scope, Send, guarded, send, wrong_method
+from clipdrift_serving.rest.http import Reply, Request, Response, failed, wrong_method
 
 _MODEL_ACTION = re.compile(r"/v2/repository/models/([A-Za-z0-9_.-]{1,64})/(load|unload)")
 _METHODS = {"/metrics": "GET", "/v1/models": "GET", "/v2/repository/index": "POST", "/v1/recording/flush": "POST"}
@@ -26,7 +26,7 @@ _FLUSH_SECONDS = 30.0
 
 
 class AdminApp:
-    """A raw ASGI application on a listener of its own."""
+    """Answers what comes in on the admin listener; an `App` of rest.http."""
 
     def __init__(self, config: ServingConfig, plane: DataPlane, recorder: Recorder, spool: Spool, metrics: MetricSet) -> None:
         self._config = config
@@ -35,25 +35,28 @@ class AdminApp:
         self._spool = spool
         self._metrics = metrics
 
-    async def __call__(self, scope: Scope, receive: Receive, send_message: Send) -> None:
-        if scope["type"] == "http":
-            await send(await guarded(lambda: self._answer(scope)), send_message)
+    def __call__(self, request: Request, reply: Reply) -> None:
+        try:
+            self._answer(request, reply)
+        except Exception as error:  # noqa: BLE001  the boundary: it is answered, and logged where it is ours
+            reply(failed(error))
 
-    async def _answer(self, scope: Scope) -> Response:
-        path, method = scope["path"], scope["method"]
+    def _answer(self, request: Request, reply: Reply) -> None:
+        path, method = request.path, request.method
         if path != "/metrics" or self._config.metrics_need_token:
-            self._check_token(scope)
+            self._check_token(request)
         action = _MODEL_ACTION.fullmatch(path)
         wanted = _METHODS.get(path, "POST" if action is not None else None)
         if wanted is None:
             raise RequestError("not_found", f"there is nothing at {path[:200]}; {_PATHS}")
         if method != wanted and (wanted, method) != ("GET", "HEAD"):
-            raise wrong_method(scope, "GET, HEAD" if wanted == "GET" else wanted)
-        if action is not None:
-            return self._change(*action.groups())
+            raise wrong_method(request, "GET, HEAD" if wanted == "GET" else wanted)
         if path == "/v1/recording/flush":
-            return await self._flush()
-        return self._told(path)
+            self._flush(reply)
+        elif action is not None:
+            reply(self._change(*action.groups()))
+        else:
+            reply(self._told(path))
 
     def _told(self, path: str) -> Response:
         if path == "/metrics":
@@ -62,18 +65,24 @@ class AdminApp:
             return Response(200, orjson.dumps(self._models()))
         return Response(200, orjson.dumps(self._index()))
 
-    def _check_token(self, scope: Scope) -> None:
-        given = dict(scope["headers"]).get(b"authorization", b"")
+    def _check_token(self, request: Request) -> None:
+        given = request.headers.get(b"authorization", b"")
         if not self._config.admin_token or not hmac.compare_digest(given, f"Bearer {self._config.admin_token}".encode()):
             raise RequestError("unauthorized", "this needs the header Authorization: Bearer <admin token>")
 
-    async def _flush(self) -> Response:
+    def _flush(self, reply: Reply) -> None:
+        """Answered when the bus has everything; the loop goes on meanwhile."""
         self._recorder.flush()
-        try:
-            await asyncio.get_running_loop().run_in_executor(None, self._spool.drain, _FLUSH_SECONDS)
-        except RetryableError as error:
-            return Response(503, error_body(str(error)))
-        return Response(200, b'{"flushed":true}')
+        draining = asyncio.get_running_loop().run_in_executor(None, self._spool.drain, _FLUSH_SECONDS)
+
+        def on_end(ended: "asyncio.Future[None]") -> None:
+            error = ended.exception()
+            if isinstance(error, RetryableError):
+                reply(Response(503, error_body(str(error))))
+            else:
+                reply(failed(error) if isinstance(error, Exception) else Response(200, b'{"flushed":true}'))
+
+        draining.add_done_callback(on_end)
 
     def _index(self) -> list[dict[str, Any]]:
         listed = []
@@ -86,16 +95,17 @@ class AdminApp:
         return {name: self._describe(name) for name in self._plane.repository.names()}
 
     def _describe(self, name: str) -> dict[str, Any]:
-        serving = self._plane.repository.get(name)
-        live = self._plane.live.get(name, {})
-        num_labels = live.get("labels", 0)
+        serving, live = self._plane.repository.get(name), self._plane.live.of(name)
         return {
             "generation": serving.generation,
             "version": serving.champion.version,
             "previous": serving.previous.version if serving.previous else None,
             "canary": serving.canary.version if serving.canary else None,
-            **live,
-            "live_accuracy": live.get("correct", 0) / num_labels if num_labels else None,
+            "requests": live.num_requests,
+            "rows": live.num_rows,
+            "labels": live.num_labels,
+            "correct": live.num_correct,
+            "live_accuracy": live.accuracy,
         }
 
     def _change(self, model: str, action: str) -> Response:

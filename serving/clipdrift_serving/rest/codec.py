@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from clipdrift_serving.dataplane.errors import RequestError
-from clipdrift_serving.dataplane.plane import Answer
+from clipdrift_serving.dataplane.asked import Answer
 from clipdrift_serving.dataplane.tensors import BYTES, DTYPES, Tensor, check_shape, datatype_of
 
 _MAX_OUTPUTS = 64
@@ -47,6 +47,8 @@ class FeedbackRequest(msgspec.Struct):
     label_times_ms: list[Any] | None = None
 
 
+_FAST_FLOATS: dict[str, np.dtype[Any]] = {"FP32": np.dtype(np.float32), "FP64": np.dtype(np.float64)}
+_decode_floats = msgspec.json.Decoder(list[float]).decode
 _decode_infer = msgspec.json.Decoder(InferRequest).decode
 _decode_feedback = msgspec.json.Decoder(FeedbackRequest).decode
 
@@ -111,9 +113,7 @@ def encode_answer(request: InferRequest, answer: Answer) -> tuple[bytes, int | N
             entry["parameters"] = {"binary_data_size": len(data)}
             binary.append(data)
         else:
-            entry["data"] = np.ascontiguousarray(tensor).ravel() if tensor.dtype.kind in "biuf" else tensor.ravel().tolist()
-            if tensor.dtype == np.float16:
-                entry["data"] = tensor.astype(np.float32).ravel()
+            entry["data"] = _as_json(tensor)
         outputs.append(entry)
     header: dict[str, Any] = {
         "model_name": answer.model,
@@ -121,10 +121,19 @@ def encode_answer(request: InferRequest, answer: Answer) -> tuple[bytes, int | N
         "outputs": outputs,
         "parameters": {"receipts": answer.receipts, "generation": answer.generation, "role": answer.role},
     }
+    if answer.more_receipts:
+        header["parameters"]["more_receipts"] = answer.more_receipts
     if request.id:
         header["id"] = request.id
     encoded = orjson.dumps(header, option=orjson.OPT_SERIALIZE_NUMPY)
     return (encoded + b"".join(binary), len(encoded)) if binary else (encoded, None)
+
+
+def _as_json(tensor: Tensor) -> Any:
+    """Row-major values, as orjson writes them."""
+    if tensor.dtype.kind not in "biuf":
+        return tensor.ravel().tolist()
+    return tensor.astype(np.float32).ravel() if tensor.dtype == np.float16 else tensor.ravel()
 
 
 def _wanted(request: InferRequest, outputs: Mapping[str, Tensor]) -> list[tuple[str, bool]]:
@@ -178,6 +187,19 @@ def _strings(name: str, data: bytes, num_elements: int) -> Tensor:
 
 
 def _from_json(one: _Input, num_elements: int) -> Tensor:
+    fast = _FAST_FLOATS.get(one.datatype)
+    if fast is not None:
+        try:
+            floats = _decode_floats(one.data)
+            if len(floats) == num_elements:
+                tensor: Tensor = np.fromiter(floats, fast, num_elements)
+                return tensor.reshape(one.shape)
+        except msgspec.DecodeError:
+            pass  # nested lists, nulls, or a mistake that is told below
+    return _from_any_json(one, num_elements)
+
+
+def _from_any_json(one: _Input, num_elements: int) -> Tensor:
     if not len(bytes(one.data)):
         raise RequestError("bad_input", f"input {one.name!r} has neither data nor binary_data_size")
     try:

@@ -1,75 +1,124 @@
 """The data listener: the Open Inference Protocol v2, and feedback."""
 
 import re
-import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
+from functools import lru_cache
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import orjson
 
 from clipdrift_contract import metrics as names
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_serving.config import ServingConfig
+from clipdrift_serving.dataplane.asked import Answer, Asked
 from clipdrift_serving.dataplane.errors import RequestError
 from clipdrift_serving.dataplane.model import LoadedModel
 from clipdrift_serving.dataplane.plane import DataPlane
-from clipdrift_serving.rest.codec import decode_feedback, decode_infer, encode_answer
+from clipdrift_serving.rest.codec import InferRequest, decode_feedback, decode_infer, encode_answer
 from clipdrift_serving.rest.errors import STATUS_OF
-from clipdrift_serving.rest.http import JSON, Receive, Response, Scope, Send, guarded, read_body, send, wrong_method
+from clipdrift_serving.rest.http import Reply, Request, Response, failed, plain_body, refused, wrong_method
 
-_MODEL_PATH = re.compile(
-    r"/v2/models/(?P<model>[A-Za-z0-9_.-]{1,64})(?:/versions/(?P<version>[A-Za-z0-9_.-]{1,64}))?(?P<rest>/.*)?"
-)
+HEALTH = frozenset({b"/v2/health/live", b"/v2/health/ready"})
+_ROUTE = re.compile(r"/v2/models/(?P<model>[A-Za-z0-9_.-]{1,64})(?:/versions/(?P<version>[A-Za-z0-9_.-]{1,64}))?(?P<rest>/.*)?")
 _PATHS = "there are /v2, /v2/health/{live,ready}, /v2/models/{name}[/versions/{version}][/ready], .../infer and .../feedback"
 _SERVER = {"name": "clipdrift", "version": "0.1.0", "extensions": ["binary_tensor_data", "clipdrift_feedback"]}
+_BINARY = (b"content-type", b"application/octet-stream")
+
+
+class _Route(NamedTuple):
+    model: str
+    version: str | None
+    rest: str
 
 
 class DataApp:
-    """A raw ASGI application."""
+    """Answers what comes in on the data listener; an `App` of rest.http."""
 
     def __init__(self, config: ServingConfig, plane: DataPlane, metrics: MetricSet) -> None:
         self._config = config
         self._plane = plane
         self._requests = metrics.counter(names.SERVING_REQUESTS)
         self._latency = metrics.histogram(names.SERVING_LATENCY)
-        self.num_in_flight = 0
+        self._counted: dict[tuple[str, str], Callable[[], None]] = {}
+        self._observed: dict[str, Callable[[float], None]] = {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send_message: Send) -> None:
-        if scope["type"] != "http":
-            return
-        self.num_in_flight += 1
+    def __call__(self, request: Request, reply: Reply) -> None:
         try:
-            await send(await guarded(lambda: self._answer(scope, receive)), send_message)
-        finally:
-            self.num_in_flight -= 1
+            route = _route(request.path)
+            if route is not None and route.rest == "/infer" and request.method == "POST":
+                self._infer(route, request, reply)
+            elif route is not None:
+                reply(self._model(route, request))
+            else:
+                reply(self._server(request))
+        except Exception as error:  # noqa: BLE001  the boundary: it is answered, and logged where it is ours
+            reply(failed(error))
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Response:
-        path, method = scope["path"], scope["method"]
-        match = _MODEL_PATH.fullmatch(path)
-        if match is None:
-            return self._server(scope)
-        model, version, rest = match["model"], match["version"], match["rest"] or ""
-        if method == "POST" and rest == "/infer":
-            return await self._infer(model, version, scope, receive)
-        if method == "POST" and rest == "/feedback":
-            return await self._feedback(model, scope, receive)
-        if rest in ("/infer", "/feedback"):
-            raise wrong_method(scope, "POST")
-        if rest not in ("", "/ready"):
-            raise RequestError("not_found", f"there is nothing at {path[:200]}; {_PATHS}")
-        if method not in ("GET", "HEAD"):
-            raise wrong_method(scope, "GET, HEAD")
-        if rest == "":
-            return Response(200, orjson.dumps(self._metadata(model, version)))
-        self._plane.repository.route(model, version)
-        return Response(200, orjson.dumps({"name": model, "ready": True}))
+    def count(self, model: str, code: str, received_at: float) -> None:
+        """Count one inference request that was answered now."""
+        counted = self._counted.get((model, code))
+        if counted is None:
+            counted = self._counted[(model, code)] = self._requests.labels(model, code).inc
+        counted()
+        observed = self._observed.get(model)
+        if observed is None:
+            observed = self._observed[model] = self._latency.labels(model).observe
+        observed(perf_counter() - received_at)
 
-    def _server(self, scope: Scope) -> Response:
-        path, method = scope["path"], scope["method"]
+    def _infer(self, route: _Route, request: Request, reply: Reply) -> None:
+        try:
+            self._plane.repository.get(route.model)
+            body = request.body
+            if b"content-encoding" in request.headers:
+                body = plain_body(request, self._config.max_body_bytes)
+            length = request.headers.get(b"inference-header-content-length")
+            asked, tensors = decode_infer(body, None if length is None else length.decode("latin-1"))
+        except RequestError as error:
+            self._refuse(route.model, request, reply, error)
+            return
+        exchange = _Inference(self, route.model, request, asked, reply)
+        key = asked.parameters.get("key", "")
+        self._plane.submit(
+            Asked(
+                route.model,
+                tensors,
+                exchange.done,
+                version=route.version,
+                parameters=asked.parameters,
+                wanted_outputs=[one.name for one in asked.outputs],
+                request_id=asked.id,
+                key=key if isinstance(key, str) else str(key),
+                received_at=request.received_at,
+                num_bytes=len(request.body),
+            )
+        )
+
+    def _refuse(self, model: str, request: Request, reply: Reply, error: RequestError) -> None:
+        # a label must not grow with what clients make up
+        self.count("(unknown)" if error.fault == "unknown_model" else model, str(STATUS_OF[error.fault]), request.received_at)
+        reply(refused(error))
+
+    def _model(self, route: _Route, request: Request) -> Response:
+        if request.method == "POST" and route.rest == "/feedback":
+            return self._feedback(route.model, request)
+        if route.rest in ("/infer", "/feedback"):
+            raise wrong_method(request, "POST")
+        if route.rest not in ("", "/ready"):
+            raise RequestError("not_found", f"there is nothing at {request.path[:200]}; {_PATHS}")
+        if request.method not in ("GET", "HEAD"):
+            raise wrong_method(request, "GET, HEAD")
+        if route.rest == "":
+            return Response(200, orjson.dumps(self._metadata(route.model, route.version)))
+        self._plane.repository.route(route.model, route.version)
+        return Response(200, orjson.dumps({"name": route.model, "ready": True}))
+
+    def _server(self, request: Request) -> Response:
+        path = request.path
         if path not in ("/v2", "/v2/", "/v2/health/live", "/v2/health/ready"):
             raise RequestError("not_found", f"there is nothing at {path[:200]}; {_PATHS}")
-        if method not in ("GET", "HEAD"):
-            raise wrong_method(scope, "GET, HEAD")
+        if request.method not in ("GET", "HEAD"):
+            raise wrong_method(request, "GET, HEAD")
         if path in ("/v2", "/v2/"):
             return Response(200, orjson.dumps(_SERVER))
         if path == "/v2/health/live":
@@ -88,39 +137,46 @@ class DataApp:
             "parameters": {"generation": serving.generation, **_classes(model)},
         }
 
-    async def _infer(self, model: str, version: str | None, scope: Scope, receive: Receive) -> Response:
-        started = time.perf_counter()
-        code = "500"
-        try:
-            self._plane.repository.get(model)
-            headers: Mapping[bytes, bytes] = dict(scope["headers"])
-            body = await read_body(scope, receive, self._config.max_body_bytes)
-            length = headers.get(b"inference-header-content-length")
-            request, tensors = decode_infer(body, None if length is None else length.decode("latin-1"))
-            wanted = [one.name for one in request.outputs]
-            answer = self._plane.infer(model, version, tensors, request.parameters, wanted)
-            encoded, json_bytes = encode_answer(request, answer)
-            code = "ok"
-        except RequestError as error:
-            code = str(STATUS_OF[error.fault])
-            if error.fault == "unknown_model":
-                model = "(unknown)"  # a label must not grow with what clients make up
-            raise
-        finally:
-            self._requests.labels(model, code).inc()
-            self._latency.labels(model).observe(time.perf_counter() - started)
-        if json_bytes is None:
-            return Response(200, encoded)
-        binary = (
-            (b"content-type", b"application/octet-stream"),
-            (b"inference-header-content-length", str(json_bytes).encode()),
-        )
-        return Response(200, encoded, binary)
+    def _feedback(self, model: str, request: Request) -> Response:
+        asked = decode_feedback(plain_body(request, self._config.max_body_bytes))
+        outcome = self._plane.feedback(model, asked.receipts, asked.labels, asked.label_times_ms)
+        return Response(200, orjson.dumps({"accepted": outcome.num_accepted, "rejected": outcome.rejected}))
 
-    async def _feedback(self, model: str, scope: Scope, receive: Receive) -> Response:
-        request = decode_feedback(await read_body(scope, receive, self._config.max_body_bytes))
-        outcome = self._plane.feedback(model, request.receipts, request.labels, request.label_times_ms)
-        return Response(200, orjson.dumps({"accepted": outcome.num_accepted, "rejected": outcome.rejected}), (JSON,))
+
+class _Inference:
+    """An inference on its way: turns the plane's answer into bytes."""
+
+    __slots__ = ("app", "asked", "model", "reply", "request")
+
+    def __init__(self, app: DataApp, model: str, request: Request, asked: InferRequest, reply: Reply) -> None:
+        self.app = app
+        self.model = model
+        self.request = request
+        self.asked = asked
+        self.reply = reply
+
+    def done(self, answer: Answer | RequestError) -> None:
+        if isinstance(answer, RequestError):
+            self.app._refuse(self.model, self.request, self.reply, answer)
+            return
+        try:
+            encoded, json_bytes = encode_answer(self.asked, answer)
+        except Exception as error:  # noqa: BLE001  one answer that cannot be written must not take the others of its turn along
+            self.app.count(self.model, "500", self.request.received_at)
+            self.reply(failed(error))
+            return
+        if json_bytes is None:
+            self.reply(Response(200, encoded))
+        else:
+            length = (b"inference-header-content-length", b"%d" % json_bytes)
+            self.reply(Response(200, encoded, (_BINARY, length)))
+        self.app.count(self.model, "ok", self.request.received_at)
+
+
+@lru_cache(maxsize=1024)
+def _route(path: str) -> _Route | None:
+    match = _ROUTE.fullmatch(path)
+    return None if match is None else _Route(match["model"], match["version"], match["rest"] or "")
 
 
 def _classes(model: LoadedModel) -> dict[str, Any]:

@@ -1,102 +1,113 @@
-"""The few pieces of HTTP that both listeners need: reading a body within its limit, sending an answer, counting what went
-wrong."""
+"""What both listeners speak: a request as it came off the wire, an answer as it goes back, and compressed bodies."""
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, NamedTuple
+import zlib
+from collections.abc import Callable
+from typing import NamedTuple
 
 from clipdrift_serving.dataplane.errors import RequestError
 from clipdrift_serving.recording.spool import SpoolFullError
 from clipdrift_serving.rest.errors import STATUS_OF, error_body
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-JSON = (b"content-type", b"application/json")
-_MAX_HEADER_BYTES = 16 * 1024
-_BODY_SECONDS = 30.0
+Headers = tuple[tuple[bytes, bytes], ...]
+JSON_ONLY: Headers = ((b"content-type", b"application/json"),)
+_MIN_COMPRESSED = 4096  # a shorter answer takes longer to pack than to send
+_LEVEL = 1
+_VARY = (b"vary", b"accept-encoding")
+_WINDOW_BITS = {b"gzip": 31, b"deflate": 15}  # RFC 9110: deflate is the zlib format
 _log = logging.getLogger(__name__)
 
 
+class Request:
+    """One HTTP request, complete with its body."""
+
+    __slots__ = ("body", "headers", "method", "path", "query", "received_at")
+
+    def __init__(
+        self, method: str, path: str, query: bytes, headers: dict[bytes, bytes], body: bytes, received_at: float
+    ) -> None:
+        self.method = method
+        self.path = path  # percent-decoded
+        self.query = query
+        self.headers = headers  # names in lower case; a name that came twice holds both values, with ", " between
+        self.body = body
+        self.received_at = received_at  # seconds of time.perf_counter
+
+
 class Response(NamedTuple):
-    """An answer: status, body and further headers."""
+    """An answer: status, body and its headers (the connection adds the length)."""
 
     status: int
     body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = (JSON,)
+    headers: Headers = JSON_ONLY
 
 
-async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
-    """The whole body.
+Reply = Callable[[Response], None]
+App = Callable[[Request, Reply], None]
+"""Called on the loop's thread for each complete request; must not block or raise, and calls `reply` once, now or later."""
+
+
+def plain_body(request: Request, max_bytes: int) -> bytes:
+    """The body, unpacked when it came with `Content-Encoding: gzip` or `deflate`; never more than `max_bytes` are unpacked.
 
     Raises:
-        RequestError: It is larger than allowed (said before it is read where its length is declared), compressed, or too slow;
-            or the headers are too large.
+        RequestError: Another encoding, data that is not what it says, or a body that unpacks to more than allowed.
     """
-    headers = dict(scope["headers"])
-    if sum(len(name) + len(value) for name, value in scope["headers"]) > _MAX_HEADER_BYTES:
-        raise RequestError("headers_too_large", f"headers hold at most {_MAX_HEADER_BYTES} bytes")
-    encoding = headers.get(b"content-encoding", b"identity")
-    if encoding not in (b"identity", b""):
-        raise RequestError("bad_input", f"content-encoding {encoding.decode('latin-1')[:30]!r} is not accepted; send it plain")
-    declared = headers.get(b"content-length", b"0")
-    if declared.isdigit() and int(declared) > max_bytes:
-        raise RequestError("too_large", f"a body holds at most {max_bytes} bytes, got {int(declared)}")
+    encoding = request.headers.get(b"content-encoding", b"identity").strip().lower()
+    if encoding in (b"identity", b""):
+        return request.body
+    bits = _WINDOW_BITS.get(encoding)
+    if bits is None:
+        known = "gzip, deflate or identity"
+        raise RequestError("unknown_encoding", f"content-encoding must be {known}, got {encoding.decode('latin-1')[:30]!r}")
+    unpacking = zlib.decompressobj(bits)
     try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            body = await _read_parts(receive, max_bytes)
-    except TimeoutError as error:
-        raise RequestError("too_slow", f"the body did not arrive within {_BODY_SECONDS:g} s") from error
-    if not body and b"upgrade" in headers:  # an offer that came in pieces: the parser has dropped what was behind it
-        raise RequestError("bad_input", "the protocol is HTTP/1.1; send the request without the header Upgrade")
+        body = unpacking.decompress(request.body, max_bytes + 1)
+    except zlib.error as error:
+        raise RequestError("bad_input", f"the body is no {encoding.decode()} data: {error}") from error
+    if len(body) > max_bytes:
+        raise RequestError("too_large", f"a body holds at most {max_bytes} bytes, this one unpacks to more")
+    if not unpacking.eof or unpacking.unused_data:
+        raise RequestError("bad_input", f"the {encoding.decode()} data of the body is cut off, or goes on behind its end")
     return body
 
 
-async def _read_parts(receive: Receive, max_bytes: int) -> bytes:
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise RequestError("bad_input", "the client went away")
-        part = message.get("body", b"")
-        size += len(part)
-        if size > max_bytes:
-            raise RequestError("too_large", f"a body holds at most {max_bytes} bytes")
-        parts.append(part)
-        if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-async def send(response: Response, send_message: Send) -> None:
-    headers = [*response.headers, (b"content-length", str(len(response.body)).encode())]
-    try:
-        await send_message({"type": "http.response.start", "status": response.status, "headers": headers})
-        await send_message({"type": "http.response.body", "body": response.body})
-    except RuntimeError as error:  # uvloop's word for a client that left while its answers waited to be read
-        _log.info("an answer could not be sent: %s", error)
+def packed(response: Response, accept_encoding: bytes) -> Response:
+    """The answer compressed as the client asked for, where it is long enough to be worth it."""
+    if len(response.body) < _MIN_COMPRESSED:
+        return response
+    accepted = {part.partition(b";")[0].strip() for part in accept_encoding.lower().split(b",") if b";q=0" not in part[-5:]}
+    for name, bits in _WINDOW_BITS.items():
+        if name in accepted:
+            packing = zlib.compressobj(_LEVEL, zlib.DEFLATED, bits)
+            body = packing.compress(response.body) + packing.flush()
+            return Response(
+                response.status, body, (*response.headers, (b"content-encoding", name), (b"vary", b"accept-encoding"))
+            )
+    return response
 
 
 def refused(error: RequestError) -> Response:
     """The answer to a request that cannot be answered."""
-    headers = (JSON, (b"allow", error.allowed.encode())) if error.allowed else (JSON,)
+    headers = JSON_ONLY
+    if error.allowed:
+        headers = (*headers, (b"allow", error.allowed.encode()))
+    if error.fault == "busy":
+        headers = (*headers, (b"retry-after", b"1"))
     return Response(STATUS_OF[error.fault], error_body(str(error)), headers)
 
 
-def wrong_method(scope: Scope, allowed: str) -> RequestError:
+def wrong_method(request: Request, allowed: str) -> RequestError:
     """The address exists, and is asked for with another method."""
-    message = f"{scope['path'][:200]} is asked for with {allowed}, got {scope['method']}"
+    message = f"{request.path[:200]} is asked for with {allowed}, got {request.method}"
     return RequestError("method_not_allowed", message, allowed=allowed)
 
 
-async def guarded(answer: Callable[[], Awaitable[Response]]) -> Response:
-    """The answer, or what went wrong as an answer: the boundary at which no exception passes."""
-    try:
-        return await answer()
-    except RequestError as error:
+def failed(error: Exception) -> Response:
+    """What went wrong, as an answer: the boundary at which no exception passes."""
+    if isinstance(error, RequestError):
         return refused(error)
-    except SpoolFullError as error:
-        return Response(503, error_body(f"nothing was accepted: {error}"), (JSON, (b"retry-after", b"5")))
-    except Exception:  # noqa: BLE001  a fault of ours must not end the connection of others; it is logged and counted
-        _log.exception("a request failed inside the server")
-        return Response(500, error_body("a fault inside the server; it is in its log"))
+    if isinstance(error, SpoolFullError):
+        return Response(503, error_body(f"nothing was accepted: {error}"), (*JSON_ONLY, (b"retry-after", b"5")))
+    _log.error("a request failed inside the server", exc_info=error)
+    return Response(500, error_body("a fault inside the server; it is in its log"))
