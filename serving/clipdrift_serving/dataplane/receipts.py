@@ -1,18 +1,22 @@
 """Receipts: a prediction's identity and what was predicted, signed, so that a label that comes back months later scores itself.
 
-Layout (little endian): format u8, key u8, role u8, number of scores u8, generation u32, epoch 8 bytes, sequence u64, event time
-i64, slice i16, number of classes u16, predicted f64, then the scores (u16 each; above 16 classes 16 pairs of class u16, score
-u16), then model and version (length u8 and UTF-8 each), then the first 12 bytes of a keyed BLAKE2b over all before. Written in
-URL-safe base64 without padding.
+Layout (little endian): format u8, key hint u8, role u8, number of scores u8, generation u32, epoch 8 bytes; sequence u64, event
+time i64, slice i16, number of classes u16, predicted f64, then the scores (u16 each; above 16 classes 16 pairs of class u16,
+score u16); model and version (length u8 and UTF-8 each), zeros up to a multiple of 3 bytes, then the first 12 bytes of a keyed
+BLAKE2b over all before. Written in URL-safe base64 (without padding: older receipts have no zeros there).
+
+What all rows of one version share comes first and last, so its hash is begun once and continued for each row. The key hint is a
+byte of the key's own hash: it says which key to try first and decides nothing.
+
+Axes: N rows, K classes.
 """
 
 import binascii
 import hmac
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from struct import Struct
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -24,9 +28,25 @@ from clipdrift_contract.events import Role
 _FORMAT = 1
 _MAC_BYTES = 12
 _MAX_SCORES = 16
+_MAX_NAME_BYTES = 255
 _SCALE = 65_535
-_HEAD = Struct("<BBBBI8sQqhHd")
+_PREFIX = Struct("<BBBBI8s")
+_ROW = Struct("<QqhHd")
+_PREFIX_BYTES = _PREFIX.size
+_ROW_END = _PREFIX_BYTES + _ROW.size  # without scores
+_unpack_row = _ROW.unpack_from
+_ROW_FIELDS: list[Any] = [
+    ("sequence", "<u8"), ("event_time_ms", "<i8"), ("slice_index", "<i2"), ("num_classes", "<u2"), ("predicted", "<f8"),
+]  # fmt: skip
+_LEAST_BYTES = _PREFIX.size + _ROW.size + 2 + _MAC_BYTES
+_CODE = np.dtype("<u2")
+_ZERO, _ONE, _HALF, _STEPS = (np.array(value, np.float32) for value in (0, 1, 0.5, _SCALE))  # made once: half the time
+_FEW_ROWS = 5  # up to so many, packing row by row is quicker than numpy's fixed cost (bench/recording.py)
+_MAX_REMEMBERED = 1024
 _ROLES: tuple[Role, ...] = ("champion", "canary", "shadow")
+_TO_URL = bytes.maketrans(b"+/", b"-_")
+_FROM_URL = bytes.maketrans(b"-_", b"+/")
+_PADDING = (b"", b"===", b"==", b"=")
 
 
 class ReceiptError(ClipdriftError):
@@ -37,26 +57,97 @@ class ReceiptError(ClipdriftError):
         self.reason = reason
 
 
-class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What a receipt says."""
+class Origin(NamedTuple):
+    """What all receipts of one version in one process's life share; the same object for all of them, while it is remembered."""
 
     model: str
     version: str
     role: Role
     generation: int
     epoch: str
+
+
+class Receipt(msgspec.Struct, frozen=True, gc=False):
+    """What a receipt says."""
+
+    origin: Origin
     sequence: int
     event_time_ms: int
     slice_index: int
     predicted: float
-    scores: tuple[float, ...]
+    num_classes: int  # 0 for a predicted value
+    row: bytes  # as it was signed: the four above and the scores
+
+    @property
+    def model(self) -> str:
+        return self.origin.model
+
+    @property
+    def version(self) -> str:
+        return self.origin.version
+
+    @property
+    def role(self) -> Role:
+        return self.origin.role
+
+    @property
+    def generation(self) -> int:
+        return self.origin.generation
+
+    @property
+    def epoch(self) -> str:
+        return self.origin.epoch
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """Class probabilities, in steps of 1 / 65,535; beyond 16 classes the rest is spread evenly over those not carried."""
+        return tuple(scores_of([self])[0].tolist())
+
+
+class Unsigned(NamedTuple):
+    """Receipts before they are signed: what may be kept on this machine and signed later. Row i is prefix + rows[i] + tail."""
+
+    prefix: bytes
+    rows: list[bytes]
+    tail: bytes
+
+
+class _Shape:
+    """How the rows of one version are packed."""
+
+    def __init__(self, prefix: bytes, tail: bytes, num_classes: int) -> None:
+        self.prefix = prefix
+        self.tail = tail
+        self.num_scores = min(num_classes, _MAX_SCORES)
+        self.pack = Struct(f"<QqhHd{self.num_scores}H").pack
+        self.dtype = _row_dtype(num_classes)
+
+
+class _Known:
+    """A prefix of receipts that were verified: the hash that is continued for each of them, and their origins by tail."""
+
+    __slots__ = ("copy", "origins", "prefix")
+
+    def __init__(self, prefix: bytes, begun: Any) -> None:
+        self.prefix = prefix
+        self.copy = begun.copy
+        self.origins: dict[bytes, Origin] = {}
+
+    def origin(self, tail: bytes) -> Origin:
+        _, _, role, _, generation, epoch = _PREFIX.unpack(self.prefix)
+        name_end = 1 + tail[0]
+        version_end = name_end + 1 + tail[name_end]
+        model, version = tail[1:name_end].decode(), tail[name_end + 1 : version_end].decode()
+        made: Origin = _remember(self.origins, tail, Origin(model, version, _ROLES[role], generation, epoch.hex()))
+        return made
 
 
 class ReceiptBook:
-    """Issues and verifies receipts. Thread-safe: it keeps nothing.
+    """Issues and verifies receipts. Thread-safe: it keeps nothing but what can be worked out again.
 
     Args:
-        keys: Secrets as hex digits, at least 16 bytes each; the first signs, all of them verify.
+        keys: Secrets as hex digits, at least 16 bytes each; the first signs, all of them verify. To rotate, put a new key first
+            and take the old one away once no label of its receipts is expected any more.
         epoch: Identity of this process's life, 16 hex digits.
 
     Example:
@@ -79,6 +170,10 @@ class ReceiptBook:
             raise ConfigError("a receipt key has 16 to 64 bytes (32 to 128 hex digits)")
         self.epoch = epoch
         self._epoch_bytes = bytes.fromhex(epoch)
+        self._hints = [_hint(key) for key in self._keys]
+        self._shapes: dict[tuple[Any, ...], _Shape] = {}
+        self._signing: dict[bytes, Any] = {}  # by prefix: the hash that is continued for each row
+        self._known: dict[bytes, _Known] = {}  # by prefix
 
     def issue(
         self,
@@ -92,24 +187,67 @@ class ReceiptBook:
         predicted_N: npt.NDArray[Any],
         scores_NK: npt.NDArray[Any],
     ) -> list[str]:
-        """One token a row."""
+        """One token a row. Scores are cut off at 0 and 1 and rounded to steps of 1 / 65,535."""
+        return self.sign(self.pack(model, version, role, generation, sequence_N, event_time_N, slice_N, predicted_N, scores_NK))
+
+    def pack(
+        self,
+        model: str,
+        version: str,
+        role: Role,
+        generation: int,
+        sequence_N: npt.NDArray[Any],
+        event_time_N: npt.NDArray[Any],
+        slice_N: npt.NDArray[Any],
+        predicted_N: npt.NDArray[Any],
+        scores_NK: npt.NDArray[Any],
+    ) -> Unsigned:
+        """The same rows, not yet signed.
+
+        Raises:
+            ValueError: A name is longer than 255 bytes.
+        """
         num_classes = scores_NK.shape[1]
-        packed_N = _pack_scores(scores_NK)
-        num_scores = min(num_classes, _MAX_SCORES)
-        name, number = model.encode(), version.encode()
-        tail = bytes((len(name),)) + name + bytes((len(number),)) + number
-        key, role_code, epoch = self._keys[0], _ROLES.index(role), self._epoch_bytes
-        tokens = []
-        for sequence, time_ms, slice_index, predicted, scores in zip(
-            sequence_N.tolist(), event_time_N.tolist(), slice_N.tolist(), predicted_N.tolist(), packed_N, strict=True
-        ):
-            head = _HEAD.pack(
-                _FORMAT, 0, role_code, num_scores, generation, epoch, sequence, time_ms, slice_index, num_classes, predicted
-            )
-            body = head + scores + tail
-            mac = blake2b(body, digest_size=_MAC_BYTES, key=key).digest()
-            tokens.append(urlsafe_b64encode(body + mac).rstrip(b"=").decode())
-        return tokens
+        place = (model, version, role, generation, num_classes)
+        shape = self._shapes.get(place) or self._new_shape(place)
+        if len(sequence_N) <= _FEW_ROWS and num_classes <= _MAX_SCORES:
+            pack = shape.pack
+            rows = [
+                pack(sequence, time_ms, slice_index, num_classes, predicted, *[_code(score) for score in scores])
+                for sequence, time_ms, slice_index, predicted, scores in zip(
+                    sequence_N.tolist(), event_time_N.tolist(), slice_N.tolist(), predicted_N.tolist(), scores_NK.tolist(),
+                    strict=True,
+                )
+            ]  # fmt: skip
+            return Unsigned(shape.prefix, rows, shape.tail)
+        packed_N = np.empty(len(sequence_N), shape.dtype)
+        packed_N["sequence"] = sequence_N
+        packed_N["event_time_ms"] = event_time_N
+        packed_N["slice_index"] = slice_N
+        packed_N["num_classes"] = num_classes
+        packed_N["predicted"] = predicted_N
+        if num_classes:
+            packed_N["scores"] = _codes(scores_NK)
+        data, width = packed_N.tobytes(), shape.dtype.itemsize
+        return Unsigned(shape.prefix, [data[start : start + width] for start in range(0, len(data), width)], shape.tail)
+
+    def sign(self, unsigned: Unsigned) -> list[str]:
+        """One token a row, signed with the first key whatever key was the first when the rows were packed."""
+        prefix = unsigned.prefix
+        if prefix[1] != self._hints[0]:
+            prefix = bytes((prefix[0], self._hints[0])) + prefix[2:]
+        copy = (self._signing.get(prefix) or self._begin_signing(prefix)).copy
+        tail = unsigned.tail
+        parts: list[bytes] = []
+        for row in unsigned.rows:
+            rest = row + tail
+            mac = copy()
+            mac.update(rest)
+            parts += (prefix, rest, mac.digest())
+        # each token's length is a multiple of 3, so all are written at once and cut afterwards
+        text = binascii.b2a_base64(b"".join(parts), newline=False).translate(_TO_URL).decode("ascii")
+        width = len(text) // max(1, len(unsigned.rows))
+        return [text[start : start + width] for start in range(0, len(text), width)] if width else []
 
     def verify(self, token: str) -> Receipt:
         """What the token says.
@@ -118,53 +256,118 @@ class ReceiptBook:
             ReceiptError: It is no receipt, cut off, or not signed by one of the keys (reason "forged").
         """
         try:
-            raw = urlsafe_b64decode(token + "=" * (-len(token) % 4))
-        except (binascii.Error, ValueError, TypeError) as error:
+            padded = token.encode("ascii").translate(_FROM_URL) + _PADDING[len(token) & 3]
+            raw = binascii.a2b_base64(padded, strict_mode=True)
+        except (binascii.Error, ValueError, AttributeError) as error:
             raise ReceiptError("forged", "not a receipt: it is no URL-safe base64") from error
-        body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
-        if len(body) < _HEAD.size or body[0] != _FORMAT:
+        prefix, end = raw[:_PREFIX_BYTES], len(raw) - _MAC_BYTES
+        known = self._known.get(prefix)
+        if known is None:
+            known = self._verify_slowly(raw, prefix, end)
+        else:
+            mac = known.copy()
+            mac.update(raw[_PREFIX_BYTES:end])
+            if not hmac.compare_digest(mac.digest(), raw[end:]):
+                known = self._verify_slowly(raw, prefix, end)
+        # what was signed can be trusted, its lengths too
+        sequence, time_ms, slice_index, num_classes, predicted = _unpack_row(raw, _PREFIX_BYTES)
+        row_end = _ROW_END + (2 * num_classes if num_classes <= _MAX_SCORES else 4 * _MAX_SCORES)
+        tail = raw[row_end:end]
+        origin = known.origins.get(tail) or known.origin(tail)
+        return Receipt(origin, sequence, time_ms, slice_index, predicted, num_classes, raw[_PREFIX_BYTES:row_end])
+
+    def _verify_slowly(self, raw: bytes, prefix: bytes, end: int) -> "_Known":
+        """Try every key, the hinted ones first; remember the prefix of what holds."""
+        if len(raw) < _LEAST_BYTES or raw[0] != _FORMAT:
             raise ReceiptError("forged", "not a receipt: too short, or of an unknown format")
-        if not any(hmac.compare_digest(blake2b(body, digest_size=_MAC_BYTES, key=key).digest(), mac) for key in self._keys):
-            raise ReceiptError("forged", "the receipt was not signed by this service, or was changed")
-        return _unpack(body)
+        for key, _ in sorted(zip(self._keys, self._hints, strict=True), key=lambda pair: pair[1] != raw[1]):
+            begun = blake2b(prefix, digest_size=_MAC_BYTES, key=key)
+            mac = begun.copy()
+            mac.update(raw[_PREFIX_BYTES:end])
+            if hmac.compare_digest(mac.digest(), raw[end:]):
+                found: _Known = _remember(self._known, prefix, _Known(prefix, begun))
+                return found
+        raise ReceiptError("forged", "the receipt was not signed by this service, or was changed")
+
+    def _new_shape(self, place: tuple[Any, ...]) -> _Shape:
+        model, version, role, generation, num_classes = place
+        name, number = model.encode(), version.encode()
+        if max(len(name), len(number)) > _MAX_NAME_BYTES:
+            raise ValueError(f"names of models and versions hold at most {_MAX_NAME_BYTES} bytes, got {model[:100]!r}")
+        tail = bytes((len(name),)) + name + bytes((len(number),)) + number
+        num_scores = min(num_classes, _MAX_SCORES)
+        prefix = _PREFIX.pack(_FORMAT, self._hints[0], _ROLES.index(role), num_scores, generation, self._epoch_bytes)
+        size = _PREFIX.size + _row_dtype(num_classes).itemsize + len(tail) + _MAC_BYTES
+        made: _Shape = _remember(self._shapes, place, _Shape(prefix, tail + bytes(-size % 3), num_classes))
+        return made
+
+    def _begin_signing(self, prefix: bytes) -> Any:
+        return _remember(self._signing, prefix, blake2b(prefix, digest_size=_MAC_BYTES, key=self._keys[0]))
 
 
-def _pack_scores(scores_NK: npt.NDArray[Any]) -> list[bytes]:
-    codes_NK = np.rint(np.clip(scores_NK, 0.0, 1.0) * _SCALE).astype("<u2")
-    if codes_NK.shape[1] > _MAX_SCORES:
-        top_NK = np.argsort(-codes_NK.astype(np.int64), axis=1, kind="stable")[:, :_MAX_SCORES]
-        pairs = np.stack([top_NK.astype("<u2"), np.take_along_axis(codes_NK, top_NK, axis=1)], axis=2)
-        return [row.tobytes() for row in pairs]
-    return [row.tobytes() for row in codes_NK]
+def scores_of(receipts: Sequence[Receipt]) -> npt.NDArray[np.float64]:
+    """Scores of receipts that all have as many classes, shape [N, K]."""
+    return _unpacked(rows_of(receipts), receipts[0].num_classes)
 
 
-def _unpack(body: bytes) -> Receipt:
-    """Read a body whose signature holds, so its lengths can be trusted."""
-    _, _, role, num_scores, generation, epoch, sequence, time_ms, slice_index, num_classes, predicted = _HEAD.unpack_from(body)
-    is_top = num_classes > _MAX_SCORES
-    end = _HEAD.size + num_scores * (4 if is_top else 2)
-    codes = np.frombuffer(body[_HEAD.size : end], "<u2").astype(np.float64)
-    scores = _spread(codes.reshape(-1, 2), num_classes) if is_top else codes / _SCALE
-    name_end = end + 1 + body[end]
-    version_end = name_end + 1 + body[name_end]
-    return Receipt(
-        model=body[end + 1 : name_end].decode(),
-        version=body[name_end + 1 : version_end].decode(),
-        role=_ROLES[role],
-        generation=generation,
-        epoch=epoch.hex(),
-        sequence=sequence,
-        event_time_ms=time_ms,
-        slice_index=slice_index,
-        predicted=predicted,
-        scores=tuple(scores.tolist()),
-    )
+def rows_of(receipts: Sequence[Receipt]) -> npt.NDArray[Any]:
+    """What receipts of equally many classes say, as one array of records: sequence, event_time_ms, slice_index, predicted;
+    shape [N], read-only."""
+    return np.frombuffer(b"".join([receipt.row for receipt in receipts]), _row_dtype(receipts[0].num_classes))
 
 
-def _spread(pairs: npt.NDArray[np.float64], num_classes: int) -> npt.NDArray[np.float64]:
-    """All classes' scores from the top ones: what is left is spread evenly over the others."""
-    top = pairs[:, 0].astype(int)
-    left = max(0.0, 1.0 - pairs[:, 1].sum() / _SCALE)
-    scores = np.full(num_classes, left / (num_classes - len(top)))
-    scores[top] = pairs[:, 1] / _SCALE
-    return scores
+def _unpacked(rows_N: npt.NDArray[Any], num_classes: int) -> npt.NDArray[np.float64]:
+    if not num_classes:
+        return np.zeros((len(rows_N), 0))
+    codes = rows_N["scores"].astype(np.float64)
+    if num_classes <= _MAX_SCORES:
+        return codes / _SCALE
+    top_N16, share_N16 = codes[:, :, 0].astype(np.int64), codes[:, :, 1] / _SCALE
+    left_N = np.maximum(0.0, 1.0 - share_N16.sum(axis=1))
+    scores_NK = np.repeat(left_N[:, None] / (num_classes - _MAX_SCORES), num_classes, axis=1)
+    np.put_along_axis(scores_NK, top_N16, share_N16, axis=1)
+    return scores_NK
+
+
+def _row_dtype(num_classes: int) -> np.dtype[Any]:
+    if not num_classes:
+        return _DTYPES[0]
+    return _DTYPES.get(num_classes) or np.dtype([*_ROW_FIELDS, ("scores", "<u2", (_MAX_SCORES, 2))])
+
+
+_DTYPES: dict[int, np.dtype[Any]] = {
+    num_scores: np.dtype([*_ROW_FIELDS, ("scores", "<u2", (num_scores,))] if num_scores else _ROW_FIELDS)
+    for num_scores in range(_MAX_SCORES + 1)
+}
+
+
+def _codes(scores_NK: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
+    codes_NK: npt.NDArray[np.uint16] = (np.minimum(np.maximum(scores_NK, _ZERO), _ONE) * _STEPS + _HALF).astype(_CODE)
+    if codes_NK.shape[1] <= _MAX_SCORES:
+        return codes_NK
+    top_NK = np.argsort(-codes_NK.astype(np.int64), axis=1, kind="stable")[:, :_MAX_SCORES]
+    pairs: npt.NDArray[np.uint16] = np.stack([top_NK.astype("<u2"), np.take_along_axis(codes_NK, top_NK, axis=1)], axis=2)
+    return pairs
+
+
+def _code(score: float) -> int:
+    return int((score if 0.0 <= score <= 1.0 else min(max(score, 0.0), 1.0)) * _SCALE + 0.5)
+
+
+def _hint(key: bytes) -> int:
+    return blake2b(key, digest_size=1, person=b"clipdrift key").digest()[0]
+
+
+def _remember(known: dict[Any, Any], place: Any, made: Any) -> Any:
+    if len(known) >= _MAX_REMEMBERED:  # of deployments that are over
+        known.clear()
+    known[place] = made
+    return made
+
+
+def grouped(receipts: Iterable[Receipt]) -> dict[tuple[Origin, int], list[int]]:
+    """Positions of the receipts by what they share: origin and number of classes; in order."""
+    groups: dict[tuple[Origin, int], list[int]] = {}
+    for position, receipt in enumerate(receipts):
+        groups.setdefault((receipt.origin, receipt.num_classes), []).append(position)
+    return groups
