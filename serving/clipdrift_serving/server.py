@@ -1,6 +1,7 @@
 """A serving process: two listeners on one event loop, a recorder, a spool, a follower of deployments."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -23,6 +24,7 @@ from clipdrift_serving.rest.gate import Gate, Limits
 from clipdrift_serving.rest.listener import Listener, bound_socket
 
 _FLUSH_SECONDS = 0.1
+_GC_THRESHOLD = (10_000, 20, 50)  # a request makes no cycles; the default of 700 looks for them all the time
 _log = logging.getLogger(__name__)
 
 
@@ -70,6 +72,9 @@ async def _serve(config: ServingConfig, clock: Clock) -> None:
         loop.add_signal_handler(number, is_ending.set)
     for listener in listeners:
         await listener.open()
+    gc.collect()
+    gc.freeze()  # what lives as long as the process is not looked at again at each collection
+    gc.set_threshold(*_GC_THRESHOLD)
     flushing = asyncio.create_task(_flush_for_ever(recorder))
     _log.info("serving on port %d, admin on port %d, life %s", config.port, config.admin_port, epoch)
     await is_ending.wait()

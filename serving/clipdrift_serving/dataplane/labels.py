@@ -1,8 +1,10 @@
 """Labels that come back: each is scored from its receipt alone, and kept before it is acknowledged."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+import msgspec
 
 from clipdrift_contract import metrics as names
 from clipdrift_contract.clock import Clock
@@ -21,15 +23,42 @@ _LATEST_MS = 4_102_444_800_000  # the year 2100: a later time is a mistake in un
 _LARGEST = sys.float_info.max  # a whole number in JSON may be larger than any float
 
 
+class GivenLabels(NamedTuple):
+    """Labels in lists of one length; what they hold is checked one by one."""
+
+    labels: Sequence[Any]
+    receipts: Sequence[Any] | None = None
+    request_ids: Sequence[Any] | None = None  # of the caller; "" where a receipt is given
+    rows: Sequence[Any] | None = None  # within the request; 0 where not given
+    label_times_ms: Sequence[Any] | None = None  # None: now
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """A label that was not accepted; `reason` is one word."""
+
+    index: int
+    reason: str
+    message: str
+
+
 class Feedback(NamedTuple):
     """What became of labels that came in."""
 
     num_accepted: int
-    rejected: list[dict[str, Any]]  # index and reason of each that was not accepted
+    rejected: list[Rejected]
+
+
+FindReceipts = Callable[[str, Sequence[tuple[str, int]]], Sequence[str | ReceiptError]]
+"""Tokens of receipts by model and (request id, row), or why there is none."""
+
+
+def no_request_ids(model: str, asked: Sequence[tuple[str, int]]) -> Sequence[str | ReceiptError]:
+    """A `FindReceipts` where no request ids are kept."""
+    return [ReceiptError("unknown_request", "this server keeps no request ids; send the label with its receipt")] * len(asked)
 
 
 class LabelDesk:
-    """Accepts labels by receipt. One thread (the event loop's) only."""
+    """Accepts labels by receipt or by the caller's request id. One thread (the event loop's) only."""
 
     def __init__(
         self,
@@ -40,6 +69,7 @@ class LabelDesk:
         clock: Clock,
         metrics: MetricSet,
         live: LiveFigures,
+        find: FindReceipts = no_request_ids,
     ) -> None:
         self._max_age_ms = config.max_label_age_seconds * 1000
         self._repository = repository
@@ -50,32 +80,62 @@ class LabelDesk:
         self._labels = metrics.counter(names.SERVING_LABELS)
         self._correct = metrics.counter(names.SERVING_CORRECT)
         self._live = live
+        self._find = find
 
-    def accept(
-        self, name: str, receipts: Sequence[Any], labels: Sequence[Any], label_times_ms: Sequence[Any] | None
-    ) -> Feedback:
-        """Accept labels by receipt. When this returns, the accepted ones survive a crash.
+    def accept(self, name: str, given: GivenLabels) -> Feedback:
+        """Score labels and keep them. When this returns, the accepted ones survive a crash.
 
         Raises:
             RequestError: Unknown model, or lists of different lengths.
             SpoolFullError: Nothing was accepted, because nothing could be kept.
         """
-        profile = self._repository.get(name).champion.profile
-        if len(receipts) != len(labels) or (label_times_ms is not None and len(label_times_ms) != len(receipts)):
-            raise RequestError("bad_input", "receipts, labels and label_times_ms must be equally long")
+        profile = self._profile(name)
+        tokens, times_ms = self._tokens(name, given), given.label_times_ms
         now_ms = self._clock.now_ms()
         accepted: list[Labelled] = []
-        rejected: list[dict[str, Any]] = []
-        for index, (token, label) in enumerate(zip(receipts, labels, strict=True)):
-            time_ms = now_ms if label_times_ms is None else label_times_ms[index]
+        rejected: list[Rejected] = []
+        for index, (token, label) in enumerate(zip(tokens, given.labels, strict=True)):
+            time_ms = None if times_ms is None else times_ms[index]
             try:
-                accepted.append(self._scored(name, profile, token, label, time_ms))
+                if isinstance(token, ReceiptError):
+                    raise token
+                accepted.append(self._scored(name, profile, token, label, now_ms if time_ms is None else time_ms))
             except ReceiptError as error:
-                rejected.append({"index": index, "reason": error.reason, "message": str(error)})
+                rejected.append(Rejected(index, error.reason, str(error)))
                 self._labels.labels(name, error.reason).inc()
         self._recorder.add_labels(accepted)
         self._count(name, profile, accepted)
         return Feedback(len(accepted), rejected)
+
+    def _profile(self, name: str) -> ReferenceProfile | None:
+        """Of a model, or of a further head of one, which is named after it."""
+        model, _, _ = name.partition(".") if not self._repository.has(name) else (name, "", "")
+        champion = self._repository.get(model).champion
+        for head in champion.heads:
+            if head.name == name:
+                return head.profile
+        raise RequestError("unknown_model", f"model {model!r} has no head {name[:100]!r}")
+
+    def _tokens(self, name: str, given: GivenLabels) -> Sequence[Any]:
+        """A token for each label, or why there is none."""
+        num_labels = len(given.labels)
+        lists = (given.receipts, given.request_ids, given.rows, given.label_times_ms)
+        if any(one is not None and len(one) != num_labels for one in lists):
+            raise RequestError("bad_input", "receipts, request_ids, rows, labels and label_times_ms must be equally long")
+        if given.request_ids is None:
+            if given.receipts is None:
+                raise RequestError("bad_input", "labels come with receipts or with request_ids")
+            return given.receipts
+        rows = given.rows or [0] * num_labels
+        receipts = given.receipts or [""] * num_labels
+        places = [at for at, token in enumerate(receipts) if token in ("", None)]
+        asked = [(given.request_ids[at], rows[at]) for at in places]
+        if any(not isinstance(one, str) or isinstance(row, bool) or not isinstance(row, int) for one, row in asked):
+            raise RequestError("bad_input", "request_ids are strings and rows are whole numbers")
+        found = list(receipts)
+        for at, token in zip(places, self._find(name, asked), strict=True):
+            found[at] = token
+        return found
 
     def _scored(self, name: str, profile: ReferenceProfile | None, token: Any, label: Any, time_ms: Any) -> Labelled:
         if not isinstance(token, str):

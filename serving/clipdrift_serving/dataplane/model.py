@@ -45,6 +45,7 @@ class Head:
         self.name = name
         self.profile = model.profile
         self._model = model
+        self.output = model._score_output
         first = model.outputs[model._score_output][1]
         self.is_value = (model.profile is not None and model.profile.task == "regression") or first[-1] == 1 or len(first) == 1
 

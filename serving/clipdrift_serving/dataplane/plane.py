@@ -18,8 +18,10 @@ from clipdrift_contract.events import Role
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_serving.config import ServingConfig
 from clipdrift_serving.dataplane.asked import Answer, Asked
+from clipdrift_serving.dataplane.elsewhere import ElsewhereDesk, MadeElsewhere
 from clipdrift_serving.dataplane.errors import RequestError
-from clipdrift_serving.dataplane.labels import Feedback, LabelDesk
+from clipdrift_serving.dataplane.labels import Feedback, FindReceipts, GivenLabels, LabelDesk, no_request_ids
+from clipdrift_serving.dataplane.ledger import Ledger
 from clipdrift_serving.dataplane.live import Live, LiveFigures
 from clipdrift_serving.dataplane.model import Head, LoadedModel
 from clipdrift_serving.dataplane.receipts import ReceiptBook
@@ -28,7 +30,7 @@ from clipdrift_serving.dataplane.shadow import Shadowed, ShadowRunner
 from clipdrift_serving.dataplane.tensors import Tensor, check_inputs, check_values
 from clipdrift_serving.dataplane.usage import Usage
 from clipdrift_serving.dataplane.worker import Schedule, Worker
-from clipdrift_serving.recording.recorder import Predicted, Recorder
+from clipdrift_serving.recording.recorder import Recorder
 
 _EARLIEST_MS = 0
 _LATEST_MS = 4_102_444_800_000  # the year 2100: a later time is a mistake in units
@@ -71,6 +73,7 @@ class _Served:
 class _Ran(NamedTuple):
     """What one run of the session gave, and how long it took."""
 
+    inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
     heads: list[tuple[Head, npt.NDArray[np.float64], npt.NDArray[np.float32]]]
     compute_ns: int
@@ -97,16 +100,16 @@ class DataPlane:
         *,
         schedule: Schedule | None = None,
         soon: Schedule | None = None,
+        find: FindReceipts = no_request_ids,
     ) -> None:
         self.repository = repository
         self.live = LiveFigures()
         self.usage: dict[tuple[str, str], Usage] = {}  # by name and version
         self.num_waiting = 0
         self._config = config
-        self._receipts = receipts
-        self._recorder = recorder
-        self._clock = clock
-        self._labels = LabelDesk(config, repository, receipts, recorder, clock, metrics, self.live)
+        self._ledger = Ledger(receipts, recorder, clock, must_write=config.record_before_answer)
+        self._elsewhere = ElsewhereDesk(repository, self._ledger, config.max_rows)
+        self._labels = LabelDesk(config, repository, receipts, recorder, clock, metrics, self.live, find)
         self._schedule = schedule
         self._soon = soon or schedule
         self._rows = metrics.counter(names.SERVING_ROWS)
@@ -114,10 +117,9 @@ class DataPlane:
         self._turn: dict[_Served, list[_Waiting]] = {}
         self._workers: WeakKeyDictionary[LoadedModel, Worker[_Waiting, _Ran]] = WeakKeyDictionary()
         self._shadow = ShadowRunner(recorder.add, config.shadow_rows, metrics, schedule)
-        self._next_sequence = 0
 
     def submit(self, asked: Asked) -> None:
-        """Answer one request of N rows, and record it; `asked.done` gets the answer, or a RequestError (then nothing was recorded)."""
+        """Answer one request of N rows, and record it; `asked.done` gets the answer, or a RequestError if nothing was."""
         try:
             serving, model, role = self.repository.route(asked.model, asked.version, asked.key)
         except RequestError as error:
@@ -165,11 +167,13 @@ class DataPlane:
             raise answers[0]
         return answers[0]
 
-    def feedback(
-        self, name: str, receipts: Sequence[Any], labels: Sequence[Any], label_times_ms: Sequence[Any] | None
-    ) -> Feedback:
-        """Accept labels by receipt: see LabelDesk.accept."""
-        return self._labels.accept(name, receipts, labels, label_times_ms)
+    def feedback(self, name: str, given: GivenLabels) -> Feedback:
+        """Accept labels: see LabelDesk.accept."""
+        return self._labels.accept(name, given)
+
+    def enter_elsewhere(self, made: MadeElsewhere) -> list[str]:
+        """Record what another server predicted: see ElsewhereDesk.enter."""
+        return self._elsewhere.enter(made)
 
     def close(self) -> None:
         """Let the threads of shadow versions end; what waits for them is left out and counted."""
@@ -250,40 +254,22 @@ class DataPlane:
 
     def _record(self, served: _Served, batch: list[_Waiting], ran: _Ran) -> list[list[str]]:
         """Record the run's rows, and issue their receipts: one list for each head."""
-        now_ms = self._clock.now_ms()
-        num_rows = sum(one.num_rows for one in batch)
-        if all(one.event_time_N is None for one in batch):
-            event_time_N = np.full(num_rows, now_ms, np.int64)
-        else:
-            event_time_N = np.concatenate(
-                [np.full(one.num_rows, now_ms, np.int64) if one.event_time_N is None else one.event_time_N for one in batch]
-            )
-        sequence_N = np.arange(self._next_sequence, self._next_sequence + num_rows, dtype=np.uint64)
-        self._next_sequence += num_rows
-        inputs = _joined(batch)
-        slice_N = served.model.slice_index(inputs, num_rows)
-        receipts = []
-        for head, predicted_N, scores_NK in ran.heads:
-            self._recorder.add(
-                Predicted(
-                    head.name, served.model.version, served.role, served.generation, sequence_N, event_time_N, slice_N,
-                    predicted_N, scores_NK, inputs,
-                )
-            )  # fmt: skip
-            probabilities_NK = scores_NK[:, :0] if head.is_value else scores_NK  # a receipt holds a value exactly already
-            receipts.append(
-                self._receipts.issue(
-                    head.name, served.model.version, served.role, served.generation, sequence_N, event_time_N, slice_N,
-                    predicted_N, probabilities_NK,
-                )
-            )  # fmt: skip
-        if self._config.record_before_answer:
-            self._recorder.flush()
+        entry = self._ledger.enter(
+            served.model,
+            served.role,
+            served.generation,
+            ran.inputs,
+            ran.heads,
+            [(one.num_rows, one.event_time_N) for one in batch],
+            [(one.asked.request_id, one.num_rows) for one in batch],
+        )
         shadow = served.serving.shadow
         if shadow is not None and served.role == "champion":
-            self._shadow.offer(Shadowed(served.name, shadow, served.generation, sequence_N, event_time_N, inputs))
-        served.usage.last_ms = now_ms
-        return receipts
+            self._shadow.offer(
+                Shadowed(served.name, shadow, served.generation, entry.sequence_N, entry.event_time_N, ran.inputs)
+            )
+        served.usage.last_ms = entry.now_ms
+        return entry.receipts
 
     def _answer(self, served: _Served, batch: list[_Waiting], ran: _Ran, receipts: list[list[str]]) -> None:
         usage, live, name, version = served.usage, served.live, served.name, served.model.version
@@ -359,4 +345,4 @@ def _ran(model: LoadedModel, batch: list[_Waiting]) -> _Ran:
     compute_ns = perf_counter_ns() - started_ns
     num_rows = sum(one.num_rows for one in batch)
     heads = [(head, *head.scores(outputs, num_rows)) for head in model.heads]
-    return _Ran(outputs, heads, compute_ns, thread_time_ns() - cpu_started_ns)
+    return _Ran(inputs, outputs, heads, compute_ns, thread_time_ns() - cpu_started_ns)

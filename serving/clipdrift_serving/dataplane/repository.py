@@ -103,6 +103,10 @@ class ModelRepository:
             raise RequestError("unknown_model", f"no deployment of model {name[:100]!r} was announced")
         return self.apply(wanted)
 
+    def has(self, name: str) -> bool:
+        """Whether a model of this name serves."""
+        return name in self._models
+
     def get(self, name: str) -> InService:
         """What serves `name`.
 

@@ -16,6 +16,7 @@ DTYPES: dict[str, npt.DTypeLike] = {
     "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
 }  # fmt: skip
 BYTES = "BYTES"
+_NAME_OF = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 _MAX_DIMENSIONS = 8
 _MAX_STRING = 4096  # characters; recording pads the strings of a batch to the longest, so one long string would cost gigabytes
 _FROM_ONNX = {
@@ -39,9 +40,7 @@ def datatype_of_onnx(name: str) -> str:
 
 def datatype_of(tensor: Tensor) -> str:
     """The protocol's name of an array's type."""
-    if tensor.dtype.kind in "OUS":
-        return BYTES
-    return next(name for name, dtype in DTYPES.items() if np.dtype(dtype) == tensor.dtype)
+    return _NAME_OF.get(tensor.dtype) or BYTES  # of any length, strings have a type for each
 
 
 def check_shape(name: str, shape: Sequence[int]) -> int:

@@ -5,8 +5,8 @@ class Usage:
     """Plain sums of one model version in this process's life. Times are nanoseconds; one thread (the event loop's) only."""
 
     __slots__ = (
-        "compute_ns", "cpu_ns", "last_ms", "num_bytes_in", "num_bytes_out", "num_failed", "num_requests", "num_rows", "num_runs",
-        "queue_ns", "runs_by_rows", "total_ns",
+        "compute_ns", "cpu_ns", "last_ms", "num_bytes_in", "num_bytes_out", "num_failed", "num_requests", "num_rows",
+        "num_runs", "queue_ns", "runs_by_rows", "total_ns",
     )  # fmt: skip
 
     def __init__(self) -> None:

@@ -10,8 +10,9 @@ import msgspec
 import numpy as np
 import orjson
 
-from clipdrift_serving.dataplane.errors import RequestError
 from clipdrift_serving.dataplane.asked import Answer
+from clipdrift_serving.dataplane.binary import from_binary, to_binary
+from clipdrift_serving.dataplane.errors import RequestError
 from clipdrift_serving.dataplane.tensors import BYTES, DTYPES, Tensor, check_shape, datatype_of
 
 _MAX_OUTPUTS = 64
@@ -40,10 +41,12 @@ class InferRequest(msgspec.Struct):
 
 
 class FeedbackRequest(msgspec.Struct):
-    """Labels by receipt, in lists of one length."""
+    """Labels in lists of one length: by receipt, or by the caller's own request id and the row in that request."""
 
-    receipts: list[Any]
     labels: list[Any]
+    receipts: list[Any] | None = None
+    request_ids: list[Any] | None = None
+    rows: list[Any] | None = None  # 0 where not given
     label_times_ms: list[Any] | None = None
 
 
@@ -109,7 +112,7 @@ def encode_answer(request: InferRequest, answer: Answer) -> tuple[bytes, int | N
         tensor = answer.outputs[name]
         entry: dict[str, Any] = {"name": name, "datatype": datatype_of(tensor), "shape": list(tensor.shape)}
         if is_binary:
-            data = _to_binary(tensor)
+            data = to_binary(tensor)
             entry["parameters"] = {"binary_data_size": len(data)}
             binary.append(data)
         else:
@@ -159,31 +162,7 @@ def _take(body: bytes, position: int, name: str, size: Any) -> bytes:
 def _from_binary(one: _Input, data: bytes, num_elements: int) -> Tensor:
     if len(bytes(one.data)):
         raise RequestError("bad_input", f"input {one.name!r} has data and binary_data_size; give one of them")
-    if one.datatype == BYTES:
-        return _strings(one.name, data, num_elements).reshape(one.shape)
-    dtype = np.dtype(DTYPES[one.datatype])
-    if len(data) != num_elements * dtype.itemsize:
-        raise RequestError(
-            "bad_input",
-            f"input {one.name!r}: {one.shape} of {one.datatype} is {num_elements * dtype.itemsize} bytes, got {len(data)}",
-        )
-    return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(one.shape)
-
-
-def _strings(name: str, data: bytes, num_elements: int) -> Tensor:
-    """Each element: its length as u32, then its bytes."""
-    words: list[bytes] = []
-    position = 0
-    while position + 4 <= len(data) and len(words) < num_elements:
-        length = int.from_bytes(data[position : position + 4], "little")
-        words.append(data[position + 4 : position + 4 + length])
-        position += 4 + length
-    if position != len(data) or len(words) != num_elements:
-        raise RequestError("bad_input", f"input {name!r}: the bytes do not hold {num_elements} strings with their lengths")
-    try:
-        return np.array([word.decode() for word in words], dtype=object)
-    except UnicodeDecodeError as error:
-        raise RequestError("bad_input", f"input {name!r}: strings must be UTF-8") from error
+    return from_binary(one.name, one.datatype, one.shape, num_elements, data)
 
 
 def _from_json(one: _Input, num_elements: int) -> Tensor:
@@ -242,10 +221,3 @@ def _numbers(one: _Input, values: Sequence[Any]) -> Tensor:
         return np.array(values, dtype=dtype)
     except (OverflowError, ValueError) as error:
         raise RequestError("bad_input", f"input {one.name!r}: a value does not fit {one.datatype}: {error}") from error
-
-
-def _to_binary(tensor: Tensor) -> bytes:
-    if tensor.dtype.kind in "OUS":
-        words = [str(word).encode() for word in tensor.ravel()]
-        return b"".join(len(word).to_bytes(4, "little") + word for word in words)
-    return np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("<")).tobytes()

@@ -1,7 +1,7 @@
-"""One client's HTTP/1.1 connection, on httptools: bounded in bytes, in time and in what waits. No request pays for a task or a timer.
+"""One client's HTTP/1.1 connection, on httptools: bounded in bytes, in time and in what waits. A request costs no task.
 
-Answers go out in the order of their requests, also when a later one was ready first. What is refused before its body has come is
-answered at once; the connection then reads and drops what the client still sends for a moment, since a socket that is closed
+Answers go out in the order of their requests, also when a later one was ready first. What is refused before its body has come
+is answered at once; the connection then reads and drops what the client still sends for a moment, since a socket that is closed
 with unread bytes takes the answer back with it.
 """
 

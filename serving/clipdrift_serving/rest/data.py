@@ -12,17 +12,29 @@ from clipdrift_contract import metrics as names
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_serving.config import ServingConfig
 from clipdrift_serving.dataplane.asked import Answer, Asked
+from clipdrift_serving.dataplane.description import model_config, model_metadata, statistics
 from clipdrift_serving.dataplane.errors import RequestError
 from clipdrift_serving.dataplane.model import LoadedModel
 from clipdrift_serving.dataplane.plane import DataPlane
-from clipdrift_serving.rest.codec import InferRequest, decode_feedback, decode_infer, encode_answer
+from clipdrift_serving.rest.codec import InferRequest, decode_infer, encode_answer
 from clipdrift_serving.rest.errors import STATUS_OF
 from clipdrift_serving.rest.http import Reply, Request, Response, failed, plain_body, refused, wrong_method
+from clipdrift_serving.rest.labels import LabelRoutes
+from clipdrift_serving.rest.openapi import document_bytes
 
 HEALTH = frozenset({b"/v2/health/live", b"/v2/health/ready"})
 _ROUTE = re.compile(r"/v2/models/(?P<model>[A-Za-z0-9_.-]{1,64})(?:/versions/(?P<version>[A-Za-z0-9_.-]{1,64}))?(?P<rest>/.*)?")
-_PATHS = "there are /v2, /v2/health/{live,ready}, /v2/models/{name}[/versions/{version}][/ready], .../infer and .../feedback"
-_SERVER = {"name": "clipdrift", "version": "0.1.0", "extensions": ["binary_tensor_data", "clipdrift_feedback"]}
+_PATHS = (
+    "there are /v2, /v2/health/{live,ready}, /v2/models/stats, /v2/openapi.json, /v1/ingest, "
+    "/v2/models/{name}[/versions/{version}] with /ready, /config, /stats, /infer, and without a version /feedback and /labels"
+)
+_SERVER = {
+    "name": "clipdrift",
+    "version": "0.1.0",
+    "extensions": ["binary_tensor_data", "model_configuration", "model_repository", "statistics", "clipdrift_feedback"],
+}
+_MODEL_GETS = frozenset({"", "/ready", "/config", "/stats"})
+_MODEL_POSTS = frozenset({"/infer", "/feedback", "/labels"})
 _BINARY = (b"content-type", b"application/octet-stream")
 
 
@@ -40,12 +52,13 @@ class DataApp:
         self._plane = plane
         self._requests = metrics.counter(names.SERVING_REQUESTS)
         self._latency = metrics.histogram(names.SERVING_LATENCY)
+        self._labels = LabelRoutes(config, plane)
         self._counted: dict[tuple[str, str], Callable[[], None]] = {}
         self._observed: dict[str, Callable[[float], None]] = {}
 
     def __call__(self, request: Request, reply: Reply) -> None:
         try:
-            route = _route(request.path)
+            route = _route(request.path) if request.path != "/v2/models/stats" else None  # Triton's; no model has this name
             if route is not None and route.rest == "/infer" and request.method == "POST":
                 self._infer(route, request, reply)
             elif route is not None:
@@ -100,47 +113,43 @@ class DataApp:
         reply(refused(error))
 
     def _model(self, route: _Route, request: Request) -> Response:
-        if request.method == "POST" and route.rest == "/feedback":
-            return self._feedback(route.model, request)
-        if route.rest in ("/infer", "/feedback"):
-            raise wrong_method(request, "POST")
-        if route.rest not in ("", "/ready"):
+        if route.rest in _MODEL_POSTS and not (route.version and route.rest != "/infer"):
+            if request.method != "POST":
+                raise wrong_method(request, "POST")
+            answer = self._labels.feedback if route.rest == "/feedback" else self._labels.upload
+            return answer(route.model, request)
+        if route.rest not in _MODEL_GETS:
             raise RequestError("not_found", f"there is nothing at {request.path[:200]}; {_PATHS}")
         if request.method not in ("GET", "HEAD"):
             raise wrong_method(request, "GET, HEAD")
-        if route.rest == "":
-            return Response(200, orjson.dumps(self._metadata(route.model, route.version)))
-        self._plane.repository.route(route.model, route.version)
-        return Response(200, orjson.dumps({"name": route.model, "ready": True}))
+        return Response(200, orjson.dumps(self._told(route.model, route.version or "", route.rest)))
 
-    def _server(self, request: Request) -> Response:
-        path = request.path
-        if path not in ("/v2", "/v2/", "/v2/health/live", "/v2/health/ready"):
-            raise RequestError("not_found", f"there is nothing at {path[:200]}; {_PATHS}")
-        if request.method not in ("GET", "HEAD"):
-            raise wrong_method(request, "GET, HEAD")
-        if path in ("/v2", "/v2/"):
-            return Response(200, orjson.dumps(_SERVER))
-        if path == "/v2/health/live":
-            return Response(200, orjson.dumps({"live": True}))
-        is_ready = self._plane.repository.is_ready()
-        return Response(200 if is_ready else 503, orjson.dumps({"ready": is_ready}))
-
-    def _metadata(self, name: str, version: str | None) -> dict[str, Any]:
-        serving, model, _ = self._plane.repository.route(name, version)
+    def _told(self, name: str, version: str, what: str) -> dict[str, Any]:
+        plane, repository = self._plane, self._plane.repository
+        if what == "/config":
+            return model_config(repository, name, version, max_rows=self._config.max_rows)
+        if what == "/stats":
+            return statistics(repository, plane.usage, name, version)
+        serving, model, _ = repository.route(name, version or None)
+        if what == "/ready":
+            return {"name": name, "ready": True}
         return {
-            "name": name,
-            "versions": [loaded.version for loaded in serving.versions()],
-            "platform": "onnxruntime_onnx",
-            "inputs": [{"name": spec.name, "datatype": spec.datatype, "shape": spec.shape} for spec in model.inputs.values()],
-            "outputs": [{"name": key, "datatype": kind, "shape": shape} for key, (kind, shape) in model.outputs.items()],
+            **model_metadata(repository, name, version),
             "parameters": {"generation": serving.generation, **_classes(model)},
         }
 
-    def _feedback(self, model: str, request: Request) -> Response:
-        asked = decode_feedback(plain_body(request, self._config.max_body_bytes))
-        outcome = self._plane.feedback(model, asked.receipts, asked.labels, asked.label_times_ms)
-        return Response(200, orjson.dumps({"accepted": outcome.num_accepted, "rejected": outcome.rejected}))
+    def _server(self, request: Request) -> Response:
+        path = request.path
+        if path == "/v1/ingest":
+            if request.method != "POST":
+                raise wrong_method(request, "POST")
+            return self._labels.ingest(request)
+        told = _TOLD.get(path)
+        if told is None:
+            raise RequestError("not_found", f"there is nothing at {path[:200]}; {_PATHS}")
+        if request.method not in ("GET", "HEAD"):
+            raise wrong_method(request, "GET, HEAD")
+        return told(self._plane)
 
 
 class _Inference:
@@ -171,6 +180,29 @@ class _Inference:
             length = (b"inference-header-content-length", b"%d" % json_bytes)
             self.reply(Response(200, encoded, (_BINARY, length)))
         self.app.count(self.model, "ok", self.request.received_at)
+
+
+def _ready(plane: DataPlane) -> Response:
+    is_ready = plane.repository.is_ready()
+    return Response(200 if is_ready else 503, orjson.dumps({"ready": is_ready}))
+
+
+def _all_statistics(plane: DataPlane) -> Response:
+    return Response(200, orjson.dumps(statistics(plane.repository, plane.usage)))
+
+
+def _about(plane: DataPlane) -> Response:
+    return Response(200, orjson.dumps(_SERVER))
+
+
+_TOLD: dict[str, Callable[[DataPlane], Response]] = {
+    "/v2": _about,
+    "/v2/": _about,
+    "/v2/health/live": lambda plane: Response(200, b'{"live":true}'),
+    "/v2/health/ready": _ready,
+    "/v2/models/stats": _all_statistics,
+    "/v2/openapi.json": lambda plane: Response(200, document_bytes()),
+}
 
 
 @lru_cache(maxsize=1024)
