@@ -13,7 +13,7 @@ Axes: N rows, K classes.
 
 import binascii
 import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 from struct import Struct
 from typing import Any, NamedTuple
@@ -101,7 +101,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     @property
     def scores(self) -> tuple[float, ...]:
         """Class probabilities, in steps of 1 / 65,535; beyond 16 classes the rest is spread evenly over those not carried."""
-        return tuple(scores_of([self])[0].tolist())
+        return tuple(scores_in(rows_of([self]), self.num_classes)[0].tolist())
 
 
 class Unsigned(NamedTuple):
@@ -305,18 +305,14 @@ class ReceiptBook:
         return _remember(self._signing, prefix, blake2b(prefix, digest_size=_MAC_BYTES, key=self._keys[0]))
 
 
-def scores_of(receipts: Sequence[Receipt]) -> npt.NDArray[np.float64]:
-    """Scores of receipts that all have as many classes, shape [N, K]."""
-    return _unpacked(rows_of(receipts), receipts[0].num_classes)
-
-
 def rows_of(receipts: Sequence[Receipt]) -> npt.NDArray[Any]:
     """What receipts of equally many classes say, as one array of records: sequence, event_time_ms, slice_index, predicted;
     shape [N], read-only."""
     return np.frombuffer(b"".join([receipt.row for receipt in receipts]), _row_dtype(receipts[0].num_classes))
 
 
-def _unpacked(rows_N: npt.NDArray[Any], num_classes: int) -> npt.NDArray[np.float64]:
+def scores_in(rows_N: npt.NDArray[Any], num_classes: int) -> npt.NDArray[np.float64]:
+    """The scores of what `rows_of` gave, shape [N, K]."""
     if not num_classes:
         return np.zeros((len(rows_N), 0))
     codes = rows_N["scores"].astype(np.float64)
@@ -363,11 +359,3 @@ def _remember(known: dict[Any, Any], place: Any, made: Any) -> Any:
         known.clear()
     known[place] = made
     return made
-
-
-def grouped(receipts: Iterable[Receipt]) -> dict[tuple[Origin, int], list[int]]:
-    """Positions of the receipts by what they share: origin and number of classes; in order."""
-    groups: dict[tuple[Origin, int], list[int]] = {}
-    for position, receipt in enumerate(receipts):
-        groups.setdefault((receipt.origin, receipt.num_classes), []).append(position)
-    return groups

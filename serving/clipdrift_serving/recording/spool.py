@@ -29,7 +29,9 @@ _MAX_RECORD_BYTES = 64 * 1024 * 1024
 _RETRY_SECONDS = 0.2
 _TRIES_A_WORD = 150  # half a minute of tries for each line in the log
 _FLUSH_SECONDS = 5.0
+_GATHER_SECONDS = 0.1  # a transaction of the bus costs as much for ten events as for one
 _CHUNK = 200
+_READ_BYTES = 4 * 1024 * 1024
 _COMPACT_BYTES = 16 * 1024 * 1024
 _log = logging.getLogger(__name__)
 
@@ -94,8 +96,12 @@ class Spool:
         if self._end:
             _log.info("%d bytes of the last life are sent again", self._end)
         self._forwarded = 0
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)  # for those who drain
+        self._hurry = threading.Condition(lock)  # for the forwarding thread
+        self._num_rewrites = 0  # of the file: places within it that were known before mean nothing after
         self._is_closing = False
+        self._num_draining = 0  # callers that wait for the bus: then nothing is gathered
         self._thread = threading.Thread(target=self._forward_all, name="spool", daemon=True)
         self._thread.start()
 
@@ -122,14 +128,19 @@ class Spool:
                 raise SpoolFullError(f"the disk of {self._path} is full")
             self._end += len(record)
             self._bytes_gauge.set(self._end - self._forwarded)
-            self._changed.notify_all()
 
     def drain(self, timeout_seconds: float) -> None:
         """Wait until the bus has acknowledged everything appended before this call; raises RetryableError when it has not in
         time."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._forwarded >= self._end, timeout_seconds):
-                raise RetryableError(f"{self._end - self._forwarded} bytes still wait for the bus after {timeout_seconds} s")
+            self._num_draining += 1
+            self._hurry.notify_all()
+            try:
+                if not self._changed.wait_for(lambda: self._forwarded >= self._end, timeout_seconds):
+                    waiting = self._end - self._forwarded
+                    raise RetryableError(f"{waiting} bytes still wait for the bus after {timeout_seconds} s")
+            finally:
+                self._num_draining -= 1
 
     def close(self, timeout_seconds: float = 5.0) -> None:
         """Forward what can be forwarded and stop; what is left is sent by the next life."""
@@ -137,18 +148,14 @@ class Spool:
             self.drain(timeout_seconds)
         with self._changed:
             self._is_closing = True
-            self._changed.notify_all()
+            self._hurry.notify_all()
         self._thread.join(timeout_seconds + _FLUSH_SECONDS)
         os.close(self._file)
 
     def _forward_all(self) -> None:
         num_failures = 0
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._forwarded < self._end or self._is_closing)
-                if self._is_closing:
-                    return
-                start, end = self._forwarded, self._end
+        while (place := self._next()) is not None:
+            start, end, num_rewrites = place
             try:
                 reached = self._forward(start, end)
             except _DamagedError as error:
@@ -164,16 +171,33 @@ class Spool:
                 time.sleep(_RETRY_SECONDS)
                 continue
             num_failures = 0
-            with self._changed:
-                self._forwarded = reached
-                if self._forwarded == self._end:  # all of it is on the bus: begin again with an empty file
-                    os.ftruncate(self._file, 0)
-                    self._forwarded = self._end = 0
-                elif self._forwarded > max(_COMPACT_BYTES, self._end - self._forwarded):
-                    with contextlib.suppress(OSError):  # the file grows on meanwhile, and the next turn tries again
-                        self._compact()
-                self._bytes_gauge.set(self._end - self._forwarded)
-                self._changed.notify_all()
+            self._let_go(reached, num_rewrites)
+
+    def _next(self) -> tuple[int, int, int] | None:
+        """What is to be forwarded: start and end, and the number of rewrites for which they hold. None: this is the end."""
+        with self._changed:
+            while not self._is_closing:
+                # a timer wakes it, not each append: a thread that waits for the interpreter slows down the one that has it
+                if not (self._num_draining and self._forwarded < self._end):
+                    self._hurry.wait(_GATHER_SECONDS)
+                if self._forwarded < self._end and not self._is_closing:
+                    return self._forwarded, self._end, self._num_rewrites
+        return None
+
+    def _let_go(self, reached: int, num_rewrites: int) -> None:
+        """Forget what the bus has acknowledged."""
+        with self._changed:
+            if self._num_rewrites != num_rewrites:  # it was deleted and written anew meanwhile: what was sent is sent again
+                return
+            self._forwarded = reached
+            if self._forwarded == self._end:  # all of it is on the bus: begin again with an empty file
+                os.ftruncate(self._file, 0)
+                self._forwarded = self._end = 0
+            elif self._forwarded > max(_COMPACT_BYTES, self._end - self._forwarded):
+                with contextlib.suppress(OSError):  # the file grows on meanwhile, and the next turn tries again
+                    self._compact()
+            self._bytes_gauge.set(self._end - self._forwarded)
+            self._changed.notify_all()
 
     def _reopen_if_removed(self) -> None:
         """A file that somebody deleted would be written on unseen, and lost with the process."""
@@ -193,6 +217,7 @@ class Spool:
         os.close(self._file)
         self._file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         self._forwarded, self._end = 0, len(rest)
+        self._num_rewrites += 1
 
     def _forward(self, start: int, end: int) -> int:
         """Publish the records of [start, end), a chunk of them at most; returns where it stopped once all are acknowledged."""
@@ -205,14 +230,24 @@ class Spool:
 
 
 def _records(file: int, start: int, end: int) -> Iterator[tuple[_Entry, int]]:
-    while start < end:
+    """Records and where each ends: those that one read brings, at least one."""
+    data = os.pread(file, min(end - start, _READ_BYTES), start)
+    at = 0
+    while at < len(data) or not at:
         try:
-            (length,) = _LENGTH.unpack(os.pread(file, _LENGTH.size, start))
-            entry = _decode_entry(os.pread(file, min(length, _MAX_RECORD_BYTES), start + _LENGTH.size))
+            (length,) = _LENGTH.unpack_from(data, at)
+            after = at + _LENGTH.size + length
+            if after > len(data) and at:
+                return
+            if after > len(data):  # larger than one read
+                data = os.pread(file, _LENGTH.size + min(length, _MAX_RECORD_BYTES), start)
+            entry = _decode_entry(memoryview(data)[at + _LENGTH.size : after])
         except (StructError, msgspec.DecodeError) as error:
-            raise _DamagedError(f"byte {start}: {error}") from error
-        start += _LENGTH.size + length
-        yield entry, start
+            if at and len(data) - at < _LENGTH.size and start + len(data) < end:
+                return  # the length of the next one is cut off by the read
+            raise _DamagedError(f"byte {start + at}: {error}") from error
+        at = after
+        yield entry, start + at
 
 
 def _end_of_whole_records(path: Path) -> int:
