@@ -20,6 +20,18 @@ class ServingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Address of the admin listener: metrics, model control."""
     admin_port: int = 8081
     """Port of the admin listener."""
+    grpc_port: int = 0
+    """Port of the same protocol over gRPC, on the data listener's address; 0: none."""
+    grpc_threads: int = 4
+    """Threads that read and write gRPC messages."""
+    api_keys_file: str = ""
+    """TOML file of API keys (their digests, with scopes and models); empty: everything on the data listener is open."""
+    tls_certificate_file: str = ""
+    """PEM file of the certificate chain of the data listener and gRPC; read again when it changes. Empty: no TLS."""
+    tls_key_file: str = ""
+    """PEM file of its private key."""
+    tls_client_ca_file: str = ""
+    """PEM file of the authorities whose clients are let in (mutual TLS); empty: no certificate is asked of clients."""
     event_time: Literal["server", "request"] = "server"
     """Whose clock dates a prediction: the server's, or the request's parameter `event_time_ms` (replay, backfill)."""
     record_before_answer: bool = False

@@ -5,12 +5,17 @@ import gc
 import logging
 import os
 import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvloop
 
 from clipdrift_contract.bus.connect import connect
 from clipdrift_contract.clock import Clock, SystemClock
+from clipdrift_contract.errors import ConfigError
 from clipdrift_contract.metrics import MetricSet
+from clipdrift_serving.access.keys import ApiKeys, credentials
+from clipdrift_serving.access.tls import TlsContext
 from clipdrift_serving.config import ServingConfig
 from clipdrift_serving.dataplane.plane import DataPlane
 from clipdrift_serving.dataplane.receipts import ReceiptBook
@@ -19,9 +24,12 @@ from clipdrift_serving.deployments import DeploymentFollower
 from clipdrift_serving.recording.recorder import BATCH_ROWS, Recorder
 from clipdrift_serving.recording.spool import Spool
 from clipdrift_serving.rest.admin import AdminApp
-from clipdrift_serving.rest.data import HEALTH, DataApp
+from clipdrift_serving.rest.data import HEALTH, Authorise, DataApp
 from clipdrift_serving.rest.gate import Gate, Limits
 from clipdrift_serving.rest.listener import Listener, bound_socket
+
+if TYPE_CHECKING:
+    from clipdrift_serving.grpc.server import GrpcServer
 
 _FLUSH_SECONDS = 0.1
 _GC_THRESHOLD = (10_000, 20, 50)  # a request makes no cycles; the default of 700 looks for them all the time
@@ -58,15 +66,18 @@ async def _serve(config: ServingConfig, clock: Clock) -> None:
     plane = DataPlane(
         config, repository, receipts, recorder, clock, metrics, schedule=loop.call_soon_threadsafe, soon=loop.call_soon
     )
+    authorise = _authorise(config, clock)
+    tls = _tls(config, clock)
     follower = DeploymentFollower(bus, repository, metrics, clock)
     follower.start()
     limits = Limits.of(config)
+    data = DataApp(config, plane, metrics, authorise)
+    admin = AdminApp(config, plane, recorder, spool, metrics, authorise)
     listeners = [
-        Listener(Gate(DataApp(config, plane, metrics), limits, HEALTH), bound_socket(config.host, config.port)),
-        Listener(
-            Gate(AdminApp(config, plane, recorder, spool, metrics), limits), bound_socket(config.admin_host, config.admin_port)
-        ),
+        Listener(Gate(data, limits, HEALTH), bound_socket(config.host, config.port), tls.context if tls else None),
+        Listener(Gate(admin, limits), bound_socket(config.admin_host, config.admin_port)),
     ]
+    remote_calls = _grpc(config, plane, loop, authorise, tls)
     is_ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, is_ending.set)
@@ -75,10 +86,13 @@ async def _serve(config: ServingConfig, clock: Clock) -> None:
     gc.collect()
     gc.freeze()  # what lives as long as the process is not looked at again at each collection
     gc.set_threshold(*_GC_THRESHOLD)
-    flushing = asyncio.create_task(_flush_for_ever(recorder))
+    flushing = asyncio.create_task(_flush_for_ever(recorder, tls))
     _log.info("serving on port %d, admin on port %d, life %s", config.port, config.admin_port, epoch)
     await is_ending.wait()
-    await asyncio.gather(*(listener.close(config.drain_seconds) for listener in listeners))
+    ends = [listener.close(config.drain_seconds) for listener in listeners]
+    if remote_calls is not None:
+        ends.append(asyncio.to_thread(remote_calls.stop, config.drain_seconds))
+    await asyncio.gather(*ends)
     flushing.cancel()
     follower.stop()
     plane.close()
@@ -88,8 +102,51 @@ async def _serve(config: ServingConfig, clock: Clock) -> None:
     bus.close()
 
 
-async def _flush_for_ever(recorder: Recorder) -> None:
-    """Every 100 ms, sooner when a batch is full."""
+def _authorise(config: ServingConfig, clock: Clock) -> Authorise | None:
+    if not config.api_keys_file:
+        return None
+    keys = ApiKeys(clock, Path(config.api_keys_file))
+    return lambda headers, scope, model: keys.check(credentials(headers), scope, model)
+
+
+def _tls(config: ServingConfig, clock: Clock) -> TlsContext | None:
+    given = (config.tls_certificate_file, config.tls_key_file)
+    if not any(given):
+        return None
+    if not all(given):
+        raise ConfigError("TLS needs both: set tls_certificate_file and tls_key_file")
+    client_ca = Path(config.tls_client_ca_file) if config.tls_client_ca_file else None
+    return TlsContext(Path(given[0]), Path(given[1]), client_ca, clock)
+
+
+def _grpc(
+    config: ServingConfig,
+    plane: DataPlane,
+    loop: asyncio.AbstractEventLoop,
+    authorise: Authorise | None,
+    tls: TlsContext | None,
+) -> "GrpcServer | None":
+    if not config.grpc_port:
+        return None
+    # imported where it is used: some 20 MB that a server without gRPC, at the edge say, does not have
+    from clipdrift_serving.grpc.credentials import server_credentials  # noqa: PLC0415
+    from clipdrift_serving.grpc.server import GrpcConfig, GrpcServer  # noqa: PLC0415
+
+    listening = GrpcConfig(
+        host=config.host,
+        port=config.grpc_port,
+        num_threads=config.grpc_threads,
+        max_message_bytes=config.max_body_bytes,
+        max_in_flight=config.max_in_flight,
+        max_rows=config.max_rows,
+    )
+    made = GrpcServer(listening, plane, loop, authorise, server_credentials(tls) if tls is not None else None)
+    made.start()
+    return made
+
+
+async def _flush_for_ever(recorder: Recorder, tls: TlsContext | None) -> None:
+    """Every 100 ms, sooner when a batch is full; and look for a new certificate."""
     waited = 0.0
     while True:
         await asyncio.sleep(_FLUSH_SECONDS / 10)
@@ -97,3 +154,5 @@ async def _flush_for_ever(recorder: Recorder) -> None:
         if recorder.num_pending_rows and (waited >= _FLUSH_SECONDS or recorder.num_pending_rows >= BATCH_ROWS):
             recorder.flush()
             waited = 0.0
+        if tls is not None:
+            tls.refresh()  # looks once a second at most

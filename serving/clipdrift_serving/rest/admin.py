@@ -16,6 +16,7 @@ from clipdrift_serving.dataplane.errors import RequestError
 from clipdrift_serving.dataplane.plane import DataPlane
 from clipdrift_serving.recording.recorder import Recorder
 from clipdrift_serving.recording.spool import Spool
+from clipdrift_serving.rest.data import Authorise
 from clipdrift_serving.rest.errors import error_body
 from clipdrift_serving.rest.http import Reply, Request, Response, failed, wrong_method
 
@@ -28,8 +29,17 @@ _FLUSH_SECONDS = 30.0
 class AdminApp:
     """Answers what comes in on the admin listener; an `App` of rest.http."""
 
-    def __init__(self, config: ServingConfig, plane: DataPlane, recorder: Recorder, spool: Spool, metrics: MetricSet) -> None:
+    def __init__(
+        self,
+        config: ServingConfig,
+        plane: DataPlane,
+        recorder: Recorder,
+        spool: Spool,
+        metrics: MetricSet,
+        authorise: Authorise | None = None,
+    ) -> None:
         self._config = config
+        self._authorise = authorise
         self._plane = plane
         self._recorder = recorder
         self._spool = spool
@@ -67,7 +77,11 @@ class AdminApp:
 
     def _check_token(self, request: Request) -> None:
         given = request.headers.get(b"authorization", b"")
-        if not self._config.admin_token or not hmac.compare_digest(given, f"Bearer {self._config.admin_token}".encode()):
+        if self._config.admin_token and hmac.compare_digest(given, f"Bearer {self._config.admin_token}".encode()):
+            return
+        if self._authorise is not None:
+            self._authorise(request.headers, "admin", None)
+        else:
             raise RequestError("unauthorized", "this needs the header Authorization: Bearer <admin token>")
 
     def _flush(self, reply: Reply) -> None:

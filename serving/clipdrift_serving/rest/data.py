@@ -1,15 +1,16 @@
 """The data listener: the Open Inference Protocol v2, and feedback."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
 from clipdrift_contract import metrics as names
 from clipdrift_contract.metrics import MetricSet
+from clipdrift_serving.access.keys import AccessScope
 from clipdrift_serving.config import ServingConfig
 from clipdrift_serving.dataplane.asked import Answer, Asked
 from clipdrift_serving.dataplane.description import model_config, model_metadata, statistics
@@ -33,9 +34,13 @@ _SERVER = {
     "version": "0.1.0",
     "extensions": ["binary_tensor_data", "model_configuration", "model_repository", "statistics", "clipdrift_feedback"],
 }
+_ALWAYS_OPEN = frozenset(path.decode() for path in HEALTH)
 _MODEL_GETS = frozenset({"", "/ready", "/config", "/stats"})
 _MODEL_POSTS = frozenset({"/infer", "/feedback", "/labels"})
 _BINARY = (b"content-type", b"application/octet-stream")
+
+
+Authorise: TypeAlias = Callable[[Mapping[bytes, bytes], AccessScope, str | None], object]
 
 
 class _Route(NamedTuple):
@@ -45,10 +50,17 @@ class _Route(NamedTuple):
 
 
 class DataApp:
-    """Answers what comes in on the data listener; an `App` of rest.http."""
+    """Answers what comes in on the data listener; an `App` of rest.http.
 
-    def __init__(self, config: ServingConfig, plane: DataPlane, metrics: MetricSet) -> None:
+    Args:
+        authorise: Raises RequestError unless the headers may do what the scope names, to this model; None: everything is open.
+    """
+
+    def __init__(
+        self, config: ServingConfig, plane: DataPlane, metrics: MetricSet, authorise: Authorise | None = None
+    ) -> None:
         self._config = config
+        self._authorise = authorise
         self._plane = plane
         self._requests = metrics.counter(names.SERVING_REQUESTS)
         self._latency = metrics.histogram(names.SERVING_LATENCY)
@@ -58,6 +70,8 @@ class DataApp:
 
     def __call__(self, request: Request, reply: Reply) -> None:
         try:
+            if self._authorise is not None and request.path not in _ALWAYS_OPEN:
+                self._check_key(request)
             route = _route(request.path) if request.path != "/v2/models/stats" else None  # Triton's; no model has this name
             if route is not None and route.rest == "/infer" and request.method == "POST":
                 self._infer(route, request, reply)
@@ -67,6 +81,17 @@ class DataApp:
                 reply(self._server(request))
         except Exception as error:  # noqa: BLE001  the boundary: it is answered, and logged where it is ours
             reply(failed(error))
+
+    def _check_key(self, request: Request) -> None:
+        assert self._authorise is not None
+        route = _route(request.path)
+        rest = "" if route is None else route.rest
+        scope: AccessScope = "read"
+        if rest == "/infer":
+            scope = "infer"
+        elif rest in ("/feedback", "/labels") or request.path == "/v1/ingest":
+            scope = "feedback"
+        self._authorise(request.headers, scope, None if route is None else route.model)
 
     def count(self, model: str, code: str, received_at: float) -> None:
         """Count one inference request that was answered now."""

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol over gRPC. The only room that imports grpc."""

@@ -1,0 +1,1 @@
+"""The protocol's messages: `inference.proto`, what protoc made of it, and the classes."""
