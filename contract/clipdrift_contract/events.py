@@ -212,6 +212,18 @@ class LabelBatch(msgspec.Struct, frozen=True, kw_only=True):
     role: Role = "champion"
 
 
+class FeedbackBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Labels on their way to serving, over the bus instead of over HTTP, in lists of one length N (or empty where they have a
+    default). Each label comes with its receipt, or with the caller's own request id and the row within that request."""
+
+    model: str
+    labels: tuple[str | float | bool, ...]  # [N] class names, class indices or values
+    receipts: tuple[str, ...] = ()  # [N], "" where the label comes with a request id
+    request_ids: tuple[str, ...] = ()  # [N], "" where the label comes with a receipt
+    rows: tuple[int, ...] = ()  # [N]; empty: each is row 0 of its request
+    label_times_ms: tuple[int, ...] = ()  # [N]; empty: when serving reads them
+
+
 class Signal(msgspec.Struct, frozen=True, kw_only=True):
     """A detector's statement, with its evidence."""
 
@@ -360,12 +372,13 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Event = (
-    GradWindow | RunEnd | PredictionBatch | LabelBatch | Signal | Decision | RetrainRequest | RetrainOutcome | Deployment
+    GradWindow | RunEnd | PredictionBatch | LabelBatch | FeedbackBatch | Signal | Decision | RetrainRequest | RetrainOutcome | Deployment
 )  # fmt: skip
 
 TRAINING = "clipdrift.training"
 PREDICTIONS = "clipdrift.predictions"
 LABELS = "clipdrift.labels"
+FEEDBACK = "clipdrift.feedback"
 SIGNALS = "clipdrift.signals"
 DECISIONS = "clipdrift.decisions"
 RETRAINING = "clipdrift.retraining"
@@ -377,6 +390,7 @@ TOPIC_OF: dict[type[msgspec.Struct], str] = {
     RunEnd: TRAINING,
     PredictionBatch: PREDICTIONS,
     LabelBatch: LABELS,
+    FeedbackBatch: FEEDBACK,
     Signal: SIGNALS,
     Decision: DECISIONS,
     RetrainRequest: RETRAINING,
