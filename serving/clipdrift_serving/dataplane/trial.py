@@ -45,6 +45,11 @@ _MICROSOFT = "DynamicQuantizeLSTM"  # what int8 makes of an LSTM
 ALLOWED_OPERATORS = frozenset(
     [*_ONNX.split(), *(f"ai.onnx.ml:{op}" for op in _ONNX_ML.split()), *(f"com.microsoft:{op}" for op in _MICROSOFT.split())]
 )
+# Inputs of operators that say how large their output is: 2^40 in one of them is a terabyte.
+_SIZE_INPUTS = {
+    "CenterCropPad": (1,), "ConstantOfShape": (0,), "Expand": (1,), "OneHot": (1,), "Pad": (1,), "Range": (0, 1, 2),
+    "Resize": (2, 3), "Tile": (1,),
+}  # fmt: skip
 _IR_VERSIONS = (3, onnx.IR_VERSION)
 _OPSETS = (7, onnx.defs.onnx_opset_version())
 _MAX_INPUTS = 2048
@@ -81,6 +86,7 @@ def check_graph(content: bytes, allowed_operators: Sequence[str] = ()) -> None:
         raise RefusedError("it holds a training graph; export it for inference")
     added = frozenset(allowed_operators)
     _check_operators(model.graph, ALLOWED_OPERATORS | added, added)
+    _check_sizes(model.graph)
     _check_values("input", model.graph.input, _MAX_INPUTS)
     _check_values("output", model.graph.output, _MAX_OUTPUTS)
     try:
@@ -143,6 +149,23 @@ def _check_operators(graph: onnx.GraphProto, allowed: frozenset[str], may_hold_g
             raise RefusedError(f"operator {name[:100]!r} holds a graph of its own, which is not allowed")
         for one in inner:
             _check_operators(one, allowed, may_hold_graphs)
+
+
+def _check_sizes(graph: onnx.GraphProto) -> None:
+    """Refuse a graph that takes a size from a value of a request: a trial cannot show what it does with a large one.
+
+    Sizes that come from the shapes of inputs, which are checked, or from constants, which the trial has run, are fine.
+    """
+    from_values = {value.name for value in graph.input} - {tensor.name for tensor in graph.initializer}
+    for node in graph.node:  # in order, so that what a node reads was written before
+        for place in _SIZE_INPUTS.get(node.op_type, ()):
+            if place < len(node.input) and node.input[place] in from_values:
+                raise RefusedError(
+                    f"operator {node.op_type} (node {node.name[:100]!r}) takes its size from the values of a request, so one "
+                    "request could take all memory; make the size a constant"
+                )
+        if node.op_type not in ("Shape", "Size") and any(name in from_values for name in node.input):
+            from_values.update(node.output)
 
 
 def _graph_of(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
