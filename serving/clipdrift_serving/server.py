@@ -14,7 +14,8 @@ from clipdrift_contract.bus.connect import connect
 from clipdrift_contract.clock import Clock, SystemClock
 from clipdrift_contract.errors import ConfigError
 from clipdrift_contract.metrics import MetricSet
-from clipdrift_serving.access.keys import ApiKeys, credentials
+from clipdrift_serving.access.authorise import Authorise, authoriser
+from clipdrift_serving.access.keys import ApiKeys
 from clipdrift_serving.access.tls import TlsContext
 from clipdrift_serving.config import ServingConfig
 from clipdrift_serving.dataplane.plane import DataPlane
@@ -24,7 +25,7 @@ from clipdrift_serving.deployments import DeploymentFollower
 from clipdrift_serving.recording.recorder import BATCH_ROWS, Recorder
 from clipdrift_serving.recording.spool import Spool
 from clipdrift_serving.rest.admin import AdminApp
-from clipdrift_serving.rest.data import HEALTH, Authorise, DataApp
+from clipdrift_serving.rest.data import HEALTH, DataApp
 from clipdrift_serving.rest.gate import Gate, Limits
 from clipdrift_serving.rest.listener import Listener, bound_socket
 
@@ -66,12 +67,13 @@ async def _serve(config: ServingConfig, clock: Clock) -> None:
     plane = DataPlane(
         config, repository, receipts, recorder, clock, metrics, schedule=loop.call_soon_threadsafe, soon=loop.call_soon
     )
-    authorise = _authorise(config, clock)
+    keys = ApiKeys(clock, Path(config.api_keys_file)) if config.api_keys_file else None
+    authorise = authoriser(config.admin_token, keys)
     tls = _tls(config, clock)
     follower = DeploymentFollower(bus, repository, metrics, clock)
     follower.start()
     limits = Limits.of(config)
-    data = DataApp(config, plane, metrics, authorise)
+    data = DataApp(config, plane, metrics, authorise if keys is not None else None)
     admin = AdminApp(config, plane, recorder, spool, metrics, authorise)
     listeners = [
         Listener(Gate(data, limits, HEALTH), bound_socket(config.host, config.port), tls.context if tls else None),
@@ -102,13 +104,6 @@ async def _serve(config: ServingConfig, clock: Clock) -> None:
     bus.close()
 
 
-def _authorise(config: ServingConfig, clock: Clock) -> Authorise | None:
-    if not config.api_keys_file:
-        return None
-    keys = ApiKeys(clock, Path(config.api_keys_file))
-    return lambda headers, scope, model: keys.check(credentials(headers), scope, model)
-
-
 def _tls(config: ServingConfig, clock: Clock) -> TlsContext | None:
     given = (config.tls_certificate_file, config.tls_key_file)
     if not any(given):
@@ -123,7 +118,7 @@ def _grpc(
     config: ServingConfig,
     plane: DataPlane,
     loop: asyncio.AbstractEventLoop,
-    authorise: Authorise | None,
+    authorise: Authorise,
     tls: TlsContext | None,
 ) -> "GrpcServer | None":
     if not config.grpc_port:

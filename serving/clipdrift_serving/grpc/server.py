@@ -1,16 +1,17 @@
 """The synchronous gRPC server: a few threads read and write messages; the event loop's thread answers."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 import msgspec
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
 
+from clipdrift_serving.access.authorise import Authorise, authoriser
 from clipdrift_serving.access.keys import AccessScope
 from clipdrift_serving.dataplane import description
 from clipdrift_serving.dataplane.asked import Answer, Asked
@@ -20,8 +21,6 @@ from clipdrift_serving.grpc.codec import decode_parameters, decode_tensors, enco
 from clipdrift_serving.grpc.errors import STATUS_OF
 from clipdrift_serving.grpc.protocol.messages import SERVICE, message
 
-Authorise: TypeAlias = Callable[[Mapping[bytes, bytes], AccessScope, str | None], object]
-"""Raises RequestError unless these headers may do what the scope names, to this model. On the loop's thread."""
 _SCOPES: dict[str, AccessScope] = {
     "ModelInfer": "infer",
     "RepositoryIndex": "admin",
@@ -73,7 +72,7 @@ class GrpcServer:
         self._config = config
         self._plane = plane
         self._loop = loop
-        self._authorise = authorise or _nobody_is_admin
+        self._authorise = authorise or authoriser("", None)
         self._server = grpc.server(
             ThreadPoolExecutor(config.num_threads, "grpc"),
             maximum_concurrent_rpcs=config.max_in_flight,
@@ -227,8 +226,3 @@ def _waited(future: Future[Any], context: Any) -> Any:
 
 def _as_bytes(value: str | bytes) -> bytes:
     return value if isinstance(value, bytes) else value.encode()
-
-
-def _nobody_is_admin(_: Mapping[bytes, bytes], scope: AccessScope, __: str | None) -> None:
-    if scope == "admin":
-        raise RequestError("unauthorized", "this needs a key with the scope admin, and the server has none")

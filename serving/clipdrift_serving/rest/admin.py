@@ -2,7 +2,6 @@
 configured)."""
 
 import asyncio
-import hmac
 import re
 from typing import Any
 
@@ -11,12 +10,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from clipdrift_contract.errors import RetryableError
 from clipdrift_contract.metrics import MetricSet
+from clipdrift_serving.access.authorise import Authorise, authoriser
 from clipdrift_serving.config import ServingConfig
 from clipdrift_serving.dataplane.errors import RequestError
 from clipdrift_serving.dataplane.plane import DataPlane
 from clipdrift_serving.recording.recorder import Recorder
 from clipdrift_serving.recording.spool import Spool
-from clipdrift_serving.rest.data import Authorise
 from clipdrift_serving.rest.errors import error_body
 from clipdrift_serving.rest.http import Reply, Request, Response, failed, wrong_method
 
@@ -39,7 +38,7 @@ class AdminApp:
         authorise: Authorise | None = None,
     ) -> None:
         self._config = config
-        self._authorise = authorise
+        self._authorise = authorise or authoriser(config.admin_token, None)
         self._plane = plane
         self._recorder = recorder
         self._spool = spool
@@ -54,7 +53,7 @@ class AdminApp:
     def _answer(self, request: Request, reply: Reply) -> None:
         path, method = request.path, request.method
         if path != "/metrics" or self._config.metrics_need_token:
-            self._check_token(request)
+            self._authorise(request.headers, "admin", None)
         action = _MODEL_ACTION.fullmatch(path)
         wanted = _METHODS.get(path, "POST" if action is not None else None)
         if wanted is None:
@@ -74,15 +73,6 @@ class AdminApp:
         if path == "/v1/models":
             return Response(200, orjson.dumps(self._models()))
         return Response(200, orjson.dumps(self._index()))
-
-    def _check_token(self, request: Request) -> None:
-        given = request.headers.get(b"authorization", b"")
-        if self._config.admin_token and hmac.compare_digest(given, f"Bearer {self._config.admin_token}".encode()):
-            return
-        if self._authorise is not None:
-            self._authorise(request.headers, "admin", None)
-        else:
-            raise RequestError("unauthorized", "this needs the header Authorization: Bearer <admin token>")
 
     def _flush(self, reply: Reply) -> None:
         """Answered when the bus has everything; the loop goes on meanwhile."""

@@ -1,15 +1,16 @@
 """The data listener: the Open Inference Protocol v2, and feedback."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from time import perf_counter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import orjson
 
 from clipdrift_contract import metrics as names
 from clipdrift_contract.metrics import MetricSet
+from clipdrift_serving.access.authorise import Authorise
 from clipdrift_serving.access.keys import AccessScope
 from clipdrift_serving.config import ServingConfig
 from clipdrift_serving.dataplane.asked import Answer, Asked
@@ -40,9 +41,6 @@ _MODEL_POSTS = frozenset({"/infer", "/feedback", "/labels"})
 _BINARY = (b"content-type", b"application/octet-stream")
 
 
-Authorise: TypeAlias = Callable[[Mapping[bytes, bytes], AccessScope, str | None], object]
-
-
 class _Route(NamedTuple):
     model: str
     version: str | None
@@ -56,9 +54,7 @@ class DataApp:
         authorise: Raises RequestError unless the headers may do what the scope names, to this model; None: everything is open.
     """
 
-    def __init__(
-        self, config: ServingConfig, plane: DataPlane, metrics: MetricSet, authorise: Authorise | None = None
-    ) -> None:
+    def __init__(self, config: ServingConfig, plane: DataPlane, metrics: MetricSet, authorise: Authorise | None = None) -> None:
         self._config = config
         self._authorise = authorise
         self._plane = plane
