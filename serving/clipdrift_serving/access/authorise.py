@@ -8,7 +8,7 @@ from clipdrift_serving.access.keys import AccessScope, ApiKeys, credentials
 from clipdrift_serving.dataplane.errors import RequestError
 
 Authorise: TypeAlias = Callable[[Mapping[bytes, bytes], AccessScope, str | None], object]
-"""Raises RequestError unless these headers (names in lower case) may do what the scope names, to this model. Loop thread only."""
+"""Raises RequestError unless these headers (names in lower case) may do what the scope names, to this model. Loop only."""
 
 
 def authoriser(admin_token: str, keys: ApiKeys | None) -> Authorise:

@@ -24,6 +24,7 @@ _UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*(?=\r\n)", re.IGNORECASE)
 _MAX_PIPELINED = 32  # requests of one client that may wait; beyond, it is not read on
 _LINGER_SECONDS = 2.0
 _NEVER = float("inf")
+_VERSIONS = frozenset({"1.1", "1.0"})
 _REASONS = {
     200: "OK", 202: "Accepted", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
     405: "Method Not Allowed", 408: "Request Timeout", 413: "Content Too Large", 415: "Unsupported Media Type",
@@ -178,6 +179,8 @@ class Connection(Protocol):
         declared = headers.get(b"content-length", b"0")
         if self._num_head_bytes + len(self._url) > limits.max_header_bytes:
             self._end_with_error(431, f"request line and headers hold at most {limits.max_header_bytes} bytes")
+        elif self._parser.get_http_version() not in _VERSIONS:
+            self._end_with_error(400, "the protocol is HTTP/1.1")
         elif declared.isdigit() and int(declared) > limits.max_body_bytes:
             self._end_with_error(413, f"a body holds at most {limits.max_body_bytes} bytes, got {int(declared)}")
         else:
