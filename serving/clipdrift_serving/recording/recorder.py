@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from clipdrift_contract import metrics as names
 from clipdrift_contract.columns import Column
-from clipdrift_contract.errors import ConfigError
 from clipdrift_contract.events import FeatureColumn, LabelBatch, PredictionBatch, Role
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_contract.profile import ReferenceProfile
@@ -86,7 +85,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name, ratio in (("sample_ratio", self.ratio), *self.by_model.items()):
             if not 0 < ratio <= 1:
-                raise ConfigError(f"{name}: the share of rows that is recorded must be above 0 and at most 1, got {ratio!r}")
+                raise ValueError(f"{name}: the share of rows that is recorded must be above 0 and at most 1, got {ratio!r}")
 
     def chosen(self, model: str, epoch: str, sequence_N: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
         """Which rows are recorded, shape [N]; None: all. The same row is chosen for every version (champion and shadow).
