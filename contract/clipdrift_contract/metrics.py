@@ -78,7 +78,7 @@ SERVING_LATENCY = Metric(
 SERVING_LABELS = Metric(
     "clipdrift_serving_labels_total",
     "counter",
-    "Labels received by outcome: accepted, repeated, forged, expired, unknown_model, bad_value.",
+    "Labels received by outcome: accepted, repeated, forged, expired, unknown_model, bad_value, unknown_request, ambiguous.",
     ("model", "outcome"),
 )
 SERVING_CORRECT = Metric(
@@ -90,7 +90,7 @@ SERVING_CORRECT = Metric(
 SERVING_UNRECORDED = Metric(
     "clipdrift_serving_unrecorded_total",
     "counter",
-    "Predictions or labels answered but not recorded, by reason.",
+    "Predictions or labels answered but not recorded, by reason: memory, spool_full, fault, sampled, shadow.",
     ("model", "reason"),
 )
 SERVING_RECORDER_QUEUE = Metric("clipdrift_serving_recorder_queue_rows", "gauge", "Rows waiting to be recorded.")
@@ -98,6 +98,12 @@ SERVING_SPOOL_BYTES = Metric("clipdrift_serving_spool_bytes", "gauge", "Bytes on
 SERVING_GENERATION = Metric("clipdrift_serving_generation", "gauge", "Generation of the deployment in service.", ("model",))
 SERVING_SWAPS = Metric(
     "clipdrift_serving_swaps_total", "counter", "Hot swaps by outcome: done, refused, stale.", ("model", "outcome")
+)
+SERVING_REFUSED = Metric(
+    "clipdrift_serving_deployment_refused",
+    "gauge",
+    "1 while the newest deployment that was announced cannot be served (its file is missing, changed or not admitted).",
+    ("model",),
 )
 SERVING_MODEL_INFO = Metric(
     "clipdrift_serving_model_info", "info", "Version in service: value 1.", ("model", "version", "role")

@@ -5,6 +5,8 @@ from typing import Literal
 
 import msgspec
 
+from clipdrift_serving.dataplane.admission import AdmissionPolicy
+
 _DAY_SECONDS = 86_400
 _YEARS_SECONDS = 100 * 365 * _DAY_SECONDS
 
@@ -76,6 +78,8 @@ class ServingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Most rows in memory that may wait to be written; beyond, recordings are dropped and counted."""
     metrics_need_token: bool = False
     """Whether `/metrics` on the admin listener needs the token too."""
+    admission: AdmissionPolicy = AdmissionPolicy()
+    """`[serving.admission]`: what a model's file must fulfil before it serves."""
     bus_url: str = ""
     """Filled from `[project]`."""
     spool_dir: Path = Path("spool")

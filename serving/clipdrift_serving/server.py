@@ -61,7 +61,7 @@ async def _serve(config: ServingConfig, clock: Clock) -> None:
         metrics=metrics,
         max_bytes=config.max_spool_bytes,
     )
-    repository = ModelRepository(metrics)
+    repository = ModelRepository(metrics, config.admission)
     recorder = Recorder(spool, epoch, metrics, config.max_pending_rows)
     receipts = ReceiptBook(config.receipt_keys, epoch)
     plane = DataPlane(

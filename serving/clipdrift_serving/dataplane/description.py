@@ -64,12 +64,14 @@ def statistics(repository: ModelRepository, usage: UsageByVersion, name: str = "
 
 
 def index(repository: ModelRepository) -> list[dict[str, str]]:
-    """Each version in service."""
-    return [
+    """Each version in service, and each model that was announced and is not."""
+    ready = [
         {"name": name, "version": model.version, "state": "READY", "reason": ""}
         for name in repository.names()
         for model in repository.get(name).versions()
     ]
+    gone = repository.unavailable()
+    return ready + [{"name": name, "version": "", "state": "UNAVAILABLE", "reason": gone[name]} for name in sorted(gone)]
 
 
 def _found(repository: ModelRepository, name: str, version: str) -> tuple[InService, LoadedModel]:

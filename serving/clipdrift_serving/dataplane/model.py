@@ -158,7 +158,13 @@ class LoadedModel:
         ArtifactError: The file is missing, its digest is not the deployment's, it is refused, or the runtime refuses it.
     """
 
-    def __init__(self, name: str, served: ServedVersion, admission: AdmissionPolicy | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        served: ServedVersion,
+        admission: AdmissionPolicy | None = None,
+        tried: Measured | None = None,
+    ) -> None:
         self.name = name
         self.served = served
         self.version = served.version
@@ -166,7 +172,8 @@ class LoadedModel:
             if not _NAME.fullmatch(word):
                 raise ArtifactError(f"names of models and versions are 1 to 64 of A-Z a-z 0-9 _ . -, got {word[:100]!r}")
         content = _read_checked(served, (admission or AdmissionPolicy()).max_model_bytes)
-        tried = try_out(content, served.uri, admission) if admission is not None and admission.is_trial_required else None
+        if tried is None and admission is not None and admission.is_trial_required:
+            tried = try_out(content, served.uri, admission)
         try:
             graph = Graph(content)
         except Exception as error:  # the runtime raises many types; each means that this file cannot be served

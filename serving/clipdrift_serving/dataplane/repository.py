@@ -10,8 +10,9 @@ from clipdrift_contract import metrics as names
 from clipdrift_contract.events import Deployment, Role, ServedVersion
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_serving.dataplane.errors import RequestError
-from clipdrift_serving.dataplane.model import ArtifactError, LoadedModel
+from clipdrift_serving.dataplane.model import AdmissionPolicy, ArtifactError, LoadedModel, Measured
 
+_MAX_TRIED = 1_000
 Swap = Literal["done", "stale", "refused"]
 _log = logging.getLogger(__name__)
 
@@ -59,15 +60,23 @@ class InService:
 
 
 class ModelRepository:
-    """Every model in service. `apply` loads in the caller's thread; lookups never wait for it."""
+    """Every model in service. `apply` loads in the caller's thread; lookups never wait for it.
 
-    def __init__(self, metrics: MetricSet) -> None:
+    Args:
+        metrics: For swaps, generations and what is refused.
+        admission: What a file must fulfil; None: nothing beyond its digest (tests).
+    """
+
+    def __init__(self, metrics: MetricSet, admission: AdmissionPolicy | None = None) -> None:
+        self._admission = admission
+        self._tried: dict[str, Measured] = {}  # by digest: the same bytes need no second trial
         self._models: dict[str, InService] = {}
         self._lock = threading.Lock()
         self._metrics = metrics
         self._wanted: dict[str, Deployment] = {}  # the newest that was announced, also when it was refused
         self._num_tickets = 0
         self._unloaded: set[str] = set()  # by an operator, who knows
+        self._reasons: dict[str, str] = {}  # why the newest that was announced is not in service
         self.is_caught_up = False
 
     def apply(self, deployment: Deployment) -> Swap:
@@ -84,8 +93,12 @@ class ModelRepository:
                 self._models[name] = self._load(deployment, now)
             except ArtifactError as error:
                 _log.error("generation %d of %s is refused: %s", deployment.generation, name, error)
+                self._reasons[name] = str(error)
+                self._metrics.gauge(names.SERVING_REFUSED).labels(name).set(self._wanted[name] is deployment)
                 return self._count(name, "refused")
             self._unloaded.discard(name)
+            self._reasons.pop(name, None)
+            self._metrics.gauge(names.SERVING_REFUSED).labels(name).set(self._wanted[name].generation > deployment.generation)
         self._show(name, now, self._models[name])
         _log.info("%s serves version %s (generation %d)", name, deployment.champion.version, deployment.generation)
         return self._count(name, "done")
@@ -141,6 +154,12 @@ class ModelRepository:
         known = [model.version for model in serving.versions()]
         raise RequestError("unknown_model", f"model {name!r} has no version {version[:100]!r} in service; it has {known}")
 
+    def unavailable(self) -> dict[str, str]:
+        """Models that were announced and are not in service, with the reason."""
+        gone = dict.fromkeys(self._unloaded, "unloaded by an operator")
+        waiting = {name: self._reasons.get(name, "loading") for name in self._wanted.keys() - self._models.keys()}
+        return {**waiting, **gone}
+
     def names(self) -> Sequence[str]:
         return sorted(self._models)
 
@@ -159,7 +178,13 @@ class ModelRepository:
         loaded = {} if now is None else {model.served: model for model in (*now.versions(), now.previous) if model is not None}
 
         def load(served: ServedVersion) -> LoadedModel:
-            return loaded.get(served) or LoadedModel(deployment.model, served)
+            found = loaded.get(served)
+            if found is None:
+                found = LoadedModel(deployment.model, served, self._admission, self._tried.get(served.digest))
+                if len(self._tried) >= _MAX_TRIED:
+                    self._tried.clear()
+                self._tried[served.digest] = found.measured
+            return found
 
         champion = load(deployment.champion)
         canary = load(deployment.canary) if deployment.canary is not None else None

@@ -12,6 +12,7 @@ from clipdrift_contract.errors import RetryableError
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_serving.access.authorise import Authorise, authoriser
 from clipdrift_serving.config import ServingConfig
+from clipdrift_serving.dataplane.description import index
 from clipdrift_serving.dataplane.errors import RequestError
 from clipdrift_serving.dataplane.plane import DataPlane
 from clipdrift_serving.recording.recorder import Recorder
@@ -72,7 +73,7 @@ class AdminApp:
             return Response(200, self._metrics.exposition(), ((b"content-type", CONTENT_TYPE_LATEST.encode()),))
         if path == "/v1/models":
             return Response(200, orjson.dumps(self._models()))
-        return Response(200, orjson.dumps(self._index()))
+        return Response(200, orjson.dumps(index(self._plane.repository)))
 
     def _flush(self, reply: Reply) -> None:
         """Answered when the bus has everything; the loop goes on meanwhile."""
@@ -87,13 +88,6 @@ class AdminApp:
                 reply(failed(error) if isinstance(error, Exception) else Response(200, b'{"flushed":true}'))
 
         draining.add_done_callback(on_end)
-
-    def _index(self) -> list[dict[str, Any]]:
-        listed = []
-        for name in self._plane.repository.names():
-            versions = self._plane.repository.get(name).versions()
-            listed += [{"name": name, "version": model.version, "state": "READY", "reason": ""} for model in versions]
-        return listed
 
     def _models(self) -> dict[str, Any]:
         return {name: self._describe(name) for name in self._plane.repository.names()}
