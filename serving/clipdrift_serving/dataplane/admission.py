@@ -17,6 +17,7 @@ from clipdrift_contract.errors import ClipdriftError
 from clipdrift_serving.dataplane.measuring import Measured
 
 _ORT_FORMAT = b"ORTM"  # at byte 4 of ONNX Runtime's own format, which the checker does not read
+_NICENESS = 5  # requests go first
 # What a trial may know of this process: no secret, no setting.
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LANG", "LC_ALL", "TMPDIR")
 
@@ -67,15 +68,7 @@ def try_out(content: bytes, source: str, policy: AdmissionPolicy) -> Measured:
         ArtifactError: The file is refused, or the process crashed, hung or ran out of memory with it.
     """
     asked = json.dumps({"operators": policy.allowed_operators, "seconds": policy.trial_seconds, "mib": policy.trial_memory_mib})
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "clipdrift_serving.dataplane.trial"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        env=_environment(),
-        start_new_session=True,  # a group of its own, to be killed whole
-    )
+    process = _start(source)
     try:
         said, _ = process.communicate(asked.encode() + b"\n" + content, timeout=policy.trial_seconds)
     except subprocess.TimeoutExpired:
@@ -88,14 +81,32 @@ def try_out(content: bytes, source: str, policy: AdmissionPolicy) -> Measured:
     return _verdict(said, process.returncode, source, policy)
 
 
+def _start(source: str) -> "subprocess.Popen[bytes]":
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "clipdrift_serving.dataplane.trial"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env=_environment(),
+            start_new_session=True,  # a group of its own, to be killed whole
+        )
+    except OSError as error:
+        raise ArtifactError(f"{source} is refused: no process could be started for its trial: {error}") from error
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
+    return process
+
+
 def _verdict(said: bytes, status: int, source: str, policy: AdmissionPolicy) -> Measured:
     try:
         answer: dict[str, Any] = json.loads(said)
-    except ValueError:
+        if "refused" not in answer:
+            return Measured(**answer)
+    except (ValueError, TypeError):
         raise ArtifactError(f"{source} is refused: {_death(status, policy)}") from None
-    if "refused" in answer:
-        raise ArtifactError(f"{source} is refused: {answer['refused']}")
-    return Measured(**answer)
+    raise ArtifactError(f"{source} is refused: {answer['refused']}")
 
 
 def _death(status: int, policy: AdmissionPolicy) -> str:

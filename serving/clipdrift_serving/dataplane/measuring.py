@@ -62,10 +62,10 @@ def measure(
         return Measured(False, seconds_per_run, seconds_per_run, fixed_rows, fixed_rows)
     try:
         together = run(rows)
+        is_batchable = are_different and _is_row_by_row(run, rows, together, deadline)
+        return Measured(is_batchable, seconds_per_run, _median_seconds(run, rows, deadline), num_rows)
     except Exception:  # noqa: BLE001  the runtime raises many types; each means that these rows cannot run together
         return Measured(False, seconds_per_run)
-    is_batchable = are_different and _is_row_by_row(run, rows, together, deadline)
-    return Measured(is_batchable, seconds_per_run, _median_seconds(run, rows, deadline), num_rows)
 
 
 def make_rows(

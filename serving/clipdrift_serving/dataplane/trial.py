@@ -176,7 +176,8 @@ def _check_values(side: str, values: Sequence[onnx.ValueInfoProto], most: int) -
     if not 1 <= len(values) <= most:
         raise RefusedError(f"a model has 1 to {most} {side}s, got {len(values)}")
     for value in values:
-        if not (0 < len(value.name) <= _MAX_NAME and value.name.isprintable()):
+        is_text = isinstance(value.name, str)  # protobuf gives bytes where they are not UTF-8
+        if not (is_text and 0 < len(value.name) <= _MAX_NAME and value.name.isprintable()):
             raise RefusedError(f"{side} names are 1 to {_MAX_NAME} printable characters, got {value.name[:100]!r}")
         if value.type.WhichOneof("value") != "tensor_type":
             raise RefusedError(f"{side} {value.name!r} is no tensor; export without ZipMap, sequences and optionals")
@@ -201,15 +202,17 @@ def try_out(content: bytes, operators: Sequence[str], seconds: float, mib: int) 
     """
     _limit(seconds, mib)
     before_mib = _memory_mib("VmRSS")
-    check_graph(content, operators)
     try:
+        check_graph(content, operators)
         graph = Graph(content)
         measured = measure(
             graph.run, graph.inputs, fixed_rows=graph.fixed_rows, profile=graph.profile, budget_seconds=min(0.3, seconds / 4)
         )
+    except RefusedError:
+        raise
     except MemoryError as error:
         raise RefusedError(f"it takes more memory than serving.admission.trial_memory_mib ({mib} MiB)") from error
-    except Exception as error:  # the runtime raises many types; each means that this file cannot be served
+    except Exception as error:  # protobuf and the runtime raise many types; each means that this file cannot be served
         raise RefusedError(f"it cannot be loaded and run: {type(error).__name__}: {str(error)[:500]}") from error
     return measured._replace(peak_mib=round(max(0.0, _memory_mib("VmHWM") - before_mib), 1))
 

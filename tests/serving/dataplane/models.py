@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import quantize_dynamic
 
 from clipdrift_contract.events import ServedVersion
 from clipdrift_contract.profile import FeatureProfile, FeatureSpec, ReferenceProfile
@@ -150,6 +151,13 @@ def lstm(hidden: int = 32, features: int = 4, steps: int = 8) -> onnx.ModelProto
         nodes, {"x": (FLOAT, ["batch", steps, features])}, {"probabilities": (FLOAT, ["batch", 2])}, constants,
         metadata={"clipdrift.profile": BINARY},
     )  # fmt: skip
+
+
+def int8_lstm(folder: Path) -> bytes:
+    """`lstm` with 8-bit weights; its activations are scaled by the largest of the whole batch."""
+    path = folder / "int8.onnx"
+    quantize_dynamic(lstm(), path, op_types_to_quantize=["LSTM"])
+    return path.read_bytes()
 
 
 # --- bad ones ---------------------------------------------------------------------------------------------------------------

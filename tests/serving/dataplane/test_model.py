@@ -151,6 +151,24 @@ def test_rows_that_change_each_others_answers_are_not_batched(tmp_path: Path) ->
     assert not load(models.softmax(0), tmp_path).measured.is_batchable
 
 
+def test_an_8_bit_lstm_whose_rows_share_a_scale_is_not_batched(tmp_path: Path) -> None:
+    model = load(models.int8_lstm(tmp_path), tmp_path)
+    assert not model.measured.is_batchable
+    assert load(models.lstm(), tmp_path).measured.is_batchable
+
+
+def test_a_row_that_fails_by_itself_is_not_batched() -> None:
+    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if len(inputs["x"]) == 1 and inputs["x"][0] != first:
+            raise RuntimeError("not alone")
+        return {"value": inputs["x"]}
+
+    specs = {"x": InputSpec("x", "FP32", ["b"], is_nullable=False)}
+    first = make_rows(specs, 32, None)["x"][0]
+    measured = measure(run, specs, fixed_rows=0, profile=None, budget_seconds=0.0)
+    assert (measured.is_batchable, measured.batch_rows) == (False, 0)
+
+
 def test_an_output_of_the_whole_batch_is_not_batched(tmp_path: Path) -> None:
     assert not load(models.pooled(), tmp_path).measured.is_batchable
 

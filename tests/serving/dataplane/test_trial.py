@@ -35,6 +35,26 @@ def test_a_plain_model_is_not_refused_by_what_stands_in_it(model: onnx.ModelProt
     check_graph(model.SerializeToString())
 
 
+def test_an_8_bit_lstm_is_not_refused(tmp_path: Path) -> None:
+    check_graph(models.int8_lstm(tmp_path))
+
+
+def test_damaged_files_are_refused_or_pass_and_never_raise_anything_else() -> None:
+    rng = np.random.default_rng(0)
+    num_refused = 0
+    for whole in (models.lstm(hidden=2), models.endless(), models.words(), models.several({})):
+        content = whole.SerializeToString()
+        for _ in range(100):
+            damaged = bytearray(content)
+            for place in rng.integers(0, len(damaged), rng.integers(1, 4)):
+                damaged[place] = rng.integers(0, 256)
+            try:
+                check_graph(bytes(damaged), ["Loop"])
+            except RefusedError:
+                num_refused += 1
+    assert 100 < num_refused < 400
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"not a model", b"\x00" * 100, b"\xff" * 4096, models.doubled().SerializeToString()[:-9]]
 )
