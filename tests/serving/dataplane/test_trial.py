@@ -1,5 +1,6 @@
 """What is refused by what stands in a file, before any of it runs: in this process, since nothing is loaded."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,8 +14,6 @@ from clipdrift_serving.dataplane.trial import ALLOWED_OPERATORS, RefusedError, c
 sys.path.insert(0, str(Path(__file__).parent))
 import models
 from models import FLOAT
-
-ROOT = Path(__file__).parents[3]
 
 
 def refusal(model: onnx.ModelProto | bytes, *operators: str) -> str:
@@ -214,3 +213,26 @@ def test_the_checker_has_the_last_word() -> None:
     unknown_input = models.doubled()
     unknown_input.graph.node[0].input[1] = "ghost"
     assert "onnx.checker" in refusal(unknown_input)
+
+
+def test_under_its_limits_a_process_can_neither_write_a_file_nor_take_memory_or_time(tmp_path: Path) -> None:
+    program = (
+        "import resource, sys\n"
+        "from clipdrift_serving.dataplane import trial\n"
+        "trial._limit(3.0, 100)\n"
+        "try:\n"
+        "    with open(sys.argv[1], 'wb') as file:\n"
+        "        file.write(b'x')\n"
+        "except OSError as error:\n"
+        "    print(error.strerror)\n"
+        "bytearray(50 * 2**20)\n"
+        "try:\n"
+        "    bytearray(150 * 2**20)\n"
+        "except MemoryError:\n"
+        "    print('no memory')\n"
+        "print(resource.getrlimit(resource.RLIMIT_CPU)[0] < 10, resource.getrlimit(resource.RLIMIT_CORE))\n"
+    )
+    path = tmp_path / "written"
+    ended = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=60)
+    assert ended.stdout.splitlines() == ["File too large", "no memory", "True (0, 0)"], ended.stderr
+    assert path.stat().st_size == 0
