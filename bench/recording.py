@@ -8,6 +8,7 @@ verified, checked, counted and written to the spool, 256 in one call (`label_sin
 
 import gc
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -30,6 +31,7 @@ from clipdrift_serving.dataplane.labels import GivenLabels, LabelDesk
 from clipdrift_serving.dataplane.live import LiveFigures
 from clipdrift_serving.dataplane.receipts import ReceiptBook
 from clipdrift_serving.recording.recorder import BATCH_ROWS, Predicted, Recorder
+from clipdrift_serving.recording.requests import RequestBook, RequestBookConfig
 from clipdrift_serving.recording.spool import Spool
 
 _ROUNDS = 9
@@ -166,6 +168,55 @@ def measure(bench: Bench) -> dict[str, float]:
     verify = bench.receipts.verify
     results["verify_us"] = median_us(lambda: [verify(token) for token in tokens], len(tokens))
     return {name: round(value, 2) for name, value in results.items()}
+
+
+def label_table(folder: Path, num_requests: int = 1_000_000) -> dict[str, float]:
+    """Memory and disk of `num_requests` open predictions whose labels come back under request ids, and what one costs.
+
+    The table is on disk, so memory should not grow with their number.
+
+    Returns:
+        label_table_rss_growth_mib between the first tenth and the end; label_table_bytes_per_request on disk; CPU µs of keeping
+        a request and of looking one up (500 ids a call, over the whole table).
+    """
+    receipts, clock = ReceiptBook(["11" * 32], _EPOCH), SystemClock()
+    book = RequestBook(folder, receipts, clock, RequestBookConfig(max_requests=num_requests + 512))
+    scores, zeros, classes = np.full((512, 2), 0.5, "f4"), np.zeros(512, "i2"), np.zeros(512)
+    rss_mib = 0.0
+    started = time.process_time()
+    for first in range(0, num_requests, 512):
+        number_N = np.arange(first, first + 512, dtype=np.uint64)
+        ids = [(f"request-{number}", 1) for number in number_N.tolist()]
+        book.remember(Predicted("delay", "v1", "champion", 3, number_N, number_N, zeros, classes, scores, {}, ids))
+        book.flush()
+        if first % 51_200 == 0:
+            assert book.drain(60)
+        if first <= num_requests // 10:
+            rss_mib = resident_mib()
+    assert book.drain(60)
+    keep_us = 1e6 * (time.process_time() - started) / num_requests
+    growth_mib, figures = resident_mib() - rss_mib, book.figures()
+    numbers = np.random.default_rng(0).integers(0, num_requests, 20_000).tolist()
+    started = time.process_time()
+    tokens = []
+    for start in range(0, len(numbers), 500):
+        tokens += book.find("delay", [(f"request-{number}", 0) for number in numbers[start : start + 500]])
+    find_us = 1e6 * (time.process_time() - started) / len(numbers)
+    book.close()
+    for token, number in zip(tokens, numbers, strict=True):
+        assert isinstance(token, str), token
+        assert receipts.verify(token).sequence == number
+    return {
+        "label_table_rss_growth_mib": round(growth_mib, 1),
+        "label_table_bytes_per_request": round(figures.num_bytes / figures.num_open, 1),
+        "label_table_keep_us": round(keep_us, 2),
+        "label_table_find_us": round(find_us, 2),
+    }
+
+
+def resident_mib() -> float:
+    """Resident memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 if __name__ == "__main__":

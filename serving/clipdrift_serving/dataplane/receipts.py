@@ -359,3 +359,9 @@ def _remember(known: dict[Any, Any], place: Any, made: Any) -> Any:
         known.clear()
     known[place] = made
     return made
+
+
+def row_bytes(rows: bytes) -> int:
+    """Bytes of the first row of rows that were packed one behind the other; all of one request are as long."""
+    (*_, num_classes, _) = _unpack_row(rows, 0)
+    return _row_dtype(num_classes).itemsize

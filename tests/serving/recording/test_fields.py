@@ -136,7 +136,7 @@ def test_what_a_rule_cannot_do_drops_the_feature_and_says_so_once(caplog, rule, 
     ],
 )
 def test_a_policy_that_cannot_be_meant_is_refused(make):
-    with pytest.raises(ValueError, match="name of a feature|width|hex digits|two rules"):
+    with pytest.raises(ValueError, match=r"name of a feature|width|hex digits|two rules"):
         make()
 
 
