@@ -32,6 +32,7 @@ _FLUSH_SECONDS = 5.0
 _GATHER_SECONDS = 0.1  # a transaction of the bus costs as much for ten events as for one
 _CHUNK = 200
 _READ_BYTES = 4 * 1024 * 1024
+_PIECE_BYTES = 1024 * 1024
 _COMPACT_BYTES = 16 * 1024 * 1024
 _log = logging.getLogger(__name__)
 
@@ -193,11 +194,12 @@ class Spool:
             if self._forwarded == self._end:  # all of it is on the bus: begin again with an empty file
                 os.ftruncate(self._file, 0)
                 self._forwarded = self._end = 0
-            elif self._forwarded > max(_COMPACT_BYTES, self._end - self._forwarded):
-                with contextlib.suppress(OSError):  # the file grows on meanwhile, and the next turn tries again
-                    self._compact()
+            must_compact = self._forwarded > max(_COMPACT_BYTES, self._end - self._forwarded)
             self._bytes_gauge.set(self._end - self._forwarded)
             self._changed.notify_all()
+        if must_compact:
+            with contextlib.suppress(OSError):  # the file grows on meanwhile, and the next turn tries again
+                self._compact()
 
     def _reopen_if_removed(self) -> None:
         """A file that somebody deleted would be written on unseen, and lost with the process."""
@@ -208,16 +210,29 @@ class Spool:
         self._compact()
 
     def _compact(self) -> None:
-        """Keep only what still waits: under steady load the file is never sent to its end. A crash leaves either file whole."""
+        """Keep only what still waits: under steady load the file is never sent to its end. A crash leaves either file whole.
+
+        In pieces, and what is appended meanwhile last: whoever appends waits for the last piece only.
+        """
         beside = self._path.with_suffix(".compacting")
-        rest = os.pread(self._file, self._end - self._forwarded, self._forwarded)
-        beside.write_bytes(rest)
-        beside.chmod(0o600)
-        beside.replace(self._path)
-        os.close(self._file)
-        self._file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-        self._forwarded, self._end = 0, len(rest)
-        self._num_rewrites += 1
+        made = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            with self._changed:
+                old, start, end, num_rewrites = self._file, self._forwarded, self._end, self._num_rewrites
+            copied = start
+            while end - copied > _PIECE_BYTES:
+                copied += _copy(old, copied, made, _PIECE_BYTES)
+            with self._changed:
+                if self._num_rewrites != num_rewrites:  # it was deleted and written anew meanwhile
+                    return
+                while copied < self._end:
+                    copied += _copy(old, copied, made, min(_PIECE_BYTES, self._end - copied))
+                beside.replace(self._path)
+                self._file, made = made, old
+                self._forwarded, self._end = 0, copied - start
+                self._num_rewrites += 1
+        finally:
+            os.close(made)
 
     def _forward(self, start: int, end: int) -> int:
         """Publish the records of [start, end), a chunk of them at most; returns where it stopped once all are acknowledged."""
@@ -227,6 +242,14 @@ class Spool:
             reached = after
         self._publisher.flush(_FLUSH_SECONDS)
         return reached
+
+
+def _copy(source: int, start: int, target: int, num_bytes: int) -> int:
+    """Append a piece to another file; how much of it. Raises OSError where there is nothing to copy."""
+    data = os.pread(source, num_bytes, start)
+    if not data:
+        raise OSError("the file is shorter than what was written to it")
+    return os.write(target, data)
 
 
 def _records(file: int, start: int, end: int) -> Iterator[tuple[_Entry, int]]:

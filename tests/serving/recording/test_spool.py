@@ -1,9 +1,14 @@
 """What append returned for reaches the bus, in order, whatever happens in between."""
 
+import contextlib
+import itertools
+import multiprocessing
 import os
+import resource
 import shutil
 import threading
 
+import numpy as np
 import pytest
 
 from clipdrift_contract.clock import ManualClock
@@ -13,6 +18,7 @@ from clipdrift_contract.errors import ConfigError, RetryableError
 from clipdrift_contract.events import PredictionBatch
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_serving.recording import spool as module
+from clipdrift_serving.recording.recorder import Predicted, Recorder
 from clipdrift_serving.recording.spool import Spool, SpoolFullError
 
 
@@ -36,8 +42,6 @@ class FakePublisher:
 
 
 def _batch(number, size=1):
-    import numpy as np
-
     rows = np.full(size, number)
     column = Column.of(rows)
     return PredictionBatch(
@@ -197,3 +201,147 @@ def test_a_spool_folder_that_is_a_file_is_told_as_a_fault_of_the_settings(tmp_pa
     (tmp_path / "spool").write_text("")
     with pytest.raises(ConfigError, match="needs a folder"):
         _spool(tmp_path / "spool", FakePublisher())
+
+
+@pytest.mark.parametrize("read_bytes", [4, 700, 5_000, 10**6])
+def test_records_of_any_size_reach_the_bus_in_order_whatever_one_read_brings(tmp_path, monkeypatch, read_bytes):
+    monkeypatch.setattr(module, "_READ_BYTES", read_bytes)
+    publisher = FakePublisher()
+    spool = _spool(tmp_path, publisher)
+    for number in range(60):
+        spool.append(_batch(number, 1 + number * 37 % 101))
+    spool.drain(10)
+    spool.close()
+    assert _numbers(publisher) == list(range(60))
+
+
+def test_a_file_that_is_deleted_while_it_is_forwarded_loses_nothing(tmp_path):
+    publisher, flush = FakePublisher(), FakePublisher.flush
+    deletions = [True]
+
+    def deleting(timeout_seconds):
+        if deletions:
+            deletions.pop()
+            (tmp_path / "events.spool").unlink()
+            spool.append(_batch(100))  # written anew, shorter than what was read: no place in the old file means anything
+        flush(publisher, timeout_seconds)
+
+    publisher.flush = deleting
+    publisher.is_away = True
+    spool = _spool(tmp_path, publisher)
+    for number in range(5):
+        spool.append(_batch(number))
+    publisher.is_away = False
+    spool.drain(10)
+    spool.append(_batch(200))
+    spool.drain(10)
+    spool.close()
+    assert set(_numbers(publisher)) == {0, 1, 2, 3, 4, 100, 200}
+    ids = [headers["ce_id"] for headers, _ in publisher.records]
+    assert len(set(ids)) == 7, "what is sent twice has one id"
+
+
+def _on_a_small_disk(folder, pipe):
+    """Append while the bus is away and files may hold 20,000 bytes; then there is room again and the bus is back."""
+    publisher = FakePublisher()
+    publisher.is_away = True
+    spool, metrics = _spool(folder, publisher), MetricSet()
+    recorder = Recorder(spool, "aa" * 8, metrics, 10_000)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+    kept = []
+    for number in range(100):
+        try:
+            spool.append(_batch(number, 40))
+        except SpoolFullError:
+            continue
+        kept.append(number)
+    recorder.add(_predicted(1_000_000, 700))
+    recorder.flush()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    spool.append(_batch(5000))
+    recorder.add(_predicted(2_000_000, 3))
+    recorder.flush()
+    publisher.is_away = False
+    spool.drain(10)
+    spool.close()
+    dropped = metrics.registry.get_sample_value("clipdrift_serving_unrecorded_total", {"model": "m", "reason": "spool_full"})
+    events = [decode(headers, value)[1] for headers, value in publisher.records]
+    told = [event.num_unrecorded for event in events if event.sequence.array()[0] == 2_000_000]
+    pipe.send((kept, _numbers(publisher), dropped, told))
+
+
+def _predicted(first, num_rows):
+    rows = np.arange(first, first + num_rows)
+    return Predicted(
+        "m", "v", "champion", 1, rows.astype("u8"), rows, rows.astype("i2") * 0, rows * 0.0, np.zeros((num_rows, 2), "f4"), {}
+    )
+
+
+def test_on_a_full_disk_what_was_taken_arrives_and_what_was_not_is_counted(tmp_path):
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    child = context.Process(target=_on_a_small_disk, args=(tmp_path, there))  # limits of file sizes hold for a process
+    child.start()
+    assert here.poll(60)
+    kept, arrived, dropped, told = here.recv()
+    child.join(60)
+    assert 5 < len(kept) < 100
+    assert arrived == [*kept, 5000, 2_000_000]
+    assert (dropped, told) == (700, [700])
+
+
+def _append_for_ever(folder, pipe):
+    publisher = FakePublisher()
+    publisher.is_away = True
+    spool = _spool(folder, publisher)
+    for number in itertools.count():
+        spool.append(_batch(number, 300))
+        pipe.send(number)
+
+
+def test_what_was_taken_before_a_kill_is_sent_by_the_next_life_in_order(tmp_path):
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    child = context.Process(target=_append_for_ever, args=(tmp_path, there))
+    child.start()
+    there.close()
+    taken = [here.recv() for _ in range(200)]
+    child.kill()
+    child.join(60)
+    with contextlib.suppress(EOFError):
+        while True:
+            taken.append(here.recv())
+    publisher = FakePublisher()
+    spool = _spool(tmp_path, publisher, epoch="bb")
+    spool.drain(20)
+    spool.close()
+    arrived = _numbers(publisher)
+    assert arrived == list(range(len(arrived)))
+    assert len(taken) <= len(arrived) <= len(taken) + 1  # the last may have been written and not yet told
+
+
+def test_while_the_bus_is_away_the_budget_holds_and_each_row_arrives_or_is_counted(tmp_path):
+    publisher = FakePublisher()
+    publisher.is_away = True
+    metrics = MetricSet()
+    spool = _spool(tmp_path, publisher, max_bytes=100_000)
+    recorder = Recorder(spool, "aa" * 8, metrics, 2_000)
+    for first in range(0, 30_000, 100):
+        recorder.add(_predicted(first, 100))
+        if first % 1_500 == 0:
+            recorder.flush()
+        assert (tmp_path / "events.spool").stat().st_size <= 100_000
+    recorder.flush()
+    publisher.is_away = False
+    spool.drain(10)
+    recorder.add(_predicted(30_000, 1))
+    recorder.flush()
+    spool.drain(10)
+    spool.close()
+    events = [decode(headers, value)[1] for headers, value in publisher.records]
+    arrived = np.concatenate([event.sequence.array() for event in events]).tolist()
+    counted = metrics.registry.get_sample_value("clipdrift_serving_unrecorded_total", {"model": "m", "reason": "spool_full"})
+    assert arrived == sorted(set(arrived))
+    assert len(arrived) + counted == 30_001
+    assert sum(event.num_unrecorded for event in events) == counted
+    assert 0 < counted < 30_000
