@@ -29,6 +29,7 @@ _BUSY_SECONDS = 5.0
 _RETRY_SECONDS = 0.5
 _CLOSE_SECONDS = 5.0
 _MAX_FRESH = 100_000  # requests in memory while the file cannot be written
+_MAX_HELD = 1024  # turns of the loop
 _MAX_DELETED = 20_000  # in one transaction, so that none takes long
 _MAX_ASKED = 500  # ids in one query: SQLite allows 32,766 variables, older ones 999
 _CACHE_KIB = 8 * 1024
@@ -45,14 +46,14 @@ class RequestBookConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """`[serving.request_ids]`: how long a label may come back under the caller's own request id."""
 
     max_requests: int = 1_000_000
-    """Most requests with an id that are kept; the oldest go."""
+    """Most requests with an id that are kept; the oldest go. 0: none is kept, and keeping them costs nothing."""
     max_age_seconds: int = 90 * 86_400
     """How long a request with an id is kept."""
 
     def __post_init__(self) -> None:
-        for name in ("max_requests", "max_age_seconds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"serving.request_ids.{name} must be >= 1, got {getattr(self, name)!r}")
+        for name, least in (("max_requests", 0), ("max_age_seconds", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"serving.request_ids.{name} must be >= {least}, got {getattr(self, name)!r}")
 
 
 class RequestFigures(NamedTuple):
@@ -108,8 +109,11 @@ class RequestBook:
         self._thread.start()
 
     def remember(self, predicted: Predicted) -> None:
-        """Keep a reference to rows with request ids until `flush`; never raises, costs nothing else."""
-        self._held.append(predicted)
+        """Keep a reference to rows with request ids until `flush`, which it calls itself where nobody else does; never raises."""
+        if self._config.max_requests and any(request_id for request_id, _ in predicted.request_ids):
+            self._held.append(predicted)
+            if len(self._held) >= _MAX_HELD:
+                self.flush()
 
     def flush(self) -> None:
         """Pack what is held and hand it to the writing thread; found by `find` from now on."""

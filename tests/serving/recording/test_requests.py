@@ -183,10 +183,28 @@ def test_rows_that_cannot_be_packed_do_not_end_the_keeping_of_others(books, capl
     assert book.figures().num_dropped == 1
 
 
-@pytest.mark.parametrize("name", ["max_requests", "max_age_seconds"])
-def test_bounds_that_keep_nothing_are_refused(name):
+@pytest.mark.parametrize(("name", "value"), [("max_requests", -1), ("max_age_seconds", 0)])
+def test_bounds_that_cannot_be_meant_are_refused(name, value):
     with pytest.raises(ValueError, match=name):
-        RequestBookConfig(**{name: 0})
+        RequestBookConfig(**{name: value})
+
+
+def test_requests_without_an_id_cost_no_memory_and_none_is_held_where_none_is_wanted(books, tmp_path):
+    book, off = books(), books(folder=tmp_path / "off", max_requests=0)
+    for first in range(3000):
+        book.remember(_predicted(first, [("", 1)])[0])
+        off.remember(_predicted(first, [("a", 1)])[0])
+    assert (book._held, off._held) == ([], [])
+    assert off.drain(10)
+    assert _reasons(off.find("toy", [("a", 0)])) == ["unknown_request"]
+
+
+def test_what_nobody_flushes_is_flushed_before_it_fills_the_memory(books):
+    book = books()
+    for first in range(3000):
+        book.remember(_predicted(first, [(str(first), 1)])[0])
+        assert len(book._held) < 1024
+    assert _reasons(book.find("toy", [(str(n), 0) for n in range(3000)])) == ["found"] * 3000
 
 
 def _work(folder, epoch):
