@@ -6,6 +6,9 @@ from typing import Literal
 import msgspec
 
 from clipdrift_serving.dataplane.admission import AdmissionPolicy
+from clipdrift_serving.recording.fields import FieldPolicy
+from clipdrift_serving.recording.recorder import Sampling
+from clipdrift_serving.recording.requests import RequestBookConfig
 
 _DAY_SECONDS = 86_400
 _YEARS_SECONDS = 100 * 365 * _DAY_SECONDS
@@ -78,6 +81,12 @@ class ServingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Most rows in memory that may wait to be written; beyond, recordings are dropped and counted."""
     metrics_need_token: bool = False
     """Whether `/metrics` on the admin listener needs the token too."""
+    fields: FieldPolicy = FieldPolicy()
+    """`[serving.fields]`: what of the features is recorded."""
+    sampling: Sampling = Sampling()
+    """`[serving.sampling]`: which share of the predictions is recorded."""
+    request_ids: RequestBookConfig = RequestBookConfig()
+    """`[serving.request_ids]`: how long labels may come back under the caller's own request id."""
     admission: AdmissionPolicy = AdmissionPolicy()
     """`[serving.admission]`: what a model's file must fulfil before it serves."""
     bus_url: str = ""

@@ -5,9 +5,11 @@ import gc
 import logging
 import os
 import signal
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import uvloop
 
 from clipdrift_contract.bus.connect import connect
@@ -22,7 +24,10 @@ from clipdrift_serving.dataplane.plane import DataPlane
 from clipdrift_serving.dataplane.receipts import ReceiptBook
 from clipdrift_serving.dataplane.repository import ModelRepository
 from clipdrift_serving.deployments import DeploymentFollower
+from clipdrift_serving.recording.fields import Fields
+from clipdrift_serving.recording.inbox import FeedbackInbox
 from clipdrift_serving.recording.recorder import BATCH_ROWS, Recorder
+from clipdrift_serving.recording.requests import RequestBook
 from clipdrift_serving.recording.spool import Spool
 from clipdrift_serving.rest.admin import AdminApp
 from clipdrift_serving.rest.data import HEALTH, DataApp
@@ -62,16 +67,35 @@ async def _serve(config: ServingConfig, clock: Clock) -> None:
         max_bytes=config.max_spool_bytes,
     )
     repository = ModelRepository(metrics, config.admission)
-    recorder = Recorder(spool, epoch, metrics, config.max_pending_rows)
     receipts = ReceiptBook(config.receipt_keys, epoch)
+    requests = RequestBook(config.spool_dir, receipts, clock, config.request_ids)
+    recorder = Recorder(
+        spool,
+        epoch,
+        metrics,
+        config.max_pending_rows,
+        fields=_fields(config),
+        sampling=config.sampling,
+        remember=requests.remember,
+    )
     plane = DataPlane(
-        config, repository, receipts, recorder, clock, metrics, schedule=loop.call_soon_threadsafe, soon=loop.call_soon
+        config,
+        repository,
+        receipts,
+        recorder,
+        clock,
+        metrics,
+        schedule=loop.call_soon_threadsafe,
+        soon=loop.call_soon,
+        find=requests.find,
     )
     keys = ApiKeys(clock, Path(config.api_keys_file)) if config.api_keys_file else None
     authorise = authoriser(config.admin_token, keys)
     tls = _tls(config, clock)
     follower = DeploymentFollower(bus, repository, metrics, clock)
     follower.start()
+    inbox = FeedbackInbox(bus, plane.feedback, loop.call_soon_threadsafe, repository.is_ready, metrics, clock)
+    inbox.start()
     limits = Limits.of(config)
     data = DataApp(config, plane, metrics, authorise if keys is not None else None)
     admin = AdminApp(config, plane, recorder, spool, metrics, authorise)
@@ -88,7 +112,7 @@ async def _serve(config: ServingConfig, clock: Clock) -> None:
     gc.collect()
     gc.freeze()  # what lives as long as the process is not looked at again at each collection
     gc.set_threshold(*_GC_THRESHOLD)
-    flushing = asyncio.create_task(_flush_for_ever(recorder, tls))
+    flushing = asyncio.create_task(_flush_for_ever(recorder, requests, tls))
     _log.info("serving on port %d, admin on port %d, life %s", config.port, config.admin_port, epoch)
     await is_ending.wait()
     ends = [listener.close(config.drain_seconds) for listener in listeners]
@@ -96,12 +120,23 @@ async def _serve(config: ServingConfig, clock: Clock) -> None:
         ends.append(asyncio.to_thread(remote_calls.stop, config.drain_seconds))
     await asyncio.gather(*ends)
     flushing.cancel()
+    await asyncio.to_thread(inbox.stop)  # it may be waiting for this loop
     follower.stop()
     plane.close()
     recorder.flush()
+    requests.close()
     spool.close()
     publisher.close()
     bus.close()
+
+
+def _fields(config: ServingConfig) -> Fields:
+    """The policy, with a key of its own where the operator gave none."""
+    key = config.fields.hmac_key
+    if not key:
+        oldest = bytes.fromhex(config.receipt_keys[-1])
+        key = blake2b(b"fields", key=oldest, digest_size=32).hexdigest()
+    return Fields(msgspec.structs.replace(config.fields, hmac_key=key))
 
 
 def _tls(config: ServingConfig, clock: Clock) -> TlsContext | None:
@@ -140,7 +175,7 @@ def _grpc(
     return made
 
 
-async def _flush_for_ever(recorder: Recorder, tls: TlsContext | None) -> None:
+async def _flush_for_ever(recorder: Recorder, requests: RequestBook, tls: TlsContext | None) -> None:
     """Every 100 ms, sooner when a batch is full; and look for a new certificate."""
     waited = 0.0
     while True:
@@ -148,6 +183,7 @@ async def _flush_for_ever(recorder: Recorder, tls: TlsContext | None) -> None:
         waited += _FLUSH_SECONDS / 10
         if recorder.num_pending_rows and (waited >= _FLUSH_SECONDS or recorder.num_pending_rows >= BATCH_ROWS):
             recorder.flush()
+            requests.flush()
             waited = 0.0
         if tls is not None:
             tls.refresh()  # looks once a second at most

@@ -54,7 +54,7 @@ class Ledger:
         Args:
             scored: What each head predicted for all rows.
             times: Per request its number of rows and their event times; None: now.
-            request_ids: Per request the caller's own id ("": none) and its number of rows.
+            request_ids: Per request the caller's own id ("": none) and its number of rows; empty: nobody gave one.
         """
         now_ms = self._clock.now_ms()
         num_rows = sum(rows for rows, _ in times)
@@ -70,7 +70,7 @@ class Ledger:
             named = head.name, model.version, role, generation, sequence_N, event_time_N, slice_N, predicted_N
             probabilities_NK = scores_NK[:, :0] if head.is_value else scores_NK  # a receipt holds a value exactly already
             tokens = self._receipts.issue(*named, probabilities_NK)
-            self._recorder.add(Predicted(*named, scores_NK, inputs))
+            self._recorder.add(Predicted(*named, scores_NK, inputs, request_ids, head.profile or model.profile))
             receipts.append(tokens)
         if self._must_write:
             self._recorder.flush()

@@ -261,7 +261,7 @@ class DataPlane:
             ran.inputs,
             ran.heads,
             [(one.num_rows, one.event_time_N) for one in batch],
-            [(one.asked.request_id, one.num_rows) for one in batch],
+            [(one.asked.request_id, one.num_rows) for one in batch] if any(one.asked.request_id for one in batch) else (),
         )
         shadow = served.serving.shadow
         if shadow is not None and served.role == "champion":

@@ -111,7 +111,7 @@ def _predicted(rows: Shadowed) -> list[Predicted]:
         return [
             Predicted(
                 head.name, model.version, "shadow", rows.generation, rows.sequence_N, rows.event_time_N, slice_N,
-                *head.scores(outputs, num_rows), inputs,
+                *head.scores(outputs, num_rows), inputs, (), head.profile or model.profile,
             )
             for head in model.heads
         ]  # fmt: skip

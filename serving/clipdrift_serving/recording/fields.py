@@ -54,7 +54,7 @@ class FieldPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     keep_declared: bool = True
     """Whether what the reference profile declares is kept without a rule; false: only what a rule names is recorded."""
     hmac_key: str = ""
-    """Filled from the secrets: 32 or more hex digits, needed by rules with hmac. Another key gives other digits."""
+    """32 or more hex digits; empty: derived from the oldest receipt key. Another key gives other digits."""
 
     def __post_init__(self) -> None:
         places = [(rule.model, rule.feature) for rule in self.rules]
@@ -65,8 +65,8 @@ class FieldPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             key = bytes.fromhex(self.hmac_key)
         except ValueError as error:
             raise ValueError("the key of serving.fields is written in hex digits") from error
-        if (key or any(rule.action == "hmac" for rule in self.rules)) and len(key) < _MIN_SECRET_BYTES:
-            raise ValueError(f"a rule with hmac needs a key of at least {2 * _MIN_SECRET_BYTES} hex digits")
+        if key and len(key) < _MIN_SECRET_BYTES:
+            raise ValueError(f"the key of serving.fields has at least {2 * _MIN_SECRET_BYTES} hex digits")
 
     def __repr__(self) -> str:
         """Holds a secret, so it shows none."""
@@ -93,6 +93,8 @@ class Fields:
     def __init__(self, policy: FieldPolicy) -> None:
         self._policy = policy
         self._key = bytes.fromhex(policy.hmac_key)
+        if not self._key and any(rule.action == "hmac" for rule in policy.rules):
+            raise ValueError("a rule with hmac needs a key")
         self._rules: dict[tuple[str, str, bool], FieldRule] = {}
         self._hashes: dict[tuple[str, str], str] = {}
         self._profiles: dict[int, tuple[ReferenceProfile, dict[str, FeatureProfile]]] = {}
