@@ -109,7 +109,7 @@ class RequestBook:
         self._thread.start()
 
     def remember(self, predicted: Predicted) -> None:
-        """Keep a reference to rows with request ids until `flush`, which it calls itself where nobody else does; never raises."""
+        """Keep a reference to rows with request ids until `flush`, which it calls itself if nobody does; never raises."""
         if self._config.max_requests and any(request_id for request_id, _ in predicted.request_ids):
             self._held.append(predicted)
             if len(self._held) >= _MAX_HELD:
