@@ -59,7 +59,7 @@ class Process:
         self.home.mkdir()
         self.process: subprocess.Popen | None = None
 
-    def start(self) -> None:
+    def start(self, *, wait: bool = True) -> None:
         config = {
             "port": self.port, "admin_port": self.admin_port, "admin_token": TOKEN, "receipt_keys": [KEY],
             "bus_url": self.bus_url, "spool_dir": str(self.folder / "spool"), **self.config,
@@ -67,7 +67,8 @@ class Process:
         environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
         environment |= {"HOME": str(self.home), "XDG_CACHE_HOME": str(self.home), "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen([sys.executable, "-c", _START, json.dumps(config)], env=environment)
-        wait_until(lambda: self.process.poll() is not None or self.get("/v2/health/live")[0] == 200)
+        if wait:
+            wait_until(lambda: self.process.poll() is not None or self.get("/v2/health/live")[0] == 200)
         assert self.process.poll() is None, "serving ended at start"
 
     def deploy(self, served, generation, **others) -> None:
@@ -118,13 +119,16 @@ class Process:
         if self.process is not None and self.process.poll() is None:
             self.end(signal.SIGKILL)
 
-    def recorded(self, topic):
-        """(epoch, sequence) of each row on the bus, without duplicates."""
+    def events_of(self, topic):
+        """Every event on a topic."""
         reader = EventReader(
             self.bus.consumer(None, [topic]), publisher=self.bus.publisher(), metrics=MetricSet(), clock=SystemClock()
         )
-        rows = set()
+        events = []
         while found := reader.poll(500, 0.2):
-            for _, _, event in found:
-                rows |= {(event.epoch, int(number)) for number in event.sequence.array()}
-        return rows
+            events += [event for _, _, event in found]
+        return events
+
+    def recorded(self, topic):
+        """(epoch, sequence) of each row on the bus, without duplicates."""
+        return {(event.epoch, int(number)) for event in self.events_of(topic) for number in event.sequence.array()}
