@@ -108,6 +108,45 @@ SERVING_REFUSED = Metric(
 SERVING_MODEL_INFO = Metric(
     "clipdrift_serving_model_info", "info", "Version in service: value 1.", ("model", "version", "role")
 )
+# what a prediction costs: 1000 * rate(clipdrift_serving_cpu_seconds_total[1h]) / rate of the rows is CPU seconds per 1,000
+SERVING_CPU_SECONDS = Metric(
+    "clipdrift_serving_cpu_seconds_total",
+    "counter",
+    "CPU time of the runs of a version and of what is done with their answers.",
+    ("model", "version"),
+)
+SERVING_QUEUE_SECONDS = Metric(
+    "clipdrift_serving_queue_seconds_total",
+    "counter",
+    "Time that requests waited from their last byte to the start of their run.",
+    ("model", "version"),
+)
+SERVING_COMPUTE_SECONDS = Metric(
+    "clipdrift_serving_compute_seconds_total",
+    "counter",
+    "Time inside the model on the wall clock, once a run however many requests it answers.",
+    ("model", "version"),
+)
+SERVING_RUNS = Metric(
+    "clipdrift_serving_runs_total", "counter", "Runs of the model: one may answer several requests.", ("model", "version")
+)
+SERVING_REQUEST_BYTES = Metric(
+    "clipdrift_serving_request_bytes_total", "counter", "Bytes of the requests that were answered.", ("model", "version")
+)
+SERVING_IN_FLIGHT = Metric(
+    "clipdrift_serving_in_flight_requests", "gauge", "Requests on the data listener that wait for their answer."
+)
+SERVING_CONNECTIONS = Metric("clipdrift_serving_connections", "gauge", "Open connections of the data listener.")
+SERVING_TURNED_AWAY = Metric(
+    "clipdrift_serving_refused_total",
+    "counter",
+    "Connections and requests refused by the data listener, by the bound that was met: connections, in_flight, memory, "
+    "deadline.",
+    ("reason",),
+)
+SERVING_WORKER_RESTARTS = Metric(
+    "clipdrift_serving_worker_restarts_total", "counter", "Worker processes that ended unasked and were started again."
+)
 
 # --- monitor: the one exporter of figures about models ----------------------------------------------------------------------
 MODEL_ACCURACY = Metric(

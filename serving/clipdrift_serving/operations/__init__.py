@@ -1,0 +1,1 @@
+"""What an operator needs around the server: figures, several workers, logs."""
