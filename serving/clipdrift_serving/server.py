@@ -7,6 +7,7 @@ import os
 import signal
 from hashlib import blake2b
 from pathlib import Path
+from socket import socket
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,6 +25,8 @@ from clipdrift_serving.dataplane.plane import DataPlane
 from clipdrift_serving.dataplane.receipts import ReceiptBook
 from clipdrift_serving.dataplane.repository import ModelRepository
 from clipdrift_serving.deployments import DeploymentFollower
+from clipdrift_serving.operations.exposed import ExposedUsage
+from clipdrift_serving.operations.worker import Worker
 from clipdrift_serving.recording.fields import Fields
 from clipdrift_serving.recording.inbox import FeedbackInbox
 from clipdrift_serving.recording.recorder import BATCH_ROWS, Recorder
@@ -38,20 +41,21 @@ if TYPE_CHECKING:
     from clipdrift_serving.grpc.server import GrpcServer
 
 _FLUSH_SECONDS = 0.1
+_MODELS_SECONDS = 30.0
 _GC_THRESHOLD = (10_000, 20, 50)  # a request makes no cycles; the default of 700 looks for them all the time
 _log = logging.getLogger(__name__)
 
 
-def run(config: ServingConfig, clock: Clock | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; then finish what is in flight, write what is recorded, and return.
+def run(config: ServingConfig, clock: Clock | None = None, worker: Worker | None = None) -> None:
+    """Serve, alone or as a worker, until SIGTERM or SIGINT; then finish what is in flight, write what is recorded, and return.
 
     Raises:
         ConfigError: The bus address or the receipt key is wrong.
     """
-    uvloop.run(_serve(config, clock or SystemClock()))
+    uvloop.run(_serve(config, clock or SystemClock(), worker))
 
 
-async def _serve(config: ServingConfig, clock: Clock) -> None:
+async def _serve(config: ServingConfig, clock: Clock, worker: Worker | None) -> None:
     loop = asyncio.get_running_loop()
     metrics = MetricSet()
     epoch = os.urandom(8).hex()
@@ -99,14 +103,19 @@ async def _serve(config: ServingConfig, clock: Clock) -> None:
     limits = Limits.of(config)
     data = DataApp(config, plane, metrics, authorise if keys is not None else None)
     admin = AdminApp(config, plane, recorder, spool, metrics, authorise)
+    gate = Gate(data, limits, HEALTH)
+    metrics.registry.register(ExposedUsage(plane.usage, gate))
+    bound = socket(fileno=worker.data_fd) if worker else bound_socket(config.host, config.port)
     listeners = [
-        Listener(Gate(data, limits, HEALTH), bound_socket(config.host, config.port), tls.context if tls else None),
-        Listener(Gate(admin, limits), bound_socket(config.admin_host, config.admin_port)),
+        Listener(gate, bound, tls.context if tls else None),
+        Listener(Gate(admin, limits), worker.admin_path if worker else bound_socket(config.admin_host, config.admin_port)),
     ]
     remote_calls = _grpc(config, plane, loop, authorise, tls)
     is_ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, is_ending.set)
+    if worker is not None and worker.had_models:
+        await _models_are_back(repository, is_ending)
     for listener in listeners:
         await listener.open()
     gc.collect()
@@ -128,6 +137,16 @@ async def _serve(config: ServingConfig, clock: Clock) -> None:
     spool.close()
     publisher.close()
     bus.close()
+
+
+async def _models_are_back(repository: ModelRepository, is_ending: asyncio.Event) -> None:
+    """Connections wait in the socket's queue meanwhile, for as long as it is worth waiting for."""
+    end = asyncio.get_running_loop().time() + _MODELS_SECONDS
+    while not (repository.is_caught_up and repository.names()) and not is_ending.is_set():
+        if asyncio.get_running_loop().time() > end:
+            _log.error("no model is back after %.0f s: serving without", _MODELS_SECONDS)
+            return
+        await asyncio.sleep(0.02)
 
 
 def _fields(config: ServingConfig) -> Fields:

@@ -1,0 +1,97 @@
+"""Log entries are JSON on one line, hold no secret, and name the request; the access log is a sample."""
+
+import io
+import json
+import logging
+
+import pytest
+
+from clipdrift_serving.operations.logs import AccessLog, JsonFormatter, start_logging, valid_traceparent
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"  # the example of W3C Trace Context, section 3.2
+
+
+@pytest.fixture
+def entries():
+    """What has been logged, as a function that ends the logging."""
+    root = logging.getLogger()
+    handlers, level, stream = list(root.handlers), root.level, io.StringIO()
+    listener = start_logging(["hunter2-token", "", "ab"], stream)
+
+    def told():
+        listener.stop()
+        return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    yield told
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_a_message_with_line_ends_quotes_and_lone_surrogates_stays_one_line(entries):
+    logging.getLogger("a.b").warning('x\n{"level":"info"}\r\u2028 %s', "\ud800")
+    (entry,) = entries()
+    assert (entry["level"], entry["logger"]) == ("warning", "a.b")
+    assert entry["message"].startswith('x\n{"level":"info"}')
+
+
+def test_a_secret_is_blanked_in_messages_fields_and_exceptions(entries):
+    log = logging.getLogger("a")
+    log.error("Bearer %s and ab", "hunter2-token", extra={"fields": {"request_id": "x-hunter2-token"}})
+    try:
+        raise ValueError("bad hunter2-token")
+    except ValueError:
+        log.exception("failed")
+    first, second = entries()
+    assert first["message"] == "Bearer [secret] and ab"
+    assert first["request_id"] == "x-[secret]"
+    assert "ValueError: bad [secret]" in second["exception"]
+
+
+def test_a_secret_that_holds_another_is_blanked_whole():
+    record = logging.LogRecord("a", logging.INFO, "", 0, "secret-1-long", None, None)
+    assert json.loads(JsonFormatter(["secret-1", "secret-1-long"]).format(record))["message"] == "[secret]"
+
+
+def test_an_entry_tells_the_request(entries):
+    AccessLog(1.0).ended(200, 0.0123456789, model="toy", version="v1", rows=3, request_id="r" * 500, traceparent=TRACE)
+    (entry,) = entries()
+    assert {key: entry[key] for key in ("status", "seconds", "model", "version", "rows", "traceparent")} == {
+        "status": 200, "seconds": 0.012346, "model": "toy", "version": "v1", "rows": 3, "traceparent": TRACE,
+    }  # fmt: skip
+    assert entry["request_id"] == "r" * 128
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", TRACE.upper(), "ff" + TRACE[2:], TRACE + "-x", TRACE + "\n", TRACE.replace("00f067aa0ba902b7", "0" * 16)],
+)
+def test_what_is_no_traceparent_is_left_out(header):
+    assert valid_traceparent(header) == ""
+
+
+def test_good_answers_are_sampled_and_errors_are_not(entries):
+    log = AccessLog(0.1, max_errors_per_second=1000, seconds_now=lambda: 1.0, seed=7)
+    for _ in range(2000):
+        log.ended(200, 0.001)
+    for _ in range(50):
+        log.ended(422, 0.001)
+    found = [entry["status"] for entry in entries()]
+    assert found.count(422) == 50
+    assert 140 < found.count(200) < 260  # 200 expected, standard deviation 13
+
+
+def test_errors_beyond_the_bound_are_told_as_a_number(entries):
+    now = [1.0]
+    log = AccessLog(0.0, max_errors_per_second=3, seconds_now=lambda: now[0])
+    for _ in range(10):
+        log.ended(500, 0.001)
+    now[0] = 2.0
+    log.ended(503, 0.001)
+    found = entries()
+    assert [entry.get("status") for entry in found] == [500, 500, 500, None, 503]
+    assert found[3]["message"].startswith("7 errors")
+
+
+def test_a_ratio_outside_0_to_1_is_refused():
+    with pytest.raises(ValueError, match="ratio"):
+        AccessLog(1.5)
