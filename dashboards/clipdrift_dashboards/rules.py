@@ -140,6 +140,14 @@ ALERTS = (
         description=f'{{{{ $value | printf "%.0f" }}}} in the last {_WINDOW}. Drift and accuracy are of the rest only.',
     ),
     Alert(
+        name="ClipdriftDeploymentRefused",
+        severity="ticket",
+        expr=f"max by (model) ({select(metrics.SERVING_REFUSED)}) > 0",
+        wait="2m",
+        summary="The newest deployment of {{ $labels.model }} cannot be served",
+        description="Its file is missing, changed or not admitted. The version before it goes on serving.",
+    ),
+    Alert(
         name="ClipdriftWatchdog",
         severity="none",
         expr="vector(1)",

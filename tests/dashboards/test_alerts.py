@@ -57,6 +57,12 @@ MISSING = Told(
     "A closed window has labels for less than 50% of its predictions. Until they come, harm is not seen and live accuracy may "
     "be wrong.",
 )
+REFUSED = 'clipdrift_serving_deployment_refused{model="m"}'
+CANNOT_SERVE = Told(
+    {"severity": "ticket", "model": "m"},
+    "The newest deployment of m cannot be served",
+    "Its file is missing, changed or not admitted. The version before it goes on serving.",
+)
 BLIND = Told(
     {"severity": "page", "model": "m"},
     "m serves, and the monitor sees nothing of it",
@@ -83,8 +89,8 @@ AUDIT = Told(
     "A row of the record of decisions and deployments was changed or removed after it was written.",
 )
 DROPS = Told(
-    {"severity": "ticket", "model": "m", "reason": "bus_away"},
-    "m answers predictions that are not recorded (bus_away)",
+    {"severity": "ticket", "model": "m", "reason": "spool_full"},
+    "m answers predictions that are not recorded (spool_full)",
     "7 in the last 15m. Drift and accuracy are of the rest only.",
 )
 WATCHDOG = Told(
@@ -102,7 +108,7 @@ SERVED = 'clipdrift_serving_rows_total{model="m",version="1",role="champion"}'
 SEEN = 'clipdrift_model_predictions_total{model="m"}'
 RUNNING, STARTED = 'clipdrift_model_retrain_running{model="m"}', 'clipdrift_model_retrain_started_timestamp_seconds{model="m"}'
 LAG, BROKEN_CHAIN = "clipdrift_monitor_lag_records", "clipdrift_monitor_audit_broken"
-DROPPED = 'clipdrift_serving_unrecorded_total{model="m",reason="bus_away"}'
+DROPPED = 'clipdrift_serving_unrecorded_total{model="m",reason="spool_full"}'
 
 CASES = (
     Case("ClipdriftModelHarmed", "fires at once on a sudden break", {signal("sudden_break", "page"): "1x9"}, 0,
@@ -149,6 +155,9 @@ CASES = (
     Case("ClipdriftRecordingDrops", "is silent while nothing is dropped", {DROPPED: "0x60"}, 45),
     Case("ClipdriftRecordingDrops", "is silent about drops of long ago", {DROPPED: "7x60"}, 45),
     Case("ClipdriftRecordingDrops", "ends a window after the last drop", {DROPPED: "_x19 7x60"}, 40),
+    Case("ClipdriftDeploymentRefused", "fires when it lasts", {REFUSED: "0x4 1x9"}, 9, (CANNOT_SERVE,)),
+    Case("ClipdriftDeploymentRefused", "is silent about a moment", {REFUSED: "0x4 1 0x9"}, 9),
+    Case("ClipdriftDeploymentRefused", "ends when a deployment is served", {REFUSED: "1x9 0x9"}, 12),
     Case("ClipdriftWatchdog", "always fires", {LAG: "0x9"}, 5, (WATCHDOG,)),
 )  # fmt: skip
 
