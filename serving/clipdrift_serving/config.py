@@ -25,6 +25,12 @@ class ServingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Address of the admin listener: metrics, model control."""
     admin_port: int = 8081
     """Port of the admin listener."""
+    workers: int = 1
+    """Processes that share the data listener's port, one a core; more than one have a supervisor that merges their metrics."""
+    log_format: Literal["text", "json"] = "text"
+    """How log lines are written: for people, or one JSON object a line."""
+    access_log_ratio: float = 0.0
+    """Share of good answers that get a log entry; with a ratio above 0 errors get one always, up to 20 a second."""
     grpc_port: int = 0
     """Port of the same protocol over gRPC, on the data listener's address; 0: none."""
     grpc_threads: int = 4
@@ -101,8 +107,10 @@ class ServingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def __post_init__(self) -> None:
         for field in msgspec.structs.fields(self):
             value = getattr(self, field.name)
-            if field.name.startswith("max_") and value < 1:
+            if (field.name.startswith("max_") or field.name == "workers") and value < 1:
                 raise ValueError(f"serving.{field.name} must be >= 1, got {value!r}")
+            if field.name == "access_log_ratio" and not 0 <= value <= 1:
+                raise ValueError(f"serving.access_log_ratio must be in 0..1, got {value!r}")
             if field.name.endswith("_seconds") and not 0 < value < _YEARS_SECONDS:
                 raise ValueError(f"serving.{field.name} must be > 0, got {value!r}")
 

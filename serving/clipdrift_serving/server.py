@@ -26,6 +26,8 @@ from clipdrift_serving.dataplane.receipts import ReceiptBook
 from clipdrift_serving.dataplane.repository import ModelRepository
 from clipdrift_serving.deployments import DeploymentFollower
 from clipdrift_serving.operations.exposed import ExposedUsage
+from clipdrift_serving.operations.logs import AccessLog, start_logging
+from clipdrift_serving.operations.supervisor import supervise
 from clipdrift_serving.operations.worker import Worker
 from clipdrift_serving.recording.fields import Fields
 from clipdrift_serving.recording.inbox import FeedbackInbox
@@ -52,7 +54,15 @@ def run(config: ServingConfig, clock: Clock | None = None, worker: Worker | None
     Raises:
         ConfigError: The bus address or the receipt key is wrong.
     """
-    uvloop.run(_serve(config, clock or SystemClock(), worker))
+    logs = start_logging([config.admin_token, *config.receipt_keys]) if config.log_format == "json" else None
+    try:
+        if config.workers > 1 and worker is None:
+            supervise(config, config.workers)
+        else:
+            uvloop.run(_serve(config, clock or SystemClock(), worker))
+    finally:
+        if logs is not None:
+            logs.stop()
 
 
 async def _serve(config: ServingConfig, clock: Clock, worker: Worker | None) -> None:
@@ -72,7 +82,7 @@ async def _serve(config: ServingConfig, clock: Clock, worker: Worker | None) -> 
     )
     repository = ModelRepository(metrics, config.admission)
     receipts = ReceiptBook(config.receipt_keys, epoch)
-    requests = RequestBook(config.spool_dir, receipts, clock, config.request_ids)
+    requests = RequestBook(config.spool_dir.parent if worker else config.spool_dir, receipts, clock, config.request_ids)
     recorder = Recorder(
         spool,
         epoch,
@@ -101,7 +111,8 @@ async def _serve(config: ServingConfig, clock: Clock, worker: Worker | None) -> 
     inbox = FeedbackInbox(bus, plane.feedback, loop.call_soon_threadsafe, repository.is_ready, metrics, clock)
     inbox.start()
     limits = Limits.of(config)
-    data = DataApp(config, plane, metrics, authorise if keys is not None else None)
+    log = AccessLog(config.access_log_ratio) if config.access_log_ratio else None
+    data = DataApp(config, plane, metrics, authorise if keys is not None else None, log)
     admin = AdminApp(config, plane, recorder, spool, metrics, authorise)
     gate = Gate(data, limits, HEALTH)
     metrics.registry.register(ExposedUsage(plane.usage, gate))
@@ -200,9 +211,9 @@ async def _flush_for_ever(recorder: Recorder, requests: RequestBook, tls: TlsCon
     while True:
         await asyncio.sleep(_FLUSH_SECONDS / 10)
         waited += _FLUSH_SECONDS / 10
+        requests.flush()  # cheap where nobody gives ids
         if recorder.num_pending_rows and (waited >= _FLUSH_SECONDS or recorder.num_pending_rows >= BATCH_ROWS):
             recorder.flush()
-            requests.flush()
             waited = 0.0
         if tls is not None:
             tls.refresh()  # looks once a second at most

@@ -18,6 +18,7 @@ from clipdrift_serving.dataplane.description import model_config, model_metadata
 from clipdrift_serving.dataplane.errors import RequestError
 from clipdrift_serving.dataplane.model import LoadedModel
 from clipdrift_serving.dataplane.plane import DataPlane
+from clipdrift_serving.operations.logs import AccessLog
 from clipdrift_serving.rest.codec import InferRequest, decode_infer, encode_answer
 from clipdrift_serving.rest.errors import STATUS_OF
 from clipdrift_serving.rest.http import Reply, Request, Response, failed, plain_body, refused, wrong_method
@@ -51,10 +52,19 @@ class DataApp:
     """Answers what comes in on the data listener; an `App` of rest.http.
 
     Args:
+        log: Told of each inference request that was answered.
         authorise: Raises RequestError unless the headers may do what the scope names, to this model; None: everything is open.
     """
 
-    def __init__(self, config: ServingConfig, plane: DataPlane, metrics: MetricSet, authorise: Authorise | None = None) -> None:
+    def __init__(
+        self,
+        config: ServingConfig,
+        plane: DataPlane,
+        metrics: MetricSet,
+        authorise: Authorise | None = None,
+        log: AccessLog | None = None,
+    ) -> None:
+        self._log = log
         self._config = config
         self._authorise = authorise
         self._plane = plane
@@ -100,6 +110,19 @@ class DataApp:
             observed = self._observed[model] = self._latency.labels(model).observe
         observed(perf_counter() - received_at)
 
+    def tell(self, request: Request, status: int, model: str, answer: Answer | None = None, request_id: str = "") -> None:
+        """Tell the access log, where there is one."""
+        if self._log is not None:
+            self._log.ended(
+                status,
+                perf_counter() - request.received_at,
+                model=model,
+                version=answer.version if answer else "",
+                rows=len(answer.receipts) if answer else 0,
+                request_id=request_id,
+                traceparent=request.headers.get(b"traceparent", b"").decode("latin-1"),
+            )
+
     def _infer(self, route: _Route, request: Request, reply: Reply) -> None:
         try:
             self._plane.repository.get(route.model)
@@ -132,6 +155,7 @@ class DataApp:
         # a label must not grow with what clients make up
         self.count("(unknown)" if error.fault == "unknown_model" else model, str(STATUS_OF[error.fault]), request.received_at)
         reply(refused(error))
+        self.tell(request, STATUS_OF[error.fault], model)
 
     def _model(self, route: _Route, request: Request) -> Response:
         if route.rest in _MODEL_POSTS and not (route.version and route.rest != "/infer"):
@@ -201,6 +225,7 @@ class _Inference:
             length = (b"inference-header-content-length", b"%d" % json_bytes)
             self.reply(Response(200, encoded, (_BINARY, length)))
         self.app.count(self.model, "ok", self.request.received_at)
+        self.app.tell(self.request, 200, self.model, answer, self.asked.id)
 
 
 def _ready(plane: DataPlane) -> Response:
