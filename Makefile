@@ -7,7 +7,7 @@ SOURCES := contract trainer serving monitor dashboards deploy
 export ORT_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help demo test test-quick lint types imports docs clean system-packages
+.PHONY: help demo test test-quick lint types imports docs clean system-packages fuzz-serving
 
 help: ## show this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -53,6 +53,9 @@ docs: $(VENV)/.dev ## write the generated pages: events, metrics, settings, comm
 
 bench-%: $(VENV)/.dev ## run bench/NAME.py; its last line is one JSON object
 	@$(BIN)/python bench/$(subst -,_,$*).py
+
+fuzz-serving: $(VENV)/.dev ## ten minutes of broken requests against a real server
+	@$(BIN)/python tests/serving/fuzz/fuzz.py --seconds 600 --seed 1
 
 clean: ## remove what was built (not the virtual environment)
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
