@@ -1,6 +1,7 @@
 """The `clipdrift` command. Each subcommand translates words into one call and an error into one sentence; nothing is decided
 here."""
 
+import datetime
 import json
 import logging
 import os
@@ -10,7 +11,7 @@ import signal
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 from rich import box
@@ -225,6 +226,24 @@ def serve(
 
     opened = _open(project, log_level="INFO")
     wiring.serve(opened, host=host, port=port, admin_host=admin_host, admin_port=admin_port)
+
+
+@app.command(epilog=_examples("key billing --scope infer --scope feedback", "key ops --scope read --model 'pump*'"))
+def key(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What logs call its holder.")],
+    scope: Annotated[list[str], typer.Option(help="Its use: infer, feedback, read or admin. Once for each.")],
+    model: Annotated[list[str] | None, typer.Option(help="Only these models (* and ? may stand in it). Default: all.")] = None,
+    expires: Annotated[str | None, typer.Option(help="Its last day, such as 2027-01-31. Default: none.")] = None,
+) -> None:
+    """Make an API key for serving: shown once, with the lines for the file that `[serving] api_keys_file` names."""
+    from clipdrift_serving.access.keys import make_key, show_once  # noqa: PLC0415
+
+    try:
+        last_day = datetime.date.fromisoformat(expires) if expires else None
+        made = make_key(name, cast(Any, scope), model or (), last_day)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    show_once(made, sys.stdout)
 
 
 @app.command(epilog=_examples("monitor", "monitor --project pumps --port 8090"))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clipdrift_serving.config import ServingConfig
 
 SERVING_FILLED = ("bus_url", "spool_dir", "admin_token", "receipt_keys")
+_FILES = ("api_keys_file", "tls_certificate_file", "tls_key_file", "tls_client_ca_file")  # from the project's folder
 MONITOR_FILLED = (
     "bus_url", "store_url", "jobs_dir", "evidence_dir", "api_token", "project_name", "retrain_command", "policy",
 )  # fmt: skip
@@ -104,6 +105,8 @@ def serve(
 
     given = _given(host=host, port=port, admin_host=admin_host, admin_port=admin_port)
     config = msgspec.structs.replace(serving_config(project), **given)
+    named = {name: getattr(config, name) for name in _FILES if getattr(config, name)}
+    config = msgspec.structs.replace(config, **{name: str(project.folder / path) for name, path in named.items()})
     require_port(config.host, config.port, "--port or [serving] port")
     require_port(config.admin_host, config.admin_port, "--admin-port or [serving] admin_port")
     run(config)

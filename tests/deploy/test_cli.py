@@ -12,7 +12,9 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
+from clipdrift_contract.clock import ManualClock
 from clipdrift_deploy.cli import app
+from clipdrift_serving.access.keys import ApiKeys
 
 RUN = CliRunner()
 
@@ -174,6 +176,17 @@ def test_a_package_that_is_not_installed_is_named_with_the_extra_that_brings_it(
     said = sentence(clipdrift("serve", "-p", make_project().folder))
 
     assert "this command needs uvloop: pip install 'clipdrift[serving]'" in said
+
+
+def test_a_key_is_shown_once_with_the_lines_that_let_it_in(tmp_path) -> None:
+    shown = clipdrift("key", "billing", "--scope", "infer", "--scope", "feedback", "--model", "pump*").stdout
+
+    secret = next(line.strip() for line in shown.splitlines() if line.strip().startswith("clipdrift_"))
+    file = tmp_path / "keys.toml"
+    file.write_text(shown.partition("Add to the file of keys:")[2])
+    keys = ApiKeys(ManualClock(now_ms=0), file)
+    assert keys.check(f"Bearer {secret}".encode(), "infer", "pump-1") == "billing"
+    assert "scopes must be of" in sentence(clipdrift("key", "x", "--scope", "everything"))
 
 
 def test_the_version_is_the_distributions() -> None:
