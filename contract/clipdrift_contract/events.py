@@ -372,7 +372,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Event = (
-    GradWindow | RunEnd | PredictionBatch | LabelBatch | FeedbackBatch | Signal | Decision | RetrainRequest | RetrainOutcome | Deployment
+    GradWindow | RunEnd | PredictionBatch | LabelBatch | FeedbackBatch | Signal | Decision | RetrainRequest | RetrainOutcome
+    | Deployment
 )  # fmt: skip
 
 TRAINING = "clipdrift.training"
