@@ -78,7 +78,8 @@ SERVING_LATENCY = Metric(
 SERVING_LABELS = Metric(
     "clipdrift_serving_labels_total",
     "counter",
-    "Labels received by outcome: accepted, repeated, forged, expired, unknown_model, bad_value, unknown_request, ambiguous_request.",
+    "Labels received by outcome: accepted, repeated, forged, expired, unknown_model, bad_value, unknown_request, "
+    "ambiguous_request.",
     ("model", "outcome"),
 )
 SERVING_CORRECT = Metric(
