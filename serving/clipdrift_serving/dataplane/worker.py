@@ -53,7 +53,7 @@ class Worker(Generic[W, R]):
         if self._alone:
             batch = [self._alone.pop(0)]
         else:
-            batch = self._choose(self._waiting)
+            batch = list(self._choose(self._waiting))  # its own list: the choice may be the whole queue
             del self._waiting[: len(batch)]
         self._is_running = True
         self._thread.submit(self._run, batch).add_done_callback(
