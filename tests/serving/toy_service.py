@@ -103,6 +103,7 @@ class Service:
         self.metrics = MetricSet()
         self.config = ServingConfig(receipt_keys=(KEY,), **config)
         self.repository = ModelRepository(self.metrics)
+        self.repository.is_caught_up = True
         self.spool = KeptEvents()
         self.epoch = "0123456789abcdef"
         self.recorder = Recorder(self.spool, self.epoch, self.metrics, self.config.max_pending_rows)

@@ -80,6 +80,7 @@ def test_parts_that_are_told_to_end_lose_nothing_also_what_is_only_in_memory(
     settings.write_text(settings.read_text().replace("record_before_answer = true", "record_before_answer = false"))
     loop = make_loop("valve", trained=base)
     statuses: list[int] = []
+    loop.replay.await_first_versions(list(loop.streams))
 
     for day in range(5):
         loop.send(day)  # the last rows were answered some milliseconds ago and wait in memory

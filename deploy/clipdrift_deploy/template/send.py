@@ -18,8 +18,16 @@ DAY_MS = 86_400_000
 
 
 def post(url: str, body: dict[str, object]) -> dict[str, object]:
-    with urlopen(Request(url, json.dumps(body).encode(), {"content-type": "application/json"})) as answer:
-        return json.load(answer)
+    """The answer; a server that is busy or still loading says 503 and when to come again."""
+    for patience in range(30, -1, -1):
+        try:
+            with urlopen(Request(url, json.dumps(body).encode(), {"content-type": "application/json"})) as answer:
+                return json.load(answer)
+        except HTTPError as error:
+            if error.code != 503 or not patience:
+                raise
+            time.sleep(float(error.headers.get("retry-after", 1)))
+    raise AssertionError("the last try ends above")
 
 
 def predict(model_url: str, rows: list[dict[str, str]]) -> list[str]:

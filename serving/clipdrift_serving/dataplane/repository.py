@@ -132,6 +132,8 @@ class ModelRepository:
         if found is None and name in self._wanted:
             reason = "it is being loaded, or its file was refused: the server's log says why"
             raise RequestError("not_ready", f"model {name!r} was announced but is not in service: {reason}")
+        if found is None and not self.is_caught_up:
+            raise RequestError("not_ready", f"model {name[:100]!r} may be among the deployments that are still being read")
         if found is None:
             raise RequestError(
                 "unknown_model", f"unknown model {name[:100]!r}; served here: {sorted(self._models) or 'none yet'}"

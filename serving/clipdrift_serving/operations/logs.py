@@ -6,8 +6,8 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from logging.handlers import QueueHandler, QueueListener
-from queue import SimpleQueue
-from time import monotonic
+from queue import Full, Queue
+from time import gmtime, monotonic
 from typing import TextIO
 
 import orjson
@@ -15,7 +15,9 @@ import orjson
 _access = logging.getLogger("clipdrift_serving.access_log")
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}  # JSON lets them stand; some readers break lines there
+_ANSWERED = "answered %(status)d for model %(model)r %(version)r, %(rows)d rows, request %(request_id)r, in %(seconds)s s"
 _HIDDEN = "[secret]"
+_MAX_WAITING = 10_000  # records, some kilobytes each at most
 _MIN_SECRET = 6  # a shorter one would blank ordinary words
 
 
@@ -40,6 +42,8 @@ class JsonFormatter(logging.Formatter):
         secrets: Blanked wherever they stand; those under 6 characters are left, and "".
     """
 
+    converter = staticmethod(gmtime)
+
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         super().__init__()
         known = sorted((secret for secret in secrets if len(secret) >= _MIN_SECRET), key=len, reverse=True)
@@ -47,7 +51,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}",
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": self._clean(record.getMessage()),
@@ -64,18 +68,39 @@ class JsonFormatter(logging.Formatter):
 
 
 class _AsTheyAre(QueueHandler):
-    """Hands records to the thread unformatted: the caller, the event loop, pays for a queue's put only."""
+    """Hands records to the thread unformatted: the caller, the event loop, pays for a queue's put only.
+
+    While nobody reads stderr the queue fills; what comes then is left out, and the next record that fits is told how many were.
+    """
+
+    num_dropped = 0
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         return record
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        if self.num_dropped:
+            record.__dict__["fields"] = {**getattr(record, "fields", {}), "num_dropped_before": self.num_dropped}
+        try:
+            self.queue.put_nowait(record)
+            self.num_dropped = 0
+        except Full:
+            self.num_dropped += 1
+
+
+class _Writing(QueueListener):
+    """A queue that is full makes the end wait for room, not fail."""
+
+    def enqueue_sentinel(self) -> None:
+        self.queue.put(None)  # logging's own mark of the end
 
 
 def start_logging(secrets: Iterable[str] = (), stream: TextIO | None = None) -> QueueListener:
     """Send every logger's records as JSON to stderr (or `stream`); call `stop` on what is returned, at the end."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter(secrets))
-    queue: SimpleQueue[logging.LogRecord] = SimpleQueue()
-    listener = QueueListener(queue, handler)
+    queue: Queue[logging.LogRecord] = Queue(_MAX_WAITING)
+    listener = _Writing(queue, handler)
     root = logging.getLogger()
     root.handlers[:] = [_AsTheyAre(queue)]
     root.setLevel(logging.INFO)
@@ -131,7 +156,7 @@ class AccessLog:
             "status": status, "seconds": round(seconds, 6), "model": model, "version": version, "rows": rows,
             "request_id": request_id[:128], "traceparent": valid_traceparent(traceparent),
         }  # fmt: skip
-        _access.log(logging.INFO if status < 500 else logging.ERROR, "answered", extra={"fields": fields})
+        _access.log(logging.INFO if status < 500 else logging.ERROR, _ANSWERED, fields, extra={"fields": fields})
 
     def _has_room(self) -> bool:
         second = int(self._seconds_now())

@@ -16,6 +16,7 @@ from pathlib import Path
 from socket import socket
 from subprocess import PIPE
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import orjson
@@ -30,7 +31,7 @@ from clipdrift_serving.access.keys import ApiKeys
 from clipdrift_serving.config import ServingConfig
 from clipdrift_serving.operations.child import Start
 from clipdrift_serving.operations.scrapes import Scrapes
-from clipdrift_serving.operations.worker import Worker
+from clipdrift_serving.operations.worker import Worker, last_figures_path
 from clipdrift_serving.rest.errors import error_body
 from clipdrift_serving.rest.gate import Gate, Limits
 from clipdrift_serving.rest.http import Reply, Request, Response, failed
@@ -84,11 +85,23 @@ class _Slot:
 
     async def start(self) -> asyncio.subprocess.Process:
         command = (sys.executable, "-m", "clipdrift_serving.operations.child")
+        last_figures_path(self.admin_path).unlink(missing_ok=True)  # of a server that was killed
         made = await asyncio.create_subprocess_exec(*command, stdin=PIPE, pass_fds=(self.listening.fileno(),))
         assert made.stdin is not None, "a pipe was asked for"
         made.stdin.write(Start(self._config, self._worker._replace(had_models=self.had_models)).to_line())
         self.process = made
         return made
+
+    def last_figures(self) -> str | None:
+        """What the worker that has ended wrote when it was done; None when it was killed."""
+        try:
+            return last_figures_path(self.admin_path).read_text()
+        except FileNotFoundError:
+            return None
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.returncode is None
 
     async def end(self, seconds: float) -> None:
         """SIGTERM, then SIGKILL when it has not ended in time."""
@@ -129,6 +142,8 @@ class _Supervisor:
         )
         await admin.open()
         keeping = [asyncio.create_task(self._keep(slot)) for slot in self._slots]
+        for task in keeping:
+            task.add_done_callback(lambda _: self._is_ending.set())  # a worker that cannot be started ends the server
         scraping = asyncio.create_task(self._scrape_for_ever())
         await self._is_ending.wait()
         for task in (scraping, *self._tasks):
@@ -154,6 +169,9 @@ class _Supervisor:
             if self._is_ending.is_set():  # asked to end while it was made
                 await slot.end(self._config.drain_seconds + _GRACE_SECONDS)
             code = await process.wait()
+            figures = slot.last_figures()
+            if figures is not None:
+                self._scrapes.update(slot.index, figures)
             self._scrapes.end(slot.index)
             if self._is_ending.is_set() or slot.is_replaced:
                 slot.is_replaced = False
@@ -182,7 +200,7 @@ class _Supervisor:
         try:
             for slot in self._slots:
                 await self._scrape(slot)
-                slot.is_replaced = True
+                slot.is_replaced = slot.is_running  # else it has died, and its successor is on its way
                 old = slot.process
                 await slot.end(self._config.drain_seconds + _GRACE_SECONDS)
                 end = asyncio.get_running_loop().time() + _START_SECONDS
@@ -230,9 +248,11 @@ class _Supervisor:
             await asyncio.gather(*(self._scrape(slot) for slot in self._slots))
             text = self._scrapes.exposition() + self._metrics.exposition()
             return Response(200, text, ((b"content-type", CONTENT_TYPE_LATEST.encode()),))
-        asked = (_ask(slot.admin_path, request.method, request.path, request.headers, _ASK_SECONDS) for slot in self._slots)
+        # the path comes decoded: as it is, a line end in it would begin a header of its own
+        target = quote(request.path)
+        asked = (_ask(slot.admin_path, request.method, target, request.headers, _ASK_SECONDS) for slot in self._slots)
         answers = await asyncio.gather(*asked)
-        if request.path == "/v1/models" and all(status == 200 for status, _ in answers):
+        if (request.path, request.method) == ("/v1/models", "GET") and all(status == 200 for status, _ in answers):
             return Response(200, orjson.dumps(summed([orjson.loads(body) for _, body in answers])))
         status, body = max(answers, key=lambda answer: answer[0])
         return Response(status, body)

@@ -92,7 +92,7 @@ def refused(error: RequestError) -> Response:
     headers = JSON_ONLY
     if error.allowed:
         headers = (*headers, (b"allow", error.allowed.encode()))
-    if error.fault == "busy":
+    if error.fault in ("busy", "not_ready"):
         headers = (*headers, (b"retry-after", b"1"))
     return Response(STATUS_OF[error.fault], error_body(str(error)), headers)
 

@@ -66,7 +66,9 @@ class KafkaBroker:
         (folder / "log4j2.yaml").write_text(_LOGGING)
         (folder / "broker.properties").write_text(_PROPERTIES.format(broker=broker, controller=controller, folder=folder))
         cluster_id = base64.urlsafe_b64encode(os.urandom(16)).rstrip(b"=").decode()
-        self._java("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(folder / "broker.properties")).wait()
+        self._java(
+            "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(folder / "broker.properties")
+        ).wait()
 
     def start(self) -> None:
         self._process = self._java("kafka.Kafka", str(self._folder / "broker.properties"))

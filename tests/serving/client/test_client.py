@@ -186,6 +186,7 @@ def test_a_name_cannot_reach_another_address(scripted, asking):
 
 def test_readiness_is_what_the_server_says(service: Service, address):
     with Client(address) as client:
+        service.repository.is_caught_up = False
         before = client.is_ready()
         service.repository.is_caught_up = True
         assert (before, client.is_ready()) == (False, True)

@@ -38,6 +38,7 @@ class Made:
     def __init__(self, folder, measured: Measured | None = None, **config: object) -> None:
         self.loop, self.spool, metrics = Turns(), KeptEvents(), MetricSet()
         self.repository = ModelRepository(metrics)
+        self.repository.is_caught_up = True
         assert self.repository.apply(deploy(write_model(folder, "v1", 0.0))) == "done"
         if measured is not None:
             self.repository.get("toy").champion.measured = measured

@@ -3,10 +3,11 @@
 import io
 import json
 import logging
+from queue import Queue
 
 import pytest
 
-from clipdrift_serving.operations.logs import AccessLog, JsonFormatter, start_logging, valid_traceparent
+from clipdrift_serving.operations.logs import AccessLog, JsonFormatter, _AsTheyAre, start_logging, valid_traceparent
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"  # the example of W3C Trace Context, section 3.2
 
@@ -45,6 +46,31 @@ def test_a_secret_is_blanked_in_messages_fields_and_exceptions(entries):
     assert first["message"] == "Bearer [secret] and ab"
     assert first["request_id"] == "x-[secret]"
     assert "ValueError: bad [secret]" in second["exception"]
+
+
+def test_the_time_of_an_entry_is_utc_and_says_so():
+    record = logging.LogRecord("a", logging.INFO, "", 0, "x", None, None)
+    record.created, record.msecs = 1_700_000_000.25, 250.0
+    assert json.loads(JsonFormatter().format(record))["time"] == "2023-11-14T22:13:20.250Z"
+
+
+def test_an_entry_tells_the_request_in_text_too_and_stays_one_line(caplog):
+    with caplog.at_level(logging.INFO):
+        AccessLog(1.0).ended(503, 0.25, model="toy", version="v1", rows=3, request_id="a\nb")
+    assert caplog.messages == ["answered 503 for model 'toy' 'v1', 3 rows, request 'a\\nb', in 0.25 s"]
+
+
+def test_records_that_nobody_writes_are_bounded_and_their_number_is_told():
+    queue = Queue(2)
+    handler = _AsTheyAre(queue)
+    for number in range(5):
+        handler.handle(logging.LogRecord("a", logging.INFO, "", 0, str(number), None, None))
+    assert [queue.get().getMessage() for _ in range(2)] == ["0", "1"]
+    for number in range(5, 7):
+        handler.handle(logging.LogRecord("a", logging.INFO, "", 0, str(number), None, None))
+    told, silent = queue.get(), queue.get()
+    assert (told.getMessage(), told.fields) == ("5", {"num_dropped_before": 3})
+    assert not hasattr(silent, "fields")
 
 
 def test_a_secret_that_holds_another_is_blanked_whole():

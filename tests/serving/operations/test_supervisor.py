@@ -78,6 +78,8 @@ def test_both_workers_answer_on_one_port_and_their_figures_are_summed(server):
     assert sum(each) == 60
     assert min(each) > 0, "one worker answered everything"
     assert server.get("/v1/models", port=server.admin_port)[0] == 401
+    assert server.admin("/v1/models", "HEAD")[0] == 200
+    assert server.admin("/v1/models%20HTTP/1.1%0D%0Ax:%20")[0] == 404, "a line end in the path began a header"
     assert server.admin("/v1/recording/flush", "POST")[0] == 200
     workers = children(server.process.pid)
     assert server.end(signal.SIGTERM) == 0

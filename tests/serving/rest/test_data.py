@@ -169,7 +169,11 @@ def test_a_wrong_method_is_told_which_one_is_right(service, path, allowed):
 
 
 def test_readiness_waits_for_every_announced_model(service, tmp_path):
+    service.repository.is_caught_up = False
     assert service.request("GET", "/v2/health/ready")[0] == 503
+    status, headers, body = service.request("GET", "/v2/models/other")
+    assert (status, headers["retry-after"]) == (503, "1")
+    assert "still being read" in json.loads(body)["error"]
     service.repository.is_caught_up = True
     assert service.request("GET", "/v2/health/ready")[0] == 200
     broken = deploy(write_model(tmp_path, "v2", 0.0), model="other")
