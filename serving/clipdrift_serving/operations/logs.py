@@ -91,15 +91,19 @@ class _AsTheyAre(QueueHandler):
 class _Writing(QueueListener):
     """A queue that is full makes the end wait for room, not fail."""
 
+    def __init__(self, records: "Queue[logging.LogRecord | None]", handler: logging.Handler) -> None:
+        super().__init__(records, handler)
+        self._records = records
+
     def enqueue_sentinel(self) -> None:
-        self.queue.put(None)  # logging's own mark of the end
+        self._records.put(None)  # logging's own mark of the end
 
 
 def start_logging(secrets: Iterable[str] = (), stream: TextIO | None = None) -> QueueListener:
     """Send every logger's records as JSON to stderr (or `stream`); call `stop` on what is returned, at the end."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter(secrets))
-    queue: Queue[logging.LogRecord] = Queue(_MAX_WAITING)
+    queue: Queue[logging.LogRecord | None] = Queue(_MAX_WAITING)
     listener = _Writing(queue, handler)
     root = logging.getLogger()
     root.handlers[:] = [_AsTheyAre(queue)]
