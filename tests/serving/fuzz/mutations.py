@@ -13,7 +13,7 @@ INFER = "/v2/models/toy/infer"
 FEEDBACK = "/v2/models/toy/feedback"
 LABELS = "/v2/models/toy/labels"
 _BIG = 300_000
-_BOMB = gzip.compress(b" " * 50 * 1024 * 1024)
+_BOMB = gzip.compress(b" " * 50 * 1024 * 1024, mtime=0)
 _JSON = ("content-type", "application/json")
 _DTYPES = (
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES", "BF16", "",
@@ -283,7 +283,7 @@ def _change_bytes(rng: random.Random, message: _Message) -> None:
 
 def _pack(rng: random.Random, message: _Message) -> None:
     """Compress the body, sometimes cut off, damaged, twice, or under the other's name."""
-    name, packed = rng.choice((("gzip", gzip.compress(message.body, 1)), ("deflate", zlib.compress(message.body, 1))))
+    name, packed = rng.choice((("gzip", gzip.compress(message.body, 1, mtime=0)), ("deflate", zlib.compress(message.body, 1))))
     if rng.random() < 0.1:
         name, packed = "gzip", _BOMB
     if rng.random() < 0.4:
