@@ -23,7 +23,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 sys.path.insert(0, str(Path(__file__).parent / "serving_peers"))
 import numpy as np
 import onnxruntime
-from ours import NUM_FEATURES, free_port, serving, wait_for, write_mlp
+from ours import NUM_FEATURES, Server, free_port, serving, wait_for, write_mlp
 
 PEERS = Path(__file__).parent / "serving_peers"
 SERVER_CORE, CLIENT_CORE = 1, 0
@@ -121,29 +121,39 @@ def measure(system: System, load: Load, folder: Path) -> Window:
     return Window(num_requests / duration_us * 1e6, used / num_requests * 1e6, p50_us / 1000, p99_us / 1000, noise)
 
 
-def measure_grpc(pid: int, port: int, rows: np.ndarray, folder: Path) -> Window | None:
-    """h2load over the same model; None where it is not installed."""
+def measure_grpc(server: Server, rows: np.ndarray, session: onnxruntime.InferenceSession, folder: Path) -> Window | None:
+    """h2load over the same model, its answer checked before; None where it is not installed."""
     if shutil.which("h2load") is None:
         return None
-    from tritonclient.grpc import service_pb2  # noqa: PLC0415
+    import grpc  # noqa: PLC0415
+    from tritonclient.grpc import service_pb2, service_pb2_grpc  # noqa: PLC0415
 
     request = service_pb2.ModelInferRequest(model_name="mlp")
     request.inputs.add(name="x", datatype="FP32", shape=list(rows.shape))
     request.raw_input_contents.append(rows.tobytes())
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        answer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=10)
+    got = np.frombuffer(answer.raw_output_contents[0], "<f4").reshape(-1, 2)
+    np.testing.assert_allclose(got, session.run(None, {"x": rows})[0], rtol=1e-4, atol=1e-6)
     message = request.SerializeToString()
     (folder / "grpc.bin").write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
-    cpu, busy, started = cpu_seconds(pid), busy_seconds(), time.monotonic()
+    pid = server.process.pid
+    cpu, num_rows, started = cpu_seconds(pid), server.metric("clipdrift_serving_rows_total"), time.monotonic()
     output = subprocess.run(
         ["taskset", "-c", str(CLIENT_CORE), "h2load", "-t1", "-c16", f"-D{WINDOW_SECONDS}", "--warm-up-time=1",
          "-H", "content-type: application/grpc", "-H", "te: trailers", "-d", str(folder / "grpc.bin"),
-         f"http://127.0.0.1:{port}/inference.GRPCInferenceService/ModelInfer"],
+         f"http://127.0.0.1:{server.grpc_port}/inference.GRPCInferenceService/ModelInfer"],
         capture_output=True, check=True, text=True,
     ).stdout  # fmt: skip
-    line = next(line for line in output.splitlines() if line.startswith("finished in"))
-    per_second = float(line.split(", ")[1].split()[0])
-    seconds = time.monotonic() - started
-    used = cpu_seconds(pid) - cpu
-    return Window(per_second, used / seconds / per_second * 1e6, 0.0, 0.0, max(0.0, (busy_seconds() - busy) / seconds - 2))
+    seconds, used = time.monotonic() - started, cpu_seconds(pid) - cpu
+    lines = {line.partition(" ")[0]: line for line in output.splitlines() if line.startswith(("finished", "requests:"))}
+    counts = {word: int(number) for number, word in (part.split()[:2] for part in lines["requests:"][10:].split(", "))}
+    num_rows = server.metric("clipdrift_serving_rows_total") - num_rows
+    # a gRPC error is a 200 to h2load: whether all were answered, the server's own count of rows tells
+    if counts["failed"] + counts["errored"] + counts["timeout"] or num_rows < counts["succeeded"] * len(rows):
+        raise SystemExit(f"gRPC: {lines['requests:']}; the server predicted {num_rows:.0f} rows")
+    per_second = float(lines["finished"].split(", ")[1].split()[0])
+    return Window(per_second, used / seconds / per_second * 1e6, 0.0, 0.0, 0.0)
 
 
 def cpu_seconds(pid: int) -> float:
@@ -223,15 +233,17 @@ def main() -> dict[str, object]:
                     f"  {window.cpu_us:6.1f} us  p50 {window.p50_ms:5.2f} ms  p99 {window.p99_ms:5.2f} ms{noise}",
                     flush=True,
                 )
-            found = measure_grpc(server.process.pid, server.grpc_port, cases[0].rows, folder)
+            found = measure_grpc(server, cases[0].rows, session, folder)
             if found is not None:
                 grpc.append(found)
-                print(f"round {number + 1}/{ROUNDS}  grpc1_c16  ours      {found.requests_per_second:8.0f}/s", flush=True)
+                rate = f"{found.requests_per_second:8.0f}/s  {found.cpu_us:6.1f} us"
+                print(f"round {number + 1}/{ROUNDS}  grpc1_c16  ours      {rate}", flush=True)
         for system, case in plan:
             check(system, case, session)
-        num_unrecorded = server.metric("clipdrift_serving_unrecorded_total")
-        if num_unrecorded:
-            raise SystemExit(f"{num_unrecorded:.0f} predictions were not recorded")
+        num_rows, num_recorded = server.metric("clipdrift_serving_rows_total"), server.num_recorded_rows()
+        print(f"{num_rows:.0f} rows predicted, {num_recorded} on the bus", flush=True)
+        if num_recorded != num_rows or server.metric("clipdrift_serving_unrecorded_total"):
+            raise SystemExit(f"{num_rows - num_recorded:.0f} predictions were not recorded")
         raw = raw_runs_per_second(session, cases[0].rows)
     return summary(windows, grpc, raw)
 
@@ -240,6 +252,12 @@ def summary(windows: dict[tuple[str, str], list[Window]], grpc: list[Window], ra
     def ratios(case: str, other: str) -> list[float]:
         pairs = zip(windows[("ours", case)], windows[(other, case)], strict=True)
         return [mine.requests_per_second / theirs.requests_per_second for mine, theirs in pairs]
+
+    def cpu_ratios(case: str, other: str) -> list[float]:
+        """What holds on a busy machine too: CPU of theirs over CPU of ours, a request."""
+        return [
+            theirs.cpu_us / mine.cpu_us for mine, theirs in zip(windows[("ours", case)], windows[(other, case)], strict=True)
+        ]
 
     def told(name: str, values: list[float]) -> dict[str, object]:
         quarters = statistics.quantiles(values, n=4) if len(values) > 2 else [min(values), values[0], max(values)]
@@ -258,6 +276,9 @@ def summary(windows: dict[tuple[str, str], list[Window]], grpc: list[Window], ra
         **told("json1_ratio_to_bare", ratios("json1_c64", "bare")),
         **told("json1_ratio_to_fastapi", ratios("json1_c64", "fast_api")),
         **told("bin32_ratio_to_bare", ratios("bin32_c64", "bare")),
+        **told("json1_cpu_ratio_to_bare", cpu_ratios("json1_c64", "bare")),
+        **told("json1_cpu_ratio_to_fastapi", cpu_ratios("json1_c64", "fast_api")),
+        **told("bin32_cpu_ratio_to_bare", cpu_ratios("bin32_c64", "bare")),
         "p99_ms": median(("ours", "json1_c16"), "p99_ms"),
         "ratio_to_raw_run": round(per_second / raw, 3),
         "raw_runs_per_second": round(raw),
@@ -268,6 +289,9 @@ def summary(windows: dict[tuple[str, str], list[Window]], grpc: list[Window], ra
             }
             for system, case in windows
         },
+        "grpc_cpu_us": round(statistics.median(one.cpu_us for one in grpc), 2) if grpc else None,
+        "num_windows": sum(map(len, windows.values())),
+        "num_noisy_windows": sum(window.noise_cores > NOISE_CORES for found in windows.values() for window in found),
         "noisiest_window_cores": round(max(window.noise_cores for found in windows.values() for window in found), 2),
     }
 

@@ -20,12 +20,16 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from clipdrift_contract.bus.connect import connect
+from clipdrift_contract.bus.log import Bus
 from clipdrift_contract.bus.publishing import EventPublisher
+from clipdrift_contract.bus.reading import EventReader
 from clipdrift_contract.clock import SystemClock
-from clipdrift_contract.events import Deployment, ServedVersion
+from clipdrift_contract.events import PREDICTIONS, Deployment, ServedVersion
+from clipdrift_contract.metrics import MetricSet
 from clipdrift_contract.profile import FeatureProfile, FeatureSpec, ReferenceProfile
 
 NUM_FEATURES = 32
+_TOKEN = "bench"
 _START = (
     "import json, pathlib, sys; from clipdrift_serving.config import ServingConfig; from clipdrift_serving.server import run;"
     "given = json.loads(sys.argv[1]); given['spool_dir'] = pathlib.Path(given['spool_dir']); run(ServingConfig(**given))"
@@ -39,12 +43,25 @@ class Server(NamedTuple):
     admin_port: int
     grpc_port: int
     process: subprocess.Popen
+    bus: Bus
 
     def metric(self, name: str) -> float:
         """Sum of a metric's series."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=30) as answer:
             lines = answer.read().decode().splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+    def num_recorded_rows(self) -> int:
+        """Rows of predictions on the bus, once all that waits is sent."""
+        headers = {"Authorization": f"Bearer {_TOKEN}"}
+        flush = urllib.request.Request(f"http://127.0.0.1:{self.admin_port}/v1/recording/flush", b"", headers)
+        with urllib.request.urlopen(flush, timeout=60):
+            pass
+        consumer, publisher = self.bus.consumer(None, [PREDICTIONS]), self.bus.publisher()
+        reader, total = EventReader(consumer, publisher=publisher, metrics=MetricSet(), clock=SystemClock()), 0
+        while found := reader.poll(500, 0.2):
+            total += sum(len(event.sequence.array()) for _, _, event in found)
+        return total
 
 
 def free_port() -> int:
@@ -81,7 +98,7 @@ def serving(folder: Path, model: Path, name: str = "mlp", **config: object) -> I
     bus_url = f"sqlite:///{folder}/bus.db"
     ports = {"port": free_port(), "admin_port": free_port(), "grpc_port": free_port()}
     given = {
-        **ports, "admin_token": "bench", "receipt_keys": ["11" * 32], "bus_url": bus_url, "spool_dir": str(folder / "spool"),
+        **ports, "admin_token": _TOKEN, "receipt_keys": ["11" * 32], "bus_url": bus_url, "spool_dir": str(folder / "spool"),
         **config,
     }  # fmt: skip
     bus = connect(bus_url)
@@ -95,7 +112,7 @@ def serving(folder: Path, model: Path, name: str = "mlp", **config: object) -> I
     process = subprocess.Popen([sys.executable, "-c", _START, json.dumps(given)], env=environment)
     try:
         wait_for(f"http://127.0.0.1:{given['port']}/v2/health/ready", process)
-        yield Server(given["port"], given["admin_port"], given["grpc_port"], process)
+        yield Server(given["port"], given["admin_port"], given["grpc_port"], process, bus)
     finally:
         process.terminate()
         process.wait(60)
@@ -105,8 +122,9 @@ def serving(folder: Path, model: Path, name: str = "mlp", **config: object) -> I
 def wait_for(url: str, process: subprocess.Popen, body: bytes | None = None) -> None:
     """Until the address answers 200; ends the bench when the process is gone or half a minute is over."""
     end = time.monotonic() + 30
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     while time.monotonic() < end and process.poll() is None:
-        with contextlib.suppress(urllib.error.URLError, ConnectionError), urllib.request.urlopen(url, body, timeout=5):
+        with contextlib.suppress(urllib.error.URLError, ConnectionError), urllib.request.urlopen(request, timeout=5):
             return
         time.sleep(0.05)
     raise SystemExit(f"{url} did not answer")

@@ -3,17 +3,19 @@
 import asyncio
 import json
 import threading
+import time
 from typing import NamedTuple
 
 
 class Told(NamedTuple):
-    """One answer: status, version, role, the last output's second value, its receipt."""
+    """One answer: status, version, role, the last output's second value, its receipt, when it had come (time.monotonic)."""
 
     status: int
     version: str
     role: str
     value: float
     receipt: str
+    at: float
 
 
 class Load:
@@ -71,8 +73,10 @@ class Load:
 
 
 def _told(status: int, body: bytes) -> Told:
+    at = time.monotonic()
     if status != 200:
-        return Told(status, "", "", 0.0, body.decode(errors="replace"))
+        return Told(status, "", "", 0.0, body.decode(errors="replace"), at)
     answer = json.loads(body)
     parameters = answer["parameters"]
-    return Told(status, answer["model_version"], parameters["role"], answer["outputs"][0]["data"][1], parameters["receipts"][0])
+    value = answer["outputs"][0]["data"][1]
+    return Told(status, answer["model_version"], parameters["role"], value, parameters["receipts"][0], at)
