@@ -28,7 +28,7 @@ from clipdrift_serving.deployments import DeploymentFollower
 from clipdrift_serving.operations.exposed import ExposedUsage
 from clipdrift_serving.operations.logs import AccessLog, start_logging
 from clipdrift_serving.operations.supervisor import supervise
-from clipdrift_serving.operations.worker import Worker
+from clipdrift_serving.operations.worker import Worker, last_figures_path
 from clipdrift_serving.recording.fields import Fields
 from clipdrift_serving.recording.inbox import FeedbackInbox
 from clipdrift_serving.recording.recorder import BATCH_ROWS, Recorder
@@ -54,7 +54,11 @@ def run(config: ServingConfig, clock: Clock | None = None, worker: Worker | None
     Raises:
         ConfigError: The bus address or the receipt key is wrong.
     """
-    logs = start_logging([config.admin_token, *config.receipt_keys]) if config.log_format == "json" else None
+    logs = (
+        start_logging([config.admin_token, *config.receipt_keys, config.fields.hmac_key])
+        if config.log_format == "json"
+        else None
+    )
     try:
         if config.workers > 1 and worker is None:
             supervise(config, config.workers)
@@ -148,6 +152,8 @@ async def _serve(config: ServingConfig, clock: Clock, worker: Worker | None) -> 
     spool.close()
     publisher.close()
     bus.close()
+    if worker is not None:  # what was counted after the last scrape
+        last_figures_path(worker.admin_path).write_bytes(metrics.exposition())
 
 
 async def _models_are_back(repository: ModelRepository, is_ending: asyncio.Event) -> None:

@@ -5,7 +5,7 @@ class Usage:
     """Plain sums of one model version in this process's life. Times are nanoseconds; one thread (the event loop's) only."""
 
     __slots__ = (
-        "compute_ns", "cpu_ns", "last_ms", "num_bytes_in", "num_bytes_out", "num_failed", "num_requests", "num_rows",
+        "compute_ns", "cpu_ns", "last_ms", "num_bytes_in", "num_failed", "num_requests", "num_rows",
         "num_runs", "queue_ns", "runs_by_rows", "total_ns",
     )  # fmt: skip
 
@@ -19,7 +19,6 @@ class Usage:
         self.cpu_ns = 0  # of the thread, for the runs and for what is done with their answers
         self.total_ns = 0  # from the request's last byte to its answer
         self.num_bytes_in = 0
-        self.num_bytes_out = 0
         self.last_ms = 0  # time of the last answer
         self.runs_by_rows: dict[int, list[int]] = {}  # rows in the run, rounded up to a power of two -> [runs, compute_ns]
 

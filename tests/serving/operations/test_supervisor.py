@@ -126,6 +126,7 @@ def test_a_rolling_restart_under_load_loses_no_answer(server):
     for thread in asking:
         thread.join()
     assert set(statuses) == {200}
+    assert server.metric(ANSWERED) == len(statuses)
     assert server.metric("clipdrift_serving_worker_restarts_total") == 0
 
 
