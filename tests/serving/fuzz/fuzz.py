@@ -3,13 +3,15 @@
     python tests/serving/fuzz/fuzz.py --seconds 600 --seed 1
 
 It fails on an answer 5xx other than 503, on one that is no HTTP, on a connection that is left hanging, on a server that is
-gone, on memory that grows, and on an ordinary request that is not answered within a second. `--only N` sends case N alone.
+gone, on memory that grows, on a traceback or a warning in its log, and on an ordinary request that is not answered in a second.
+`--only N` sends case N alone.
 """
 
 import argparse
 import collections
 import contextlib
 import json
+import os
 import re
 import select
 import socket
@@ -38,6 +40,8 @@ _LIMITS = {
     "send_seconds": 2.0,
     "max_spool_bytes": 256 * 1024 * 1024,
 }
+_LOG = "server.log"
+_FAULTS = re.compile(r"(Traceback|Fatal error|Warning: ).*", re.DOTALL)
 _HEAD = re.compile(rb"HTTP/1\.1 (\d{3}) [A-Za-z -]+\r\n((?:[a-z-]+: [^\r\n]*\r\n)*)\r\n")
 _LENGTH = re.compile(rb"^content-length: (\d+)\r$", re.MULTILINE)
 
@@ -116,6 +120,7 @@ class Fuzzer:
 
     def __init__(self, server: Process, seed: int, max_growth_mib: float, num_threads: int = 4) -> None:
         self._server = server
+        self._log = server.folder / _LOG
         self._max_growth_mib = max_growth_mib
         self._num_threads = num_threads
         receipts = tuple(server.infer()[1]["parameters"]["receipts"][0] for _ in range(20))
@@ -161,6 +166,9 @@ class Fuzzer:
         faults = self._server.metric('clipdrift_serving_requests_total{code="500"')
         if faults:
             self._failures.append(Failure(self._next, f"the server counts {faults:g} faults of its own"))
+        found = _FAULTS.search(self._log.read_text(errors="replace"))
+        if found is not None:
+            self._failures.append(Failure(self._next, f"in the server's log: {found[0][:1000]}"))
         if self._server.infer()[0] != 200:
             self._failures.append(Failure(self._next, "the model does not answer any more"))
         return after
@@ -206,10 +214,23 @@ class Fuzzer:
 
 
 @contextlib.contextmanager
+def _errors_into(file: int) -> Iterator[None]:
+    """What a process that is started meanwhile writes to standard error goes to the file."""
+    own = os.dup(2)
+    os.dup2(file, 2)
+    try:
+        yield
+    finally:
+        os.dup2(own, 2)
+        os.close(own)
+
+
+@contextlib.contextmanager
 def serving(folder: Path) -> Iterator[Process]:
     """A process that serves the toy model, with deadlines short enough to be met."""
     server = Process(folder, **_LIMITS)
-    server.start()
+    with (folder / _LOG).open("wb") as log, _errors_into(log.fileno()):
+        server.start()
     try:
         server.deploy(write_model(folder, "v1", 0.0), 1)
         wait_until(server.is_ready)
