@@ -171,7 +171,8 @@ def _from_json(one: _Input, num_elements: int) -> Tensor:
         try:
             floats = _decode_floats(one.data)
             if len(floats) == num_elements:
-                tensor: Tensor = np.fromiter(floats, fast, num_elements)
+                with np.errstate(over="ignore"):  # a number too large becomes infinite, as below
+                    tensor: Tensor = np.fromiter(floats, fast, num_elements)
                 return tensor.reshape(one.shape)
         except msgspec.DecodeError:
             pass  # nested lists, nulls, or a mistake that is told below

@@ -127,10 +127,9 @@ class Connection(Protocol):
         except httptools.HttpParserCallbackError as error:
             self._end_with(failed(error.__context__ if isinstance(error.__context__, Exception) else error))
         except httptools.HttpParserError:
-            if not self._is_ending:
-                self._end_with_error(
-                    400, "this is no HTTP/1.1 request: its first line, a header, its length or a chunk is malformed"
-                )
+            self._end_with_error(
+                400, "this is no HTTP/1.1 request: its first line, a header, its length or a chunk is malformed"
+            )
         if self._is_ending:
             return
         if self._is_in_head and self._begun_at:
@@ -217,7 +216,8 @@ class Connection(Protocol):
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._forget_request()
         method = self._parser.get_method().decode("ascii")
-        keep_alive = self._parser.should_keep_alive() and not self._gate.is_draining
+        parser = self._parser  # after an upgrade (CONNECT is one) what follows is no HTTP
+        keep_alive = parser.should_keep_alive() and not parser.should_upgrade() and not self._gate.is_draining
         exchange = _Exchange(
             self, is_head=method == "HEAD", is_last=not keep_alive, accept_encoding=headers.get(b"accept-encoding")
         )
@@ -288,6 +288,8 @@ class Connection(Protocol):
 
     def _end_with(self, response: Response) -> None:
         """Answer after what waits, and read no more."""
+        if self._is_ending:
+            return
         self._is_ending = True
         self._forget_request()
         exchange = _Exchange(self, is_head=False, is_last=True, accept_encoding=None)
