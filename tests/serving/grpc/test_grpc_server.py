@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.utils import InferenceServerException
 
 from clipdrift_serving.dataplane.errors import RequestError
-from clipdrift_serving.grpc.protocol import messages
 from clipdrift_serving.grpc.protocol.generate import described
 from clipdrift_serving.grpc.protocol.messages import POOL
 from clipdrift_serving.grpc.server import GrpcConfig, GrpcServer
@@ -70,7 +68,11 @@ def test_every_message_and_field_has_the_number_type_and_label_that_the_client_k
 
 
 def test_the_generated_descriptor_is_that_of_the_proto_file():
-    assert Path(messages.__file__).with_name("described.py").read_text() == described()
+    from pathlib import Path
+
+    import clipdrift_serving.grpc.protocol.described as module
+
+    assert Path(module.__file__).read_text() == described()
 
 
 def test_an_inference_is_answered_with_its_receipt(client):

@@ -5,8 +5,6 @@ from base64 import b85encode
 from pathlib import Path
 from textwrap import wrap
 
-from grpc_tools import protoc
-
 _HERE = Path(__file__).parent
 
 
@@ -16,6 +14,7 @@ def described() -> str:
     Raises:
         ValueError: protoc refuses the file.
     """
+    from grpc_tools import protoc  # type: ignore[import-untyped]  # noqa: PLC0415  of developers; serving runs without it
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "set"
