@@ -85,6 +85,9 @@ def _paths() -> Json:
         "/v2/openapi.json": {
             "get": _operation("openapi", "This document", {"200": _json("OpenApi", "This document")}),
         },
+        "/v2/models/stats": {
+            "get": _read("allStatistics", "What all models did, as Triton's clients ask for it", "Statistics")
+        },
         "/v1/ingest": {"post": _ingest()},
     }
     for prefix, suffix in ((_MODEL, ""), (_VERSIONED, "Version")):
