@@ -63,14 +63,14 @@ def statistics(repository: ModelRepository, usage: UsageByVersion, name: str = "
     return {"model_stats": listed}
 
 
-def index(repository: ModelRepository) -> list[dict[str, str]]:
+def index(repository: ModelRepository, *, is_ready_only: bool = False) -> list[dict[str, str]]:
     """Each version in service, and each model that was announced and is not."""
     ready = [
         {"name": name, "version": model.version, "state": "READY", "reason": ""}
         for name in repository.names()
         for model in repository.get(name).versions()
     ]
-    gone = repository.unavailable()
+    gone = {} if is_ready_only else repository.unavailable()
     return ready + [{"name": name, "version": "", "state": "UNAVAILABLE", "reason": gone[name]} for name in sorted(gone)]
 
 

@@ -86,7 +86,7 @@ class GrpcServer:
             "ModelMetadata": lambda asked: description.model_metadata(plane.repository, asked.name, asked.version),
             "ModelConfig": self._model_config,
             "ModelStatistics": lambda asked: description.statistics(plane.repository, plane.usage, asked.name, asked.version),
-            "RepositoryIndex": lambda _: {"models": description.index(plane.repository)},
+            "RepositoryIndex": lambda asked: {"models": description.index(plane.repository, is_ready_only=asked.ready)},
             "RepositoryModelUnload": self._unload,
         }
         handlers = {name: self._handler(name, self._told(name, answer)) for name, answer in answers.items()}
@@ -191,7 +191,7 @@ class GrpcServer:
             parameters=parameters,
             wanted_outputs=[one.name for one in request.outputs],
             request_id=request.id,
-            key=str(parameters.get("key", "")),
+            key=str(parameters.get("key") or ""),
             num_bytes=len(body),
         )
 
