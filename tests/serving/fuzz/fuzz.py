@@ -15,6 +15,7 @@ import os
 import re
 import select
 import socket
+import statistics
 import sys
 import tempfile
 import threading
@@ -139,15 +140,17 @@ class Fuzzer:
             thread.start()
         started = time.monotonic()
         settle_seconds = min(60.0, seconds / 3)
-        before = 0.0
+        looks: list[tuple[float, float]] = []
         while time.monotonic() - started < seconds and self._server.process.poll() is None:
-            self._is_over.wait(1.0)
-            if time.monotonic() - started <= settle_seconds:
-                before = max(before, self._server.rss_mib())
+            self._is_over.wait(0.5)
+            looks.append((time.monotonic() - started, self._server.rss_mib()))
         self._is_over.set()
         for thread in threads:
             thread.join()
-        after = self._finish(before)
+        # medians, since one large body more or less makes a peak
+        before = statistics.median([mib for at, mib in looks if at <= settle_seconds])
+        after = statistics.median([mib for at, mib in looks if at >= looks[-1][0] - settle_seconds / 2])
+        self._finish(before, after)
         return Outcome(
             self._next, dict(self._statuses), self._failures, len(self._ordinary), max(self._ordinary), before, after
         )
@@ -156,11 +159,10 @@ class Fuzzer:
         """Send one case, and what came back."""
         return exchange(self._address(case := self._mutator.case(number)), case)[0]
 
-    def _finish(self, before: float) -> float:
+    def _finish(self, before: float, after: float) -> None:
         if self._server.process.poll() is not None:
             self._failures.append(Failure(self._next, f"the server ended with {self._server.process.returncode}"))
-            return 0.0
-        after = self._server.rss_mib()
+            return
         if after - before > self._max_growth_mib:
             self._failures.append(Failure(self._next, f"memory grew from {before:.0f} to {after:.0f} MiB"))
         faults = self._server.metric('clipdrift_serving_requests_total{code="500"')
@@ -171,7 +173,6 @@ class Fuzzer:
             self._failures.append(Failure(self._next, f"in the server's log: {found[0][:1000]}"))
         if self._server.infer()[0] != 200:
             self._failures.append(Failure(self._next, "the model does not answer any more"))
-        return after
 
     def _address(self, case: Case) -> tuple[str, int]:
         return "127.0.0.1", self._server.admin_port if case.is_admin else self._server.port
