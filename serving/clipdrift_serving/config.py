@@ -77,8 +77,8 @@ class ServingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """A model whose run on one row takes longer gets a thread of its own, so that it does not hold up the others."""
     shadow_rows: int = 8192
     """Rows that may wait for a shadow version; beyond, they are left out of the shadow and counted."""
-    max_upload_rows: int = 100_000
-    """Most labels in one upload."""
+    max_upload_rows: int = 25_000
+    """Most labels in one upload or one feedback request; they are scored between two turns, so all others wait meanwhile."""
     max_label_age_seconds: int = 400 * _DAY_SECONDS
     """A receipt older than this, by event time against its label's time, is refused as expired."""
     max_spool_bytes: int = 1024 * 1024 * 1024

@@ -37,7 +37,7 @@ from clipdrift_serving.recording.spool import Spool
 from clipdrift_serving.rest.admin import AdminApp
 from clipdrift_serving.rest.data import HEALTH, DataApp
 from clipdrift_serving.rest.gate import Gate, Limits
-from clipdrift_serving.rest.listener import Listener, bound_socket
+from clipdrift_serving.rest.listener import Listener, bound_socket, room_for
 
 if TYPE_CHECKING:
     from clipdrift_serving.grpc.server import GrpcServer
@@ -114,7 +114,7 @@ async def _serve(config: ServingConfig, clock: Clock, worker: Worker | None) -> 
     follower.start()
     inbox = FeedbackInbox(bus, plane.feedback, loop.call_soon_threadsafe, repository.is_ready, metrics, clock)
     inbox.start()
-    limits = Limits.of(config)
+    limits = Limits.of(msgspec.structs.replace(config, max_connections=room_for(config.max_connections)))
     log = AccessLog(config.access_log_ratio) if config.access_log_ratio else None
     data = DataApp(config, plane, metrics, authorise if keys is not None else None, log)
     admin = AdminApp(config, plane, recorder, spool, metrics, authorise)

@@ -30,6 +30,9 @@ class LabelRoutes:
     def feedback(self, model: str, request: Request) -> Response:
         """Labels in one JSON object."""
         asked = decode_feedback(plain_body(request, self._config.max_body_bytes))
+        if len(asked.labels) > self._config.max_upload_rows:
+            most = self._config.max_upload_rows
+            raise RequestError("too_large", f"at most {most} labels come at once, got {len(asked.labels)}; send them in parts")
         outcome = self._plane.feedback(
             model, GivenLabels(asked.labels, asked.receipts, asked.request_ids, asked.rows, asked.label_times_ms)
         )

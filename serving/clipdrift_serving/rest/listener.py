@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
 from socket import AF_INET, AF_INET6, SO_REUSEADDR, SO_REUSEPORT, SOCK_STREAM, SOL_SOCKET, socket
 
 from clipdrift_serving.rest.connection import Connection
@@ -9,6 +10,7 @@ from clipdrift_serving.rest.gate import Gate
 
 _SWEEP_SECONDS = 0.5
 _BACKLOG = 2048
+_OTHER_FILES = 256  # models, bus, spool, gRPC, and some to spare
 
 
 def bound_socket(host: str, port: int, *, is_shared: bool = False) -> socket:
@@ -27,6 +29,19 @@ def bound_socket(host: str, port: int, *, is_shared: bool = False) -> socket:
         made.close()
         raise
     return made
+
+
+def room_for(max_connections: int) -> int:
+    """Connections that each of two listeners may have open, after this process's limit of open files was raised for them.
+
+    Debian's default is 1,024 files: connections alone could use up all of them, and then neither the bus nor a model opens.
+    """
+    wanted = 2 * max_connections + _OTHER_FILES
+    soft, hard = getrlimit(RLIMIT_NOFILE)
+    if soft < wanted and soft != RLIM_INFINITY:
+        soft = wanted if hard == RLIM_INFINITY else min(wanted, hard)
+        setrlimit(RLIMIT_NOFILE, (soft, hard))
+    return max_connections if soft == RLIM_INFINITY else max(1, min(max_connections, (soft - _OTHER_FILES) // 2))
 
 
 class Listener:
@@ -52,7 +67,12 @@ class Listener:
             self._server = await loop.create_unix_server(lambda: Connection(self.gate), self._bound, backlog=_BACKLOG)
         else:
             self._server = await loop.create_server(
-                lambda: Connection(self.gate), sock=self._bound, ssl=self._tls, backlog=_BACKLOG
+                lambda: Connection(self.gate),
+                sock=self._bound,
+                ssl=self._tls,
+                backlog=_BACKLOG,
+                # a half-open handshake is no connection yet, so the gate cannot end it
+                ssl_handshake_timeout=self.gate.limits.head_seconds if self._tls is not None else None,
             )
         self._sweeping = asyncio.create_task(self._sweep())
 

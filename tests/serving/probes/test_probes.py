@@ -8,8 +8,10 @@ import contextlib
 import gzip
 import json
 import re
+import resource
 import socket
 import struct
+import subprocess
 import threading
 import time
 import zlib
@@ -161,6 +163,8 @@ PROBES = {
     "labels that are no list": Probe(post(b'{"receipts":{},"labels":1}', "/v2/models/toy/feedback"), only(400)),
     "an upload of an unknown type": Probe(post(b"a,b", "/v2/models/toy/labels", "Content-Type: application/pdf\r\n"), only(415)),
     "an upload with unknown columns": Probe(post(b"a;b\n1;2\n", "/v2/models/toy/labels", "Content-Type: text/csv\r\n"), only(400)),
+    "600,000 forged labels": Probe(post(b'{"receipts":[' + b'"a",' * 599_999 + b'"a"],"labels":[' + b"1," * 599_999 + b"1]}", "/v2/models/toy/feedback"), only(413)),
+    "400,000 unknown request ids": Probe(post(b'{"request_ids":[' + b'"abc",' * 399_999 + b'"abc"],"labels":[' + b"1," * 399_999 + b"1]}", "/v2/models/toy/feedback"), only(413)),
     "a million bad lines": Probe(post(b"receipt,label\n" + b"a,b\n" * 1_000_000, "/v2/models/toy/labels", "Content-Type: text/csv\r\n"), only(413)),
     "a million events that are none": Probe(post(b"[" + b"{}," * 1_000_000 + b"{}]", "/v1/ingest", "Content-Type: application/cloudevents-batch+json\r\n"), only(400)),
     "an event that is none": Probe(post(b"{}", "/v1/ingest"), only(400)),
@@ -279,6 +283,44 @@ def test_more_connections_than_there_is_room_for_are_told_so_and_the_others_go_o
         first.settimeout(5)
         first.sendall(GOOD)
         assert first.recv(10_000).startswith(b"HTTP/1.1 200 ")
+
+
+def test_connections_leave_files_for_the_bus_and_for_new_clients_where_the_limit_of_files_is_low(tmp_path):
+    low, high = resource.getrlimit(resource.RLIMIT_NOFILE)
+    server = Process(tmp_path)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, high))
+    try:
+        server.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (low, high))
+    with contextlib.ExitStack() as stack:
+        stack.callback(server.close)
+        for _ in range(400):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 5))
+        server.deploy(write_model(tmp_path, "v1", 0.0), 1)
+        wait_until(server.is_ready)
+        assert server.infer()[0] == 200
+
+
+def test_half_open_tls_handshakes_are_closed_in_time(tmp_path):
+    key, chain = tmp_path / "key.pem", tmp_path / "chain.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=x", "-keyout", str(key), "-out", str(chain)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    server = Process(tmp_path, tls_certificate_file=str(chain), tls_key_file=str(key), **LIMITS)
+    server.start(wait=False)
+    with contextlib.ExitStack() as stack:
+        stack.callback(server.close)
+        wait_until(lambda: server.get("/metrics", port=server.admin_port)[0] == 200)
+        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 5)) for _ in range(300)]
+        for client in clients:
+            client.sendall(b"\x16\x03\x01\x02\x00\x01")
+        for client in clients:
+            client.settimeout(5)
+            with contextlib.suppress(ConnectionError):
+                assert client.recv(1000) == b""
 
 
 def test_after_all_of_it_the_server_has_had_no_fault_and_is_as_small_as_before(server):
