@@ -6,6 +6,8 @@ from typing import Protocol
 MS_PER_SECOND = 1_000
 MS_PER_HOUR = 3_600_000
 MS_PER_DAY = 86_400_000
+LATEST_MS = 4_102_444_800_000
+"""The year 2100: a later time in an event is a mistake in units."""
 
 
 class Clock(Protocol):

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clipdrift_contract.clock import LATEST_MS
 from clipdrift_contract.columns import Column
 from clipdrift_contract.errors import PoisonError
 from clipdrift_contract.events import LabelBatch, PredictionBatch
 from clipdrift_contract.profile import ReferenceProfile
-
-LATEST_MS = 4_102_444_800_000  # the year 2100, as in serving: a later time is a mistake in units
 
 
 def check_profile(profile: ReferenceProfile) -> None:

@@ -8,12 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from clipdrift_contract.clock import LATEST_MS
 from clipdrift_serving.dataplane.errors import RequestError
 from clipdrift_serving.dataplane.ledger import Ledger
 from clipdrift_serving.dataplane.repository import ModelRepository
 from clipdrift_serving.dataplane.tensors import BYTES, DTYPES, InputSpec, Tensor, check_inputs, check_values
-
-_AFTER_MS = 4_102_444_800_000  # the year 2100: a later time is a mistake in units
 
 
 class MadeElsewhere(NamedTuple):
@@ -57,7 +56,7 @@ class ElsewhereDesk:
             raise RequestError("bad_input", f"the answer must hold {model.heads[0].output!r}, got {sorted(outputs)[:10]}")
         times_N = None
         if made.event_time_ms is not None:
-            if not 0 <= made.event_time_ms <= _AFTER_MS:
+            if not 0 <= made.event_time_ms <= LATEST_MS:
                 raise RequestError("bad_input", f"the event's time must lie in 1970 to 2100, got {made.event_time_ms} ms")
             times_N = np.full(num_rows, made.event_time_ms, np.int64)
         entry = self._ledger.enter(
