@@ -5,24 +5,14 @@ Source: KServe Open Inference Protocol (REST), and Triton's binary tensor data e
 
 from collections.abc import Iterable, Mapping
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from clipdrift_serving.client.errors import AnswerError, InvalidRequestError
-
-Tensor: TypeAlias = npt.NDArray[Any]
-BYTES = "BYTES"
-DTYPES: dict[str, np.dtype[Any]] = {
-    name: np.dtype(code)
-    for name, code in (
-        ("BOOL", "?"), ("UINT8", "<u1"), ("UINT16", "<u2"), ("UINT32", "<u4"), ("UINT64", "<u8"),
-        ("INT8", "<i1"), ("INT16", "<i2"), ("INT32", "<i4"), ("INT64", "<i8"),
-        ("FP16", "<f2"), ("FP32", "<f4"), ("FP64", "<f8"),
-    )
-}  # fmt: skip
-_LENGTH = np.dtype("<u4")
+from clipdrift_serving.dataplane.binary import from_binary, to_binary
+from clipdrift_serving.dataplane.errors import RequestError
+from clipdrift_serving.dataplane.tensors import BYTES, DTYPES, Tensor
 
 
 def columns_of(inputs: Any) -> dict[str, Any]:
@@ -92,7 +82,7 @@ def _words(name: str, values: Tensor) -> Tensor:
 
 
 def _numbers(name: str, values: Tensor, datatype: str) -> Tensor:
-    dtype = DTYPES[datatype]
+    dtype = np.dtype(DTYPES[datatype])
     if values.dtype == dtype:
         return values
     if values.dtype.kind not in "biufO":
@@ -121,14 +111,9 @@ def as_entry(name: str, tensor: Tensor, datatype: str, *, is_binary: bool) -> tu
     if not is_binary:
         entry["data"] = tensor.ravel().tolist()
         return entry, b""
-    data = _binary_words(tensor) if datatype == BYTES else np.ascontiguousarray(tensor, DTYPES[datatype]).tobytes()
+    data = to_binary(tensor)
     entry["parameters"] = {"binary_data_size": len(data)}
     return entry, data
-
-
-def _binary_words(tensor: Tensor) -> bytes:
-    words = [word.encode() for word in tensor.ravel()]
-    return b"".join(len(word).to_bytes(4, "little") + word for word in words)
 
 
 def as_outputs(entries: Iterable[Mapping[str, Any]], binary: bytes) -> dict[str, Tensor]:
@@ -146,9 +131,9 @@ def as_outputs(entries: Iterable[Mapping[str, Any]], binary: bytes) -> dict[str,
             if size is None:
                 outputs[name] = _of_json(entry["data"], datatype, shape)
                 continue
-            outputs[name] = _of_binary(binary[position : position + size], datatype, shape)
+            outputs[name] = from_binary(name, datatype, shape, prod(shape), binary[position : position + size])
             position += size
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RequestError) as error:
         raise AnswerError(f"an output is not what the protocol says: {type(error).__name__}: {error}") from error
     return outputs
 
@@ -158,16 +143,5 @@ def _of_json(data: Any, datatype: str, shape: list[int]) -> Tensor:
         words = np.empty(prod(shape), object)
         words[:] = data
         return words.reshape(shape)
-    return np.array(data, dtype=np.float64 if DTYPES[datatype].kind == "f" else None).astype(DTYPES[datatype]).reshape(shape)
-
-
-def _of_binary(data: bytes, datatype: str, shape: list[int]) -> Tensor:
-    if datatype != BYTES:
-        return np.frombuffer(data, DTYPES[datatype]).reshape(shape)
-    words = np.empty(prod(shape), object)
-    position = 0
-    for index in range(len(words)):
-        length = int(np.frombuffer(data, _LENGTH, 1, position)[0])
-        words[index] = data[position + 4 : position + 4 + length].decode()
-        position += 4 + length
-    return words.reshape(shape)
+    dtype = np.dtype(DTYPES[datatype])
+    return np.array(data, dtype=np.float64 if dtype.kind == "f" else None).astype(dtype).reshape(shape)

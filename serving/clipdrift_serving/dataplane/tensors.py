@@ -1,6 +1,6 @@
 """Data types of the Open Inference Protocol, and what a tensor must fulfil before a model sees it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -43,16 +43,24 @@ def datatype_of(tensor: Tensor) -> str:
     return _NAME_OF.get(tensor.dtype) or BYTES  # of any length, strings have a type for each
 
 
-def check_shape(name: str, shape: Sequence[int]) -> int:
-    """Number of elements.
+def check_form(name: str, datatype: str, shape: Sequence[int], known: Collection[str]) -> int:
+    """Number of elements of an input as it is described.
+
+    Args:
+        known: Names of the inputs before it.
 
     Raises:
-        RequestError: A dimension is not positive, or there are too many.
+        RequestError: It comes twice, its data type is none of the protocol's, or its shape cannot be.
     """
+    if name in known:
+        raise RequestError("bad_input", f"input {name[:100]!r} is given twice")
+    if datatype != BYTES and datatype not in DTYPES:
+        names = ", ".join((*DTYPES, BYTES))
+        raise RequestError("bad_input", f"input {name[:100]!r}: datatype must be one of {names}, got {datatype[:20]!r}")
     if len(shape) > _MAX_DIMENSIONS or any(dimension < 1 for dimension in shape):
         raise RequestError(
             "bad_input",
-            f"input {name!r}: shape must be at most {_MAX_DIMENSIONS} numbers >= 1, got {str(list(shape)[:10])[:200]}",
+            f"input {name[:100]!r}: shape must be at most {_MAX_DIMENSIONS} numbers >= 1, got {str(list(shape)[:10])[:200]}",
         )
     return prod(shape)
 

@@ -11,7 +11,7 @@ import numpy as np
 from clipdrift_serving.dataplane.asked import Answer
 from clipdrift_serving.dataplane.binary import from_binary, strings_of, to_binary
 from clipdrift_serving.dataplane.errors import RequestError
-from clipdrift_serving.dataplane.tensors import BYTES, DTYPES, Tensor, check_shape, datatype_of
+from clipdrift_serving.dataplane.tensors import BYTES, DTYPES, Tensor, check_form, datatype_of
 from clipdrift_serving.grpc.protocol.messages import message
 
 _Response = message("ModelInferResponse")
@@ -38,14 +38,7 @@ def decode_tensors(request: Any) -> dict[str, Tensor]:
         )
     tensors: dict[str, Tensor] = {}
     for index, one in enumerate(request.inputs):
-        if one.name in tensors:
-            raise RequestError("bad_input", f"input {one.name[:100]!r} is given twice")
-        if one.datatype != BYTES and one.datatype not in DTYPES:
-            known = ", ".join((*DTYPES, BYTES))
-            raise RequestError(
-                "bad_input", f"input {one.name[:100]!r}: datatype must be one of {known}, got {one.datatype[:20]!r}"
-            )
-        num_elements = check_shape(one.name[:100], one.shape)
+        num_elements = check_form(one.name, one.datatype, one.shape, tensors)
         if raw and one.HasField("contents"):
             raise RequestError("bad_input", f"input {one.name[:100]!r} has contents and raw_input_contents; give one of them")
         if raw:

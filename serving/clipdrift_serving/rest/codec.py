@@ -13,7 +13,7 @@ import orjson
 from clipdrift_serving.dataplane.asked import Answer
 from clipdrift_serving.dataplane.binary import from_binary, to_binary
 from clipdrift_serving.dataplane.errors import RequestError
-from clipdrift_serving.dataplane.tensors import BYTES, DTYPES, Tensor, check_shape, datatype_of
+from clipdrift_serving.dataplane.tensors import BYTES, DTYPES, Tensor, check_form, datatype_of
 
 _MAX_OUTPUTS = 64
 
@@ -76,14 +76,7 @@ def decode_infer(body: bytes, header_length: str | None) -> tuple[InferRequest, 
     tensors: dict[str, Tensor] = {}
     position = split
     for one in request.inputs:
-        if one.name in tensors:
-            raise RequestError("bad_input", f"input {one.name[:100]!r} is given twice")
-        if one.datatype != BYTES and one.datatype not in DTYPES:
-            known = ", ".join((*DTYPES, BYTES))
-            raise RequestError(
-                "bad_input", f"input {one.name[:100]!r}: datatype must be one of {known}, got {one.datatype[:20]!r}"
-            )
-        num_elements = check_shape(one.name, one.shape)
+        num_elements = check_form(one.name, one.datatype, one.shape, tensors)
         size = one.parameters.get("binary_data_size")
         if size is not None:
             data = _take(body, position, one.name, size)
