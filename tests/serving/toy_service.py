@@ -15,6 +15,7 @@ from clipdrift_contract.events import Deployment, ServedVersion
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_contract.profile import FeatureProfile, FeatureSpec, ReferenceProfile, SliceSpec
 from clipdrift_serving.config import ServingConfig
+from clipdrift_serving.dataplane.asked import Answer, Asked
 from clipdrift_serving.dataplane.plane import DataPlane
 from clipdrift_serving.dataplane.receipts import ReceiptBook
 from clipdrift_serving.dataplane.repository import ModelRepository
@@ -110,6 +111,12 @@ class Service:
         self.receipts = ReceiptBook(self.config.receipt_keys, self.epoch)
         self.plane = DataPlane(self.config, self.repository, self.receipts, self.recorder, self.clock, self.metrics)
         self.app = DataApp(self.config, self.plane, self.metrics)
+
+    def infer(self, model: str, inputs: dict) -> Answer:
+        """The answer to a request that is right."""
+        answers: list[Answer] = []
+        self.plane.submit(Asked(model, inputs, answers.append))
+        return answers[0]
 
     def request(
         self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None, app: Callable | None = None

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from clipdrift_contract import metrics as names
-from clipdrift_contract.clock import Clock
+from clipdrift_contract.clock import LATEST_MS, Clock
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_contract.profile import ReferenceProfile
 from clipdrift_serving.config import ServingConfig
@@ -21,7 +21,6 @@ from clipdrift_serving.dataplane.repository import ModelRepository
 from clipdrift_serving.recording.recorder import Labelled, Recorder
 
 _EARLIEST_MS = 0
-_LATEST_MS = 4_102_444_800_000  # the year 2100: a later time is a mistake in units
 _LARGEST = sys.float_info.max  # a whole number in JSON may be larger than any float
 
 
@@ -91,7 +90,7 @@ class LabelDesk:
             RequestError: Unknown model, or lists of different lengths.
             SpoolFullError: Nothing was accepted, because nothing could be kept.
         """
-        profile = self._profile(name)
+        profile = self._repository.head(name).profile
         tokens, times_ms = self._tokens(name, given), given.label_times_ms
         now_ms = self._clock.now_ms()
         accepted: list[Labelled] = []
@@ -109,15 +108,6 @@ class LabelDesk:
         self._recorder.add_labels(accepted)
         self._count(name, profile, accepted)
         return Feedback(len(accepted), rejected)
-
-    def _profile(self, name: str) -> ReferenceProfile | None:
-        """Of a model, or of a further head of one, which is named after it."""
-        model, _, _ = name.partition(".") if not self._repository.has(name) else (name, "", "")
-        champion = self._repository.get(model).champion
-        for head in champion.heads:
-            if head.name == name:
-                return head.profile
-        raise RequestError("unknown_model", f"model {model!r} has no head {name[:100]!r}")
 
     def _tokens(self, name: str, given: GivenLabels) -> Sequence[Any]:
         """A token for each label, or why there is none."""
@@ -144,7 +134,7 @@ class LabelDesk:
         receipt = self._receipts.verify(token)
         if receipt.origin.model != name:
             raise ReceiptError("unknown_model", f"the receipt is of model {receipt.model!r}")
-        if isinstance(time_ms, bool) or not isinstance(time_ms, int) or not _EARLIEST_MS <= time_ms <= _LATEST_MS:
+        if isinstance(time_ms, bool) or not isinstance(time_ms, int) or not _EARLIEST_MS <= time_ms <= LATEST_MS:
             raise ReceiptError("bad_value", f"label time must be milliseconds since 1970, got {str(time_ms)[:50]}")
         if time_ms < receipt.event_time_ms:
             raise ReceiptError("bad_value", f"label time {time_ms} lies before the prediction ({receipt.event_time_ms})")

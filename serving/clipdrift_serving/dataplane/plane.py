@@ -4,7 +4,7 @@ What is submitted in one turn of the event loop runs together: requests of one v
 split again. There is no timer, so a lone request waits for nothing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from time import perf_counter, perf_counter_ns, thread_time_ns
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipdrift_contract import metrics as names
-from clipdrift_contract.clock import Clock
+from clipdrift_contract.clock import LATEST_MS, Clock
 from clipdrift_contract.events import Role
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_serving.config import ServingConfig
@@ -33,7 +33,6 @@ from clipdrift_serving.dataplane.worker import Schedule, Worker
 from clipdrift_serving.recording.recorder import Recorder
 
 _EARLIEST_MS = 0
-_LATEST_MS = 4_102_444_800_000  # the year 2100: a later time is a mistake in units
 
 
 class _Waiting(NamedTuple):
@@ -144,28 +143,6 @@ class DataPlane:
         if not self._turn:
             self._soon(self._run_turn)
         self._turn.setdefault(served, []).append(waiting)
-
-    def infer(
-        self,
-        name: str,
-        version: str | None,
-        inputs: dict[str, Tensor],
-        parameters: Mapping[str, Any] | None = None,
-        wanted_outputs: Sequence[str] = (),
-        **more: Any,
-    ) -> Answer:
-        """`submit` for a caller that waits: only where no schedule was given.
-
-        Raises:
-            RequestError: Unknown model, outputs that it does not have, or inputs that it does not accept; nothing was recorded.
-        """
-        answers: list[Answer | RequestError] = []
-        self.submit(
-            Asked(name, inputs, answers.append, version=version, parameters=parameters, wanted_outputs=wanted_outputs, **more)
-        )
-        if isinstance(answers[0], RequestError):
-            raise answers[0]
-        return answers[0]
 
     def feedback(self, name: str, given: GivenLabels) -> Feedback:
         """Accept labels: see LabelDesk.accept."""
@@ -316,7 +293,7 @@ class DataPlane:
             return None
         values = given if isinstance(given, list) else [given] * num_rows
         is_fine = len(values) == num_rows and all(
-            isinstance(value, int) and not isinstance(value, bool) and _EARLIEST_MS <= value <= _LATEST_MS for value in values
+            isinstance(value, int) and not isinstance(value, bool) and _EARLIEST_MS <= value <= LATEST_MS for value in values
         )
         if not is_fine:
             raise RequestError(

@@ -10,7 +10,7 @@ from clipdrift_contract import metrics as names
 from clipdrift_contract.events import Deployment, Role, ServedVersion
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_serving.dataplane.errors import RequestError
-from clipdrift_serving.dataplane.model import AdmissionPolicy, ArtifactError, LoadedModel, Measured
+from clipdrift_serving.dataplane.model import AdmissionPolicy, ArtifactError, Head, LoadedModel, Measured
 
 _MAX_TRIED = 1_000
 Swap = Literal["done", "stale", "refused"]
@@ -116,10 +116,6 @@ class ModelRepository:
             raise RequestError("unknown_model", f"no deployment of model {name[:100]!r} was announced")
         return self.apply(wanted)
 
-    def has(self, name: str) -> bool:
-        """Whether a model of this name serves."""
-        return name in self._models
-
     def get(self, name: str) -> InService:
         """What serves `name`.
 
@@ -155,6 +151,21 @@ class ModelRepository:
                 return serving, model, "canary" if model is serving.canary else "champion"
         known = [model.version for model in serving.versions()]
         raise RequestError("unknown_model", f"model {name!r} has no version {version[:100]!r} in service; it has {known}")
+
+    def head(self, name: str) -> Head:
+        """What is watched under `name`: a model's main head, or a further one, which is named `<model>.<output>`.
+
+        Raises:
+            RequestError: There is no such model, or it has no such head.
+        """
+        model = name
+        while model and model not in self._models:  # the longest name that serves: models' names may hold dots too
+            model = model.rpartition(".")[0]
+        heads = self.get(model or name).champion.heads
+        for head in heads:
+            if head.name == name:
+                return head
+        raise RequestError("unknown_model", f"model {model!r} watches no {name[:100]!r}; it has {[one.name for one in heads]}")
 
     def unavailable(self) -> dict[str, str]:
         """Models that were announced and are not in service, with the reason."""

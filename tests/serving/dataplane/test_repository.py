@@ -95,7 +95,7 @@ def test_a_model_without_a_profile_is_served_without_slices(tmp_path):
     service = Service()
     service.repository.apply(deploy(write_model(tmp_path, "v1", 0.0, profile=None)))
     inputs = {"x": np.zeros(2, "f4"), "y": np.ones(2, "f4"), "carrier": np.array(["AA", "UA"], object)}
-    answer = service.plane.infer("toy", None, inputs, {})
+    answer = service.infer("toy", inputs)
     assert [service.receipts.verify(token).slice_index for token in answer.receipts] == [0, 0]
 
 

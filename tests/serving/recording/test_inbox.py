@@ -116,7 +116,7 @@ def test_labels_over_the_bus_are_kept_like_those_over_http(world, tmp_path):
     service = Service()
     service.repository.apply(deploy(write_model(tmp_path, "v1", 0.0)))
     inputs = {"x": np.zeros(3, "f4"), "y": np.zeros(3, "f4"), "carrier": np.array(["AA"] * 3, object)}
-    receipts = service.plane.infer("toy", None, inputs).receipts
+    receipts = service.infer("toy", inputs).receipts
     there = world(service.plane.feedback)
     there.send(labels=("yes", 0, True), receipts=tuple(receipts), label_times_ms=(2_000_000,) * 3)
     there.loop.run_until(lambda: service.spool.events)
