@@ -145,6 +145,22 @@ SERVING_TURNED_AWAY = Metric(
     "deadline.",
     ("reason",),
 )
+SERVING_LOGGED = Metric(
+    "clipdrift_serving_logged_total",
+    "counter",
+    "What became of messages that another server logged: paired, repeated, misfit (halves that do not belong together), "
+    "age and room (given up: the other half did not come in time, or too many waited).",
+    ("outcome",),
+)
+SERVING_REQUEST_IDS = Metric(
+    "clipdrift_serving_request_ids", "gauge", "Requests whose labels may still come by the caller's own id."
+)
+SERVING_REQUEST_IDS_LOST = Metric(
+    "clipdrift_serving_request_ids_lost_total",
+    "counter",
+    "Requests let go before a label came by their id: expired (too old), evicted (too many), dropped (could not be written).",
+    ("reason",),
+)
 SERVING_WORKER_RESTARTS = Metric(
     "clipdrift_serving_worker_restarts_total", "counter", "Worker processes that ended unasked and were started again."
 )

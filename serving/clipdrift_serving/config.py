@@ -9,6 +9,7 @@ from clipdrift_serving.dataplane.admission import AdmissionPolicy
 from clipdrift_serving.recording.fields import FieldPolicy
 from clipdrift_serving.recording.recorder import Sampling
 from clipdrift_serving.recording.requests import RequestBookConfig
+from clipdrift_serving.rest.logged_form import LoggedForm
 
 _DAY_SECONDS = 86_400
 _YEARS_SECONDS = 100 * 365 * _DAY_SECONDS
@@ -93,6 +94,8 @@ class ServingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """`[serving.sampling]`: which share of the predictions is recorded."""
     request_ids: RequestBookConfig = RequestBookConfig()
     """`[serving.request_ids]`: how long labels may come back under the caller's own request id."""
+    logged_forms: dict[str, LoggedForm] = {}
+    """`[serving.logged_forms.MODEL]`: names for V1 payloads of KServe's logger: input_name, output_name, columns."""
     admission: AdmissionPolicy = AdmissionPolicy()
     """`[serving.admission]`: what a model's file must fulfil before it serves."""
     bus_url: str = ""

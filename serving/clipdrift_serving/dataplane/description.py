@@ -1,6 +1,7 @@
 """What the server says of itself and its models, as plain values in the shape that both transports send."""
 
 from collections.abc import Mapping
+from importlib import metadata
 from typing import Any
 
 from clipdrift_serving.dataplane.model import LoadedModel
@@ -8,8 +9,15 @@ from clipdrift_serving.dataplane.repository import InService, ModelRepository
 from clipdrift_serving.dataplane.tensors import BYTES
 from clipdrift_serving.dataplane.usage import Usage
 
+VERSION = metadata.version("clipdrift")
 PLATFORM = "onnxruntime_onnx"
+_EXTENSIONS = ("model_configuration", "model_repository", "statistics")
 UsageByVersion = Mapping[tuple[str, str], Usage]
+
+
+def server_metadata(*extensions: str) -> dict[str, Any]:
+    """Name, version, and what a transport offers beyond the protocol; `extensions`: besides what all of them do."""
+    return {"name": "clipdrift", "version": VERSION, "extensions": [*_EXTENSIONS, *extensions]}
 
 
 def model_metadata(repository: ModelRepository, name: str, version: str = "") -> dict[str, Any]:
@@ -18,7 +26,7 @@ def model_metadata(repository: ModelRepository, name: str, version: str = "") ->
     Raises:
         RequestError: The model or the version is not in service.
     """
-    serving, model = _found(repository, name, version)
+    serving, model = found(repository, name, version)
     return {
         "name": name,
         "versions": [loaded.version for loaded in serving.versions()],
@@ -34,7 +42,7 @@ def model_config(repository: ModelRepository, name: str, version: str = "", *, m
     Raises:
         RequestError: The model or the version is not in service.
     """
-    _, model = _found(repository, name, version)
+    _, model = found(repository, name, version)
     return {
         "name": name,
         "platform": PLATFORM,
@@ -57,7 +65,7 @@ def statistics(repository: ModelRepository, usage: UsageByVersion, name: str = "
     """
     listed = []
     for one in [name] if name else repository.names():
-        serving, model = _found(repository, one, version)
+        serving, model = found(repository, one, version)
         for shown in [model] if version else serving.versions():
             listed.append(_statistics(one, shown.version, usage.get((one, shown.version)) or Usage()))
     return {"model_stats": listed}
@@ -74,7 +82,7 @@ def index(repository: ModelRepository, *, is_ready_only: bool = False) -> list[d
     return ready + [{"name": name, "version": "", "state": "UNAVAILABLE", "reason": gone[name]} for name in sorted(gone)]
 
 
-def _found(repository: ModelRepository, name: str, version: str) -> tuple[InService, LoadedModel]:
+def found(repository: ModelRepository, name: str, version: str) -> tuple[InService, LoadedModel]:
     if not version:  # the champion, without a ticket: a question must not move the canary's share
         serving = repository.get(name)
         return serving, serving.champion

@@ -10,7 +10,9 @@ from prometheus_client.registry import Collector
 from clipdrift_contract import metrics as names
 from clipdrift_contract.metrics import Metric
 from clipdrift_serving.dataplane.usage import Usage
+from clipdrift_serving.recording.requests import RequestFigures
 from clipdrift_serving.rest.gate import Gate
+from clipdrift_serving.rest.ingest import Pairing
 
 _NS = 1e-9
 _PER_VERSION: Mapping[Metric, Callable[[Usage], float]] = MappingProxyType(
@@ -32,6 +34,8 @@ class ExposedUsage(Collector):
     Args:
         usage: By model and version; read at each scrape.
         gate: Of the data listener.
+        pairing: Of what other servers log.
+        request_ids: Figures of the book of request ids.
 
     Example:
         >>> from prometheus_client import CollectorRegistry
@@ -39,14 +43,22 @@ class ExposedUsage(Collector):
         >>> usage = Usage()
         >>> usage.cpu_ns = 250_000_000
         >>> registry = CollectorRegistry()
-        >>> registry.register(ExposedUsage({("toy", "v1"): usage}, Gate(lambda request, reply: None, Limits())))
+        >>> registry.register(ExposedUsage({("toy", "v1"): usage}, Gate(lambda request, reply: None, Limits()), Pairing()))
         >>> registry.get_sample_value("clipdrift_serving_cpu_seconds_total", {"model": "toy", "version": "v1"})
         0.25
     """
 
-    def __init__(self, usage: Mapping[tuple[str, str], Usage], gate: Gate) -> None:
+    def __init__(
+        self,
+        usage: Mapping[tuple[str, str], Usage],
+        gate: Gate,
+        pairing: Pairing,
+        request_ids: Callable[[], RequestFigures] | None = None,
+    ) -> None:
         self._usage = usage
         self._gate = gate
+        self._pairing = pairing
+        self._request_ids = request_ids
 
     def collect(self) -> Iterator[Family]:
         for metric, figure in _PER_VERSION.items():
@@ -54,13 +66,31 @@ class ExposedUsage(Collector):
             for labels, usage in self._usage.items():
                 family.add_metric(labels, figure(usage))
             yield family
-        refused = names.SERVING_TURNED_AWAY
-        family = CounterMetricFamily(refused.name, refused.help, labels=refused.labels)
-        for reason, number in self._gate.num_refused.items():
-            family.add_metric((reason,), number)
-        yield family
+        pairing = self._pairing
+        logged = {
+            "paired": pairing.num_paired,
+            "repeated": pairing.num_repeated,
+            "misfit": pairing.num_misfits,
+            **pairing.num_given_up,
+        }
+        yield _counter(names.SERVING_TURNED_AWAY, self._gate.num_refused)
+        yield _counter(names.SERVING_LOGGED, logged)
+        if self._request_ids is not None:
+            ids = self._request_ids()
+            lost = {"expired": ids.num_expired, "evicted": ids.num_evicted, "dropped": ids.num_dropped}
+            yield _counter(names.SERVING_REQUEST_IDS_LOST, lost)
+            kept = names.SERVING_REQUEST_IDS
+            yield GaugeMetricFamily(kept.name, kept.help, value=ids.num_open + ids.num_waiting)
         for metric, value in (
             (names.SERVING_IN_FLIGHT, self._gate.num_in_flight),
             (names.SERVING_CONNECTIONS, self._gate.num_connections),
         ):
             yield GaugeMetricFamily(metric.name, metric.help, value=value)
+
+
+def _counter(metric: Metric, numbers: Mapping[str, int]) -> CounterMetricFamily:
+    """A counter with one label, by its values."""
+    family = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
+    for label, number in numbers.items():
+        family.add_metric((label,), number)
+    return family

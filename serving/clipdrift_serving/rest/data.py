@@ -14,7 +14,7 @@ from clipdrift_serving.access.authorise import Authorise
 from clipdrift_serving.access.keys import AccessScope
 from clipdrift_serving.config import ServingConfig
 from clipdrift_serving.dataplane.asked import Answer, Asked
-from clipdrift_serving.dataplane.description import model_config, model_metadata, statistics
+from clipdrift_serving.dataplane.description import found, model_config, model_metadata, server_metadata, statistics
 from clipdrift_serving.dataplane.errors import RequestError
 from clipdrift_serving.dataplane.model import LoadedModel
 from clipdrift_serving.dataplane.plane import DataPlane
@@ -31,11 +31,6 @@ _PATHS = (
     "there are /v2, /v2/health/{live,ready}, /v2/models/stats, /v2/openapi.json, /v1/ingest, "
     "/v2/models/{name}[/versions/{version}] with /ready, /config, /stats, /infer, and without a version /feedback and /labels"
 )
-_SERVER = {
-    "name": "clipdrift",
-    "version": "0.1.0",
-    "extensions": ["binary_tensor_data", "model_configuration", "model_repository", "statistics", "clipdrift_feedback"],
-}
 _ALWAYS_OPEN = frozenset(path.decode() for path in HEALTH)
 _MODEL_GETS = frozenset({"", "/ready", "/config", "/stats"})
 _MODEL_POSTS = frozenset({"/infer", "/feedback", "/labels"})
@@ -70,7 +65,7 @@ class DataApp:
         self._plane = plane
         self._requests = metrics.counter(names.SERVING_REQUESTS)
         self._latency = metrics.histogram(names.SERVING_LATENCY)
-        self._labels = LabelRoutes(config, plane)
+        self.labels = LabelRoutes(config, plane)
         self._counted: dict[tuple[str, str], Callable[[], None]] = {}
         self._observed: dict[str, Callable[[float], None]] = {}
 
@@ -161,7 +156,7 @@ class DataApp:
         if route.rest in _MODEL_POSTS and not (route.version and route.rest != "/infer"):
             if request.method != "POST":
                 raise wrong_method(request, "POST")
-            answer = self._labels.feedback if route.rest == "/feedback" else self._labels.upload
+            answer = self.labels.feedback if route.rest == "/feedback" else self.labels.upload
             return answer(route.model, request)
         if route.rest not in _MODEL_GETS:
             raise RequestError("not_found", f"there is nothing at {request.path[:200]}; {_PATHS}")
@@ -175,7 +170,7 @@ class DataApp:
             return model_config(repository, name, version, max_rows=self._config.max_rows)
         if what == "/stats":
             return statistics(repository, plane.usage, name, version)
-        serving, model, _ = repository.route(name, version or None)
+        serving, model = found(repository, name, version)
         if what == "/ready":
             return {"name": name, "ready": True}
         return {
@@ -188,7 +183,7 @@ class DataApp:
         if path == "/v1/ingest":
             if request.method != "POST":
                 raise wrong_method(request, "POST")
-            return self._labels.ingest(request)
+            return self.labels.ingest(request)
         told = _TOLD.get(path)
         if told is None:
             raise RequestError("not_found", f"there is nothing at {path[:200]}; {_PATHS}")
@@ -238,7 +233,7 @@ def _all_statistics(plane: DataPlane) -> Response:
 
 
 def _about(plane: DataPlane) -> Response:
-    return Response(200, orjson.dumps(_SERVER))
+    return Response(200, orjson.dumps(server_metadata("binary_tensor_data", "clipdrift_feedback")))
 
 
 _TOLD: dict[str, Callable[[DataPlane], Response]] = {

@@ -20,6 +20,7 @@ import orjson
 from clipdrift_serving.dataplane.errors import RequestError
 from clipdrift_serving.dataplane.tensors import Tensor
 from clipdrift_serving.rest.codec import decode_infer
+from clipdrift_serving.rest.logged_form import LoggedForm
 from clipdrift_serving.rest.uploads import time_ms
 
 Kind = Literal["request", "response"]
@@ -34,17 +35,6 @@ _MAX_ID = 256
 _MAX_HEAD = 1024 * 1024  # bytes of JSON before binary tensors, where nobody says how many they are
 _MAX_DEPTH = 8  # of nested lists, as of tensors
 _NO_VERSION = "default"
-
-
-class LoggedForm(msgspec.Struct, frozen=True, kw_only=True):
-    """How the V1 payloads of a model are named, which name nothing themselves."""
-
-    input_name: str = "input-0"
-    """The tensor of instances that are lists or single values."""
-    output_name: str = "output-0"
-    """The tensor of predictions that are lists or single values."""
-    columns: tuple[str, ...] = ()
-    """Names for the positions of an instance that is a list: each becomes an input of its own."""
 
 
 class LoggedMessage(NamedTuple):

@@ -1,6 +1,5 @@
 """Labels over HTTP: in a list, in a file, and for predictions that another server logged."""
 
-from collections.abc import Sequence
 from time import monotonic
 
 import msgspec
@@ -25,7 +24,7 @@ class LabelRoutes:
     def __init__(self, config: ServingConfig, plane: DataPlane) -> None:
         self._config = config
         self._plane = plane
-        self._pairing = Pairing()
+        self.pairing = Pairing()
 
     def feedback(self, model: str, request: Request) -> Response:
         """Labels in one JSON object."""
@@ -43,7 +42,9 @@ class LabelRoutes:
         """Labels as lines of CSV or NDJSON."""
         body = plain_body(request, self._config.max_body_bytes)
         kind = request.headers.get(b"content-type", b"").decode("latin-1")
-        given = parse_labels(body, kind, self._config.max_upload_rows, label_of_classes(self._classes(model)))
+        profile = self._plane.repository.head(model).profile
+        read_label = label_of_classes(profile.classes if profile is not None else ())
+        given = parse_labels(body, kind, self._config.max_upload_rows, read_label)
         outcome = self._plane.feedback(
             model, GivenLabels(given.labels, given.receipts, given.request_ids, given.rows, given.label_times_ms)
         )
@@ -57,20 +58,16 @@ class LabelRoutes:
 
     def ingest(self, request: Request) -> Response:
         """CloudEvents of KServe's payload logger; a prediction is recorded when its request and its answer are both here."""
-        messages = decode_logged(request.headers, plain_body(request, self._config.max_body_bytes))
+        if self._config.workers > 1:
+            raise RequestError("bad_input", "logged predictions need workers = 1: a request and its answer come to any worker")
+        body = plain_body(request, self._config.max_body_bytes)
+        messages = decode_logged(request.headers, body, self._config.logged_forms)
         receipts: list[str] = []
         for message in messages:
             self._plane.repository.get(message.model)
-            pair = self._pairing.add(message, monotonic())
+            pair = self.pairing.add(message, monotonic())
             if pair is not None:
                 made = MadeElsewhere(pair.model, pair.version, pair.request_id, pair.event_time_ms, pair.inputs, pair.outputs)
                 receipts += self._plane.enter_elsewhere(made)
         answer = {"accepted": len(messages), "predictions": len(receipts), "receipts": receipts}
         return Response(200, orjson.dumps(answer))
-
-    def _classes(self, model: str) -> Sequence[str]:
-        try:
-            profile = self._plane.repository.get(model).champion.profile
-        except RequestError:  # a further head, or nothing: the desk will say
-            return ()
-        return profile.classes if profile is not None else ()

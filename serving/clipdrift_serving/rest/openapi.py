@@ -5,13 +5,13 @@ from typing import Any
 
 import orjson
 
+from clipdrift_serving.dataplane.description import VERSION
 from clipdrift_serving.dataplane.tensors import BYTES, DTYPES
 from clipdrift_serving.rest.ingest import TYPES
 from clipdrift_serving.rest.uploads import CSV_TYPE, NDJSON_TYPES
 
 Json = dict[str, Any]
 
-_VERSION = "0.1.0"
 _NAME_PATTERN = "^[A-Za-z0-9_.-]{1,64}$"
 _WORDS: dict[int, str] = {
     400: "What was sent is wrong; the message says what, what came, and what is allowed",
@@ -44,7 +44,7 @@ def document() -> Json:
         "openapi": "3.1.0",
         "info": {
             "title": "Clipdrift serving",
-            "version": _VERSION,
+            "version": VERSION,
             "description": "The Open Inference Protocol v2, with a receipt for each prediction and labels that come back.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },

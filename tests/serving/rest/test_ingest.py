@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipdrift_serving.dataplane.errors import RequestError
-from clipdrift_serving.rest.ingest import LoggedForm, Pairing, decode_logged
+from clipdrift_serving.rest.ingest import Pairing, decode_logged
+from clipdrift_serving.rest.logged_form import LoggedForm
 
 REQUEST = "org.kubeflow.serving.inference.request"
 RESPONSE = "org.kubeflow.serving.inference.response"
