@@ -29,7 +29,6 @@ _SCOPES: dict[str, AccessScope] = {
 }
 _LONGEST_SECONDS = 3600.0
 _OPEN = frozenset({"ServerLive", "ServerReady"})  # health must be seen without a key
-_SERVER = {"name": "clipdrift", "version": "0.1.0", "extensions": ["model_configuration", "model_repository", "statistics"]}
 
 
 class GrpcConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +80,7 @@ class GrpcServer:
         answers: dict[str, Callable[[Any], dict[str, Any]]] = {
             "ServerLive": lambda _: {"live": True},
             "ServerReady": lambda _: {"ready": plane.repository.is_ready()},
-            "ServerMetadata": lambda _: _SERVER,
+            "ServerMetadata": lambda _: description.server_metadata(),
             "ModelReady": self._model_ready,
             "ModelMetadata": lambda asked: description.model_metadata(plane.repository, asked.name, asked.version),
             "ModelConfig": self._model_config,

@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
@@ -30,6 +31,7 @@ def client(service):
     server = GrpcServer(GrpcConfig(max_message_bytes=100_000), service.plane, loop, _authorise)
     server.start()
     with triton.InferenceServerClient(f"127.0.0.1:{server.port}") as made:
+        made.address = f"127.0.0.1:{server.port}"
         yield made
     server.stop(1.0)
     loop.call_soon_threadsafe(loop.stop)
@@ -115,3 +117,56 @@ def test_the_repository_needs_the_key(client):
     assert not client.is_model_ready("toy")
     client.load_model("toy", headers=headers)
     assert client.is_model_ready("toy")
+
+
+@pytest.fixture
+def call(client):
+    """Calls ModelInfer with bytes as they are; the answer, or the status and the words of the refusal."""
+    channel = grpc.insecure_channel(client.address)
+    infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+
+    def called(body: bytes):
+        try:
+            return service_pb2.ModelInferResponse.FromString(infer(body, timeout=10))
+        except grpc.RpcError as error:
+            return error.code(), error.details()
+
+    yield called
+    channel.close()
+
+
+def _typed(**contents) -> service_pb2.ModelInferRequest:
+    request = service_pb2.ModelInferRequest(model_name="toy")
+    for name, kind in (("x", "FP32"), ("y", "FP32"), ("carrier", "BYTES")):
+        made = request.inputs.add(name=name, datatype=kind, shape=[1])
+        getattr(made.contents, "bytes_contents" if kind == "BYTES" else "fp32_contents").extend(contents[name])
+    return request
+
+
+def test_typed_contents_are_answered_as_raw_ones_are(call):
+    answer = call(_typed(x=[0.5], y=[0.25], carrier=[b"UA"]).SerializeToString())
+    (raw,) = answer.raw_output_contents
+    assert np.frombuffer(raw, "<f4")[1] == pytest.approx(yes(0.5, 0.25, 1.0, 0.0), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b"\xff\xff\xff", "INVALID_ARGUMENT", "not a ModelInferRequest"),
+        (_typed(x=[0.5, 1.5], y=[0.25], carrier=[b"UA"]).SerializeToString(), "INVALID_ARGUMENT", "1 values of fp32_contents"),
+        (_typed(x=[0.5], y=[float("nan")], carrier=[b"UA"]).SerializeToString(), "INVALID_ARGUMENT", "finite"),
+        (_typed(x=[0.5], y=[0.25], carrier=[b"\xff"]).SerializeToString(), "INVALID_ARGUMENT", "UTF-8"),
+        (_typed(x=[0.5], y=[0.25], carrier=[b"a" * 200_000]).SerializeToString(), "RESOURCE_EXHAUSTED", "larger than"),
+    ],
+    ids=["no message", "too many values", "NaN", "no UTF-8", "too large"],
+)
+def test_what_cannot_be_read_or_answered_is_the_callers_mistake_in_words(call, body, status, words):
+    code, told = call(body)
+    assert code.name == status
+    assert words in told
+
+
+def test_a_key_that_is_no_value_makes_nobody_sticky(call):
+    request = _typed(x=[0.5], y=[0.25], carrier=[b"UA"])
+    request.parameters["key"].ClearField("parameter_choice")
+    assert call(request.SerializeToString()).model_version == "v1"
