@@ -35,9 +35,8 @@ from clipdrift_serving.operations.worker import Worker, last_figures_path
 from clipdrift_serving.rest.errors import error_body
 from clipdrift_serving.rest.gate import Gate, Limits
 from clipdrift_serving.rest.http import Reply, Request, Response, failed
-from clipdrift_serving.rest.listener import Listener, bound_socket
+from clipdrift_serving.rest.listener import BACKLOG, Listener, bound_socket
 
-_BACKLOG = 2048
 _SCRAPE_SECONDS = 1.0
 _ASK_SECONDS = 35.0  # a flush may take 30
 _SCRAPE_TIMEOUT_SECONDS = 2.0
@@ -68,7 +67,7 @@ class _Slot:
     def __init__(self, config: ServingConfig, index: int) -> None:
         self.index = index
         self.listening: socket = bound_socket(config.host, config.port, is_shared=True)
-        self.listening.listen(_BACKLOG)
+        self.listening.listen(BACKLOG)
         folder = config.spool_dir.resolve() / f"worker-{index}"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.admin_path = str(folder / "admin.sock")

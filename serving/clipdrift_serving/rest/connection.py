@@ -150,7 +150,7 @@ class Connection(Protocol):
         self.deadline = perf_counter() + self._limits.send_seconds
 
     def resume_writing(self) -> None:
-        self.deadline = perf_counter() + self._limits.idle_seconds
+        self.deadline = _NEVER if self._waiting else perf_counter() + self._limits.idle_seconds
         self._resume_reading()
 
     # --- parser -------------------------------------------------------------------------------------------------------------

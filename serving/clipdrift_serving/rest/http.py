@@ -76,7 +76,8 @@ def packed(response: Response, accept_encoding: bytes) -> Response:
     """The answer compressed as the client asked for, where it is long enough to be worth it."""
     if len(response.body) < _MIN_COMPRESSED:
         return response
-    accepted = {part.partition(b";")[0].strip() for part in accept_encoding.lower().split(b",") if b";q=0" not in part[-5:]}
+    parts = [part.partition(b";") for part in accept_encoding.lower().replace(b" ", b"").split(b",")]
+    accepted = {name for name, _, weight in parts if weight.rstrip(b"0.") != b"q="}  # q=0 in any form: not this one
     for name, bits in _WINDOW_BITS.items():
         if name in accepted:
             packing = zlib.compressobj(_LEVEL, zlib.DEFLATED, bits)
@@ -92,6 +93,8 @@ def refused(error: RequestError) -> Response:
     headers = JSON_ONLY
     if error.allowed:
         headers = (*headers, (b"allow", error.allowed.encode()))
+    if error.fault == "unauthorized":
+        headers = (*headers, (b"www-authenticate", b"Bearer"))
     if error.fault in ("busy", "not_ready"):
         headers = (*headers, (b"retry-after", b"1"))
     return Response(STATUS_OF[error.fault], error_body(str(error)), headers)

@@ -9,7 +9,7 @@ from clipdrift_serving.rest.connection import Connection
 from clipdrift_serving.rest.gate import Gate
 
 _SWEEP_SECONDS = 0.5
-_BACKLOG = 2048
+BACKLOG = 2048
 _OTHER_FILES = 256  # models, bus, spool, gRPC, and some to spare
 
 
@@ -64,13 +64,13 @@ class Listener:
         """Begin to take connections."""
         loop = asyncio.get_running_loop()
         if isinstance(self._bound, str):
-            self._server = await loop.create_unix_server(lambda: Connection(self.gate), self._bound, backlog=_BACKLOG)
+            self._server = await loop.create_unix_server(lambda: Connection(self.gate), self._bound, backlog=BACKLOG)
         else:
             self._server = await loop.create_server(
                 lambda: Connection(self.gate),
                 sock=self._bound,
                 ssl=self._tls,
-                backlog=_BACKLOG,
+                backlog=BACKLOG,
                 # a half-open handshake is no connection yet, so the gate cannot end it
                 ssl_handshake_timeout=self.gate.limits.head_seconds if self._tls is not None else None,
             )
