@@ -291,3 +291,13 @@ def test_a_drain_answers_what_has_begun_and_takes_nothing_more():
     got = asyncio.run(drain())
     assert got.startswith(b"HTTP/1.1 200 ")
     assert got.endswith(b"done")
+
+
+@pytest.mark.parametrize("refused", ["gzip;q=0", "gzip; q=0.0, deflate;q=0.000", "identity", ""])
+def test_whoever_refuses_compression_in_any_form_gets_none(refused):
+    async def ask():
+        async with _connected(lambda request, reply: reply(Response(200, b"a" * 10_000))) as (reader, writer, _):
+            writer.write(f"GET /v2 HTTP/1.1\r\naccept-encoding: {refused}\r\nconnection: close\r\n\r\n".encode())
+            return await asyncio.wait_for(reader.read(), 10)
+
+    assert asyncio.run(ask()).endswith(b"a" * 10_000)

@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-from toy_service import deploy, write_model, yes
+from toy_service import Service, deploy, write_model, yes
 
 X = {"name": "x", "shape": [2], "datatype": "FP32", "data": [0.5, None]}
 Y = {"name": "y", "shape": [2], "datatype": "FP32", "data": [0.25, -1.0]}
@@ -255,3 +255,22 @@ def test_labels_that_cannot_be_kept_are_not_acknowledged(service, receipts):
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"receipts":["a"],"labels":[]}', b'{"receipts":1,"labels":1}'])
 def test_bad_feedback_is_a_client_error(service, body):
     assert service.request("POST", "/v2/models/toy/feedback", body)[0] == 400
+
+
+def test_questions_about_a_model_do_not_move_the_canarys_share(service, tmp_path):
+    canary = write_model(tmp_path, "v2", 1.0)
+    assert service.repository.apply(deploy(write_model(tmp_path, "v1", 0.0), 2, canary=canary, canary_weight=0.5)) == "done"
+    versions = []
+    for _ in range(6):
+        for path in ("", "/ready", "/config", "/stats"):
+            assert service.request("GET", f"/v2/models/toy{path}")[0] == 200
+        versions.append(_infer(service, _body(X, Y, CARRIER))[1]["model_version"])
+    assert sorted(versions[:2]) == ["v1", "v2"]
+    assert versions == versions[:2] * 3
+
+
+def test_a_server_of_several_workers_refuses_logged_messages_that_could_never_meet():
+    service = Service(workers=2)
+    status, _, body = service.request("POST", "/v1/ingest", b"{}", {"ce-id": "1", "ce-type": "x"})
+    assert status == 400
+    assert "workers = 1" in json.loads(body)["error"]
