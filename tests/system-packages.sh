@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Debian packages that the marked tests need: Prometheus (with promtool), Alertmanager's amtool, Chromium, and a Java for Kafka.
+# Debian packages that the marked tests need: Prometheus (with promtool), Alertmanager's amtool, Chromium, strace, openssl, and a
+# Java for Kafka.
 # Installs what is missing when it may; says what to do when it may not. Services are not started.
 set -euo pipefail
 missing=()
@@ -7,6 +8,7 @@ command -v prometheus >/dev/null && command -v promtool >/dev/null || missing+=(
 command -v amtool >/dev/null || missing+=(prometheus-alertmanager)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v strace >/dev/null || missing+=(strace)
+command -v openssl >/dev/null || missing+=(openssl)
 if [ -n "${KAFKA_HOME:-}" ]; then command -v java >/dev/null || missing+=(openjdk-17-jre-headless); fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 if ! command -v apt-get >/dev/null; then
