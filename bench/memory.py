@@ -2,6 +2,7 @@
 
 `rss_growth_mib`: resident memory after 200,000 requests of mixed batch sizes minus that after 20,000 (recording, receipts and
 metrics on). `label_table_bytes_per_prediction`: what remembering which receipts were counted costs at a million of them.
+`label_table_...`: the same of the table on disk where callers give ids of their own, see bench/recording.py.
 """
 
 import asyncio
@@ -12,9 +13,10 @@ import time
 import tracemalloc
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "serving_peers"))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "serving_peers")]
 import numpy as np
 from ours import NUM_FEATURES, serving, write_mlp
+from recording import label_table
 
 from clipdrift_serving.dataplane.redeemed import RedeemedReceipts
 
@@ -67,7 +69,7 @@ def peak_mib(pid: int) -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def label_table() -> float:
+def redeemed_table() -> float:
     """Bytes a prediction once a million have been labelled, by the growth of this process."""
     tracemalloc.start()
     table = RedeemedReceipts()
@@ -79,7 +81,10 @@ def label_table() -> float:
 
 
 def main() -> dict[str, object]:
-    table = label_table()
+    table = redeemed_table()
+    with tempfile.TemporaryDirectory() as name:
+        print("a million open predictions with the caller's own ids ...", flush=True)
+        request_ids = label_table(Path(name))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_mlp(folder / "mlp.onnx")
@@ -106,6 +111,7 @@ def main() -> dict[str, object]:
         "num_requests": ALL,
         "num_unrecorded": unrecorded,
         "label_table_bytes_per_prediction": round(table, 3),
+        **request_ids,
         "seconds": round(seconds, 1),
     }
 

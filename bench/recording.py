@@ -10,26 +10,29 @@ import gc
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent / "serving_peers"))
+from ours import served_version, write_mlp
+
 from clipdrift_contract.bus.sqlite import SqliteBus
 from clipdrift_contract.clock import SystemClock
 from clipdrift_contract.envelope import decode
-from clipdrift_contract.events import LABELS, PREDICTIONS, LabelBatch, PredictionBatch
+from clipdrift_contract.events import LABELS, PREDICTIONS, Deployment, LabelBatch, PredictionBatch
 from clipdrift_contract.metrics import MetricSet
-from clipdrift_contract.profile import ReferenceProfile
 from clipdrift_serving.config import ServingConfig
 from clipdrift_serving.dataplane.labels import GivenLabels, LabelDesk
 from clipdrift_serving.dataplane.live import LiveFigures
 from clipdrift_serving.dataplane.receipts import ReceiptBook
+from clipdrift_serving.dataplane.repository import ModelRepository
 from clipdrift_serving.recording.recorder import BATCH_ROWS, Predicted, Recorder
 from clipdrift_serving.recording.requests import RequestBook, RequestBookConfig
 from clipdrift_serving.recording.spool import Spool
@@ -53,9 +56,9 @@ class Bench:
         )  # fmt: skip
         self.recorder = Recorder(self.spool, _EPOCH, metrics, 10**6)
         self.receipts = ReceiptBook(["11" * 32], _EPOCH)
-        profile = ReferenceProfile(task="binary", classes=("no", "yes"))
-        champion = SimpleNamespace(heads=[SimpleNamespace(name="delay", profile=profile)])
-        served: Any = SimpleNamespace(has=lambda name: True, get=lambda name: SimpleNamespace(champion=champion))
+        write_mlp(folder / "mlp.onnx")  # a model of two classes, "no" and "yes"
+        served = ModelRepository(metrics)
+        served.apply(Deployment(model="delay", generation=1, champion=served_version(folder / "mlp.onnx"), decided_at_ms=0))
         config = ServingConfig(receipt_keys=("11" * 32,))
         self.labels = LabelDesk(config, served, self.receipts, self.recorder, self.clock, metrics, LiveFigures())
         self.next_sequence = 0

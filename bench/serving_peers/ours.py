@@ -92,6 +92,12 @@ def write_mlp(path: Path) -> None:
     onnx.save(model, path)
 
 
+def served_version(model: Path) -> ServedVersion:
+    """What a deployment says of the file."""
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    return ServedVersion(version="v1", uri=model.as_uri(), digest=f"sha256:{digest}")
+
+
 @contextlib.contextmanager
 def serving(folder: Path, model: Path, name: str = "mlp", **config: object) -> Iterator[Server]:
     """The product's server in a process of its own, with `model` in service, on a SQLite bus in `folder`."""
@@ -102,9 +108,7 @@ def serving(folder: Path, model: Path, name: str = "mlp", **config: object) -> I
         **config,
     }  # fmt: skip
     bus = connect(bus_url)
-    content = model.read_bytes()
-    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    served = ServedVersion(version="v1", uri=model.as_uri(), digest=digest)
+    served = served_version(model)
     events = EventPublisher(bus.publisher(), source="bench", clock=SystemClock())
     events.publish(Deployment(model=name, generation=1, champion=served, decided_at_ms=0))
     events.flush(10)

@@ -1,6 +1,5 @@
 """Where a one-row request's time goes, layer by layer, in one process without a socket: microseconds each."""
 
-import hashlib
 import json
 import tempfile
 import time
@@ -8,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from ours import NUM_FEATURES, write_mlp
+from ours import NUM_FEATURES, served_version, write_mlp
 
 from clipdrift_contract.clock import SystemClock
-from clipdrift_contract.events import ServedVersion
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_serving.dataplane.asked import Answer
 from clipdrift_serving.dataplane.ledger import Ledger
@@ -44,8 +42,7 @@ def split() -> dict[str, float]:
     folder = Path(tempfile.mkdtemp())
     path = folder / "mlp.onnx"
     write_mlp(path)
-    digest = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
-    model = LoadedModel("mlp", ServedVersion(version="v1", uri=path.as_uri(), digest=digest))
+    model = LoadedModel("mlp", served_version(path))
     rows = np.random.default_rng(1).normal(size=(1, NUM_FEATURES)).astype("f4").round(4)
     body = json.dumps({"inputs": [{"name": "x", "shape": [1, NUM_FEATURES], "datatype": "FP32", "data": rows[0].tolist()}]})
     request, tensors = decode_infer(body.encode(), None)

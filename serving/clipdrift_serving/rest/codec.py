@@ -3,6 +3,7 @@
 Source: KServe Open Inference Protocol (REST), and Triton's binary tensor data extension.
 """
 
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,7 +51,7 @@ class FeedbackRequest(msgspec.Struct):
     label_times_ms: list[Any] | None = None
 
 
-_FAST_FLOATS: dict[str, np.dtype[Any]] = {"FP32": np.dtype(np.float32), "FP64": np.dtype(np.float64)}
+_FAST_FLOATS = {"FP32": "f", "FP64": "d"}  # type codes of array and of numpy
 _decode_floats = msgspec.json.Decoder(list[float]).decode
 _decode_infer = msgspec.json.Decoder(InferRequest).decode
 _decode_feedback = msgspec.json.Decoder(FeedbackRequest).decode
@@ -164,8 +165,8 @@ def _from_json(one: _Input, num_elements: int) -> Tensor:
         try:
             floats = _decode_floats(one.data)
             if len(floats) == num_elements:
-                with np.errstate(over="ignore"):  # a number too large becomes infinite, as below
-                    tensor: Tensor = np.fromiter(floats, fast, num_elements)
+                # by way of an array, which makes a number too large infinite, as below, and does not warn as numpy does
+                tensor: Tensor = np.frombuffer(array(fast, floats), fast)
                 return tensor.reshape(one.shape)
         except msgspec.DecodeError:
             pass  # nested lists, nulls, or a mistake that is told below
