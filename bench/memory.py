@@ -13,7 +13,8 @@ import time
 import tracemalloc
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "serving_peers")]
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "serving_peers"))
 import numpy as np
 from ours import NUM_FEATURES, serving, write_mlp
 from recording import label_table
