@@ -240,6 +240,9 @@ def key(
 
     try:
         last_day = datetime.date.fromisoformat(expires) if expires else None
+    except ValueError as error:
+        raise ConfigError(f"--expires is a day such as 2027-01-31, got {expires!r}") from error
+    try:
         made = make_key(name, cast(Any, scope), model or (), last_day)
     except ValueError as error:
         raise ConfigError(str(error)) from error

@@ -187,6 +187,7 @@ def test_a_key_is_shown_once_with_the_lines_that_let_it_in(tmp_path) -> None:
     keys = ApiKeys(ManualClock(now_ms=0), file)
     assert keys.check(f"Bearer {secret}".encode(), "infer", "pump-1") == "billing"
     assert "scopes must be of" in sentence(clipdrift("key", "x", "--scope", "everything"))
+    assert "a day such as 2027-01-31" in sentence(clipdrift("key", "x", "--scope", "infer", "--expires", "tomorrow"))
 
 
 def test_the_version_is_the_distributions() -> None:

@@ -83,7 +83,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """Shares of single models, in place of `ratio`."""
 
     def __post_init__(self) -> None:
-        for name, ratio in (("sample_ratio", self.ratio), *self.by_model.items()):
+        for name, ratio in (("ratio", self.ratio), *self.by_model.items()):
             if not 0 < ratio <= 1:
                 raise ValueError(f"{name}: the share of rows that is recorded must be above 0 and at most 1, got {ratio!r}")
 

@@ -3,7 +3,7 @@
 import msgspec
 
 
-class LoggedForm(msgspec.Struct, frozen=True, kw_only=True):
+class LoggedForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the V1 payloads of a model are named, which name nothing themselves."""
 
     input_name: str = "input-0"
