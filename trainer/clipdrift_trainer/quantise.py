@@ -1,8 +1,7 @@
 """8-bit weights for a model with LSTM layers, kept only where it is smaller and answers as well. Needs no torch.
 
-The file falls to about a third. Whether it is faster depends on the CPU: with ONNX Runtime 1.32 on one core, an LSTM of 64
-units over 64 steps took 1.2 times as long on an Intel Xeon with AVX-512, and 0.65 times as long on an AMD EPYC. A perceptron
-becomes slower and a GRU is not quantised at all, so only LSTM nodes are touched.
+Whether it is faster depends on the CPU, so the result says how long a row takes before and after. A perceptron becomes slower
+and a GRU is not quantised at all, so only LSTM nodes are touched.
 
 Activations are scaled by the largest of the whole batch, so a row's answer depends a little on its neighbours: serving sees
 that and does not batch such a model, and the check here looks at rows alone and together.

@@ -187,7 +187,8 @@ class Connection(Protocol):
             self._refusal = self._gate.refusal(self._url)
             if declared != b"0" or b"transfer-encoding" in headers:
                 self.deadline = self._received_at + limits.body_seconds
-                if headers.get(b"expect", b"").lower() == b"100-continue" and self._refusal is None:
+                is_asked = headers.get(b"expect", b"").lower() == b"100-continue"
+                if is_asked and self._refusal is None and not self._waiting:  # never between the answers to others
                     self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_chunk_header(self) -> None:
@@ -215,8 +216,9 @@ class Connection(Protocol):
         headers, url, refusal = self._headers, self._url, self._refusal
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._forget_request()
-        method = self._parser.get_method().decode("ascii")
-        parser = self._parser  # after an upgrade (CONNECT is one) what follows is no HTTP
+        parser = self._parser
+        method = parser.get_method().decode("ascii")
+        # after an upgrade (CONNECT is one) what follows is no HTTP
         keep_alive = parser.should_keep_alive() and not parser.should_upgrade() and not self._gate.is_draining
         exchange = _Exchange(
             self, is_head=method == "HEAD", is_last=not keep_alive, accept_encoding=headers.get(b"accept-encoding")

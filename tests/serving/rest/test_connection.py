@@ -301,3 +301,21 @@ def test_whoever_refuses_compression_in_any_form_gets_none(refused):
             return await asyncio.wait_for(reader.read(), 10)
 
     assert asyncio.run(ask()).endswith(b"a" * 10_000)
+
+
+def test_leave_to_send_a_body_never_comes_between_the_answers_to_earlier_requests():
+    held = []
+
+    async def ask():
+        async with _connected(lambda request, reply: held.append(reply)) as (reader, writer, _):
+            writer.write(_GET + b"POST /v2 HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n")
+            while not held:
+                await asyncio.sleep(0)
+            held[0](Response(200, b"first"))
+            writer.write(b"hello")
+            while len(held) < 2:
+                await asyncio.sleep(0)
+            held[1](Response(200, b"second"))
+            return await asyncio.wait_for(reader.readuntil(b"second"), 10)
+
+    assert re.findall(rb"HTTP/1.1 (\d{3}) ", asyncio.run(ask())) == [b"200", b"200"]
