@@ -30,6 +30,7 @@ from clipdrift_serving.client.tensors import as_entry, as_outputs, as_tensor, co
 _JSON_LENGTH = "inference-header-content-length"
 _MAX_LABELS = 5_000  # in one request; some 250 bytes each, the server takes 4 MiB
 _PART_BYTES = 2 * 1024 * 1024
+_PART_LINES = 20_000  # the server takes 25,000 labels at once
 _CONNECT_SECONDS = 5.0
 _UPLOAD_TYPES = {".csv": "text/csv", ".ndjson": "application/x-ndjson", ".jsonl": "application/x-ndjson"}
 _API_KEY = re.compile(r"[!-~]+")
@@ -396,7 +397,8 @@ def _parts(path: Path, has_columns: bool, part_bytes: int) -> Iterator[tuple[int
         columns = file.readline() if has_columns else b""
         part, size, number, first = [columns], len(columns), int(has_columns), 0
         for line in file:
-            if size + len(line) > part_bytes and len(part) > 1:
+            is_full = size + len(line) > part_bytes or len(part) > _PART_LINES
+            if is_full and len(part) > 1:
                 yield first, b"".join(part)
                 part, size, first = [columns], len(columns), number - int(has_columns)
             part.append(line)

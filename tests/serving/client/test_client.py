@@ -24,6 +24,7 @@ from clipdrift_serving.client import (
     UnavailableError,
     UnknownModelError,
 )
+from clipdrift_serving.config import ServingConfig
 from clipdrift_serving.rest.uploads import label_of_classes, parse_labels
 
 COLUMNS = {"x": [0.5, None], "y": [0.25, -1.0], "carrier": ["UA", "ZZ"]}
@@ -407,6 +408,18 @@ def test_a_file_is_uploaded_in_parts_and_its_lines_keep_their_numbers(scripted, 
     }
     assert seen == {number: f"R{number}" for number in range(2, 201) if number != 100}
     assert [start + one.line for start, part in zip(starts, parts, strict=True) for one in part.rejected] == [100]
+
+
+def test_a_part_of_short_lines_holds_no_more_labels_than_the_server_takes(scripted, asking, tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("request_id,label\n" + "".join(f"{number},1\n" for number in range(60_000)))
+    scripted.script = [(200, {}, {"accepted": 1, "rejected": []})] * 10
+
+    asking.upload("m", path)
+
+    sizes = [len(parse_labels(body, headers["content-type"], 25_000).labels) for _, _, headers, body in scripted.asked]
+    assert sum(sizes) == 60_000
+    assert max(sizes) <= ServingConfig().max_upload_rows
 
 
 def test_a_file_of_json_lines_is_uploaded_as_such(scripted, asking, tmp_path):
