@@ -12,7 +12,14 @@ import msgspec
 from clipdrift_contract.columns import Column
 from clipdrift_contract.profile import ReferenceProfile
 
-ClipKind = Literal["off", "global_norm", "value", "autoclip"]
+ClipKind = Literal[
+    "off", "global_norm", "value", "per_tensor", "agc", "autoclip", "zclip", "adagc", "quantile", "per_sample"
+]  # fmt: skip
+FaultKind = Literal[
+    "clip_before_backward", "clip_after_step", "clip_missing", "double_clip", "wrong_parameters", "half_overflow", "nan", "inf",
+    "frozen_layer", "scaled_gradients", "not_as_promised",
+]  # fmt: skip
+CheckOutcome = Literal["pass", "warn", "stop", "skipped"]
 Severity = Literal["page", "ticket", "note"]
 Verdict = Literal["pass", "fail", "inconclusive"]
 ClippingVerdict = Literal["implicated", "associated", "not_implicated", "unknown"]
@@ -25,13 +32,15 @@ SignalKind = Literal[
 
 
 class ClipSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A clipping rule and its number. `max_norm` is the norm bound (global_norm), the bound of each entry (value) or the cap of
-    the adaptive bound (autoclip); None: no bound."""
+    """A clipping rule and its numbers. `max_norm` is the bound of the norm (global_norm), of each entry (value), of each tensor
+    (per_tensor), of each sample (per_sample), the cap of an adaptive bound (autoclip, zclip), or what the bound starts from
+    (adagc, quantile); None: no bound."""
 
     kind: ClipKind = "off"
     max_norm: float | None = None
     percentile: float = 10.0  # autoclip only: the percentile of all norms so far
     norm_type: float = 2.0
+    options: dict[str, float | str] = {}  # what only one rule has, under the names of that rule's own settings
 
 
 class LayerNorms(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,12 +51,36 @@ class LayerNorms(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SliceGradient(msgspec.Struct, frozen=True, kw_only=True):
-    """How much gradient a slice contributed, by the head layer's per-sample norm: for ranking only, not a magnitude."""
+    """How much gradient a slice contributed: the sum of its samples' gradient norms. By the head layer alone (`kind` "head") it
+    ranks slices and is no magnitude; "exact" is over all parameters, on the steps that were measured."""
 
     slice: str
     num_samples: int
     grad_mass_sum: float
     loss_sum: float
+    grad_mass_removed_sum: float = 0.0
+    num_clipped: int = 0  # samples whose own bound held them back (per_sample), or whose step was clipped
+    kind: Literal["head", "exact"] = "head"
+
+
+class Spike(msgspec.Struct, frozen=True, kw_only=True):
+    """One step whose norm stood out, with where to look for the reason."""
+
+    step: int
+    norm: float | None  # None: not finite
+    typical_norm: float  # median of the window
+    layer: str  # the tensor with the largest share
+    batch_id: str = ""
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """Something wrong in how gradients were made, clipped or consumed, named."""
+
+    kind: FaultKind
+    step: int  # the first step in the window that shows it
+    num_steps: int  # how many do
+    layer: str = ""
+    words: str = ""
 
 
 class GradWindow(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +116,10 @@ class GradWindow(msgspec.Struct, frozen=True, kw_only=True):
     norm_histogram: dict[int, int] = {}  # bucket b counts norms in [2**(b/4), 2**((b+1)/4)); b in -80..80
     layers: tuple[LayerNorms, ...] = ()
     slices: tuple[SliceGradient, ...] = ()
+    groups: tuple[LayerNorms, ...] = ()  # layers of one block together: the norm over all their tensors
+    effective_learning_rate_sum: float = 0.0  # sum of learning rate * coefficient
+    spikes: tuple[Spike, ...] = ()
+    faults: tuple[Fault, ...] = ()
 
 
 class SliceScore(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +174,107 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
     provenance: str = ""
 
 
+class ScoreInterval(msgspec.Struct, frozen=True, kw_only=True):
+    """A validation figure with its 95 % interval, by blocks of time where rows have one; the slice "" is all rows together."""
+
+    slice: str
+    metric: str  # accuracy, auc, nll, brier, ece; for regression rmse, mae
+    value: float
+    low: float
+    high: float
+    num_rows: int
+    num_blocks: int
+
+
+class HiddenSlice(msgspec.Struct, frozen=True, kw_only=True):
+    """A slice that is so much worse than all rows together that the figure of all rows hides it."""
+
+    slice: str
+    metric: str
+    value: float
+    overall: float
+    difference_low: float  # 95 % interval of value - overall, corrected for the number of slices
+    difference_high: float
+    share_of_rows: float
+    words: str = ""
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """What temperature scaling gains on rows that it was not fitted on."""
+
+    temperature: float
+    nll_before: float
+    nll_after: float
+    ece_before: float
+    ece_after: float
+    num_rows: int
+
+
+class DataCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """One check of the training data, before training."""
+
+    name: str
+    outcome: CheckOutcome
+    words: str
+    figures: dict[str, float] = {}
+    features: tuple[str, ...] = ()  # which it is about
+    rows: tuple[int, ...] = ()  # some of the rows it is about, worst first
+    seconds: float = 0.0
+
+
+class PrivacyBudget(msgspec.Struct, frozen=True, kw_only=True):
+    """What a differentially private run spent (Opacus' accountant)."""
+
+    epsilon: float
+    delta: float
+    noise_multiplier: float
+    max_norm: float
+    sample_rate: float
+    num_steps: int
+    accountant: str
+
+
+class Membership(msgspec.Struct, frozen=True, kw_only=True):
+    """How well the loss tells rows that were trained on from rows that were not (Yeom et al. 2018): .5 is not at all."""
+
+    auc: float
+    auc_low: float
+    auc_high: float
+    tpr_at_fpr_1: float  # true-positive rate at 1 % false positives
+    num_members: int
+    num_others: int
+
+
+class ProbedSlice(msgspec.Struct, frozen=True, kw_only=True):
+    """Gradient norms of batches of one slice (the slice "" is all rows), measured without an optimizer step."""
+
+    slice: str
+    num_rows: int
+    num_batches: int
+    norm_p10: float
+    norm_p50: float
+    norm_p90: float
+    would_clip_ratio: float
+    removed_mass_ratio: float
+
+
+class GradProbe(msgspec.Struct, frozen=True, kw_only=True):
+    """Which gradients training would see today, for the model in service: on recent labelled rows, and on its own data."""
+
+    model: str
+    version: str
+    at_ms: int
+    clip: ClipSpec
+    max_norm: float | None  # the bound that was compared with
+    batch_size: int
+    recent: tuple[ProbedSlice, ...]
+    trained: tuple[ProbedSlice, ...]
+    seen_norm_p50: float | None = None  # what the first steps of the retrain that followed showed; None: none has
+    seen_would_clip_ratio: float | None = None
+    seen_removed_mass_ratio: float | None = None
+    words: str = ""
+
+
 class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
     """A finished training run: what it learned, how it clipped, where its artifact is."""
 
@@ -172,6 +310,14 @@ class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
     registry_uri: str = ""
     retrain_key: str = ""  # of the order that this run carried out; empty: a training by hand
     arm: str = ""  # name of the arm within that order
+    data_checks: tuple[DataCheck, ...] = ()
+    intervals: tuple[ScoreInterval, ...] = ()
+    hidden_slices: tuple[HiddenSlice, ...] = ()
+    calibration: Calibration | None = None  # None: not asked for, or regression
+    faults: tuple[Fault, ...] = ()  # of all windows, each kind and layer once
+    slice_gradients: tuple[SliceGradient, ...] = ()
+    privacy: PrivacyBudget | None = None
+    membership: Membership | None = None
 
 
 class FeatureColumn(msgspec.Struct, frozen=True, kw_only=True):
@@ -349,6 +495,7 @@ class RetrainOutcome(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 1
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
+    probe: GradProbe | None = None  # what the model in service foretold of this retrain's gradients, and what they were
 
 
 class ServedVersion(msgspec.Struct, frozen=True, kw_only=True):

@@ -54,6 +54,36 @@ TRAINER_GRAD_NORM_REMOVED = Metric(
 TRAINER_CLIP_BOUND = Metric(
     "clipdrift_trainer_clip_bound", "gauge", "Bound in force at the last step (+Inf: none).", ("model",)
 )
+TRAINER_SKIPPED_STEPS = Metric(
+    "clipdrift_trainer_skipped_steps_total", "counter", "Steps that the loss scaler of mixed precision skipped.", ("model",)
+)
+TRAINER_FAULTS = Metric(
+    "clipdrift_trainer_faults_total", "counter", "Steps with a fault in how gradients are made or clipped.", ("model", "kind")
+)
+TRAINER_LEARNING_RATE = Metric(
+    "clipdrift_trainer_learning_rate", "gauge", "Mean learning rate of the last window of steps.", ("model",)
+)
+TRAINER_EFFECTIVE_LEARNING_RATE = Metric(
+    "clipdrift_trainer_effective_learning_rate",
+    "gauge",
+    "Mean of learning rate times clipping coefficient in the last window of steps.",
+    ("model",),
+)
+TRAINER_GROUP_NORM = Metric(
+    "clipdrift_trainer_group_grad_norm",
+    "gauge",
+    "Mean norm before clipping of a group of layers in the last window of steps (12 groups at most).",
+    ("model", "group"),
+)
+TRAINER_SLICE_GRAD_MASS = Metric(
+    "clipdrift_trainer_slice_grad_mass_total",
+    "counter",
+    "Sum of the samples' head-layer gradient norms, by slice: ranks slices, is no magnitude.",
+    ("model", "slice"),
+)
+TRAINER_SINK_FAILURES = Metric(
+    "clipdrift_trainer_sink_failures_total", "counter", "Attempts to send telemetry that failed.", ("model", "sink")
+)
 TRAINER_LOSS = Metric("clipdrift_trainer_loss", "gauge", "Mean training loss of the last window of steps.", ("model",))
 TRAINER_PROGRESS = Metric("clipdrift_trainer_progress_ratio", "gauge", "Share of the planned steps that are done.", ("model",))
 TRAINER_WINDOWS_UNSENT = Metric(
