@@ -178,12 +178,26 @@ class ScoreInterval(msgspec.Struct, frozen=True, kw_only=True):
     """A validation figure with its 95 % interval, by blocks of time where rows have one; the slice "" is all rows together."""
 
     slice: str
-    metric: str  # accuracy, auc, nll, brier, ece; for regression rmse, mae
-    value: float
+    metric: str  # accuracy, auc, nll, brier, ece, overconfidence; for regression rmse, mae
+    value: float  # of ece without the bias of few rows; the plain one is the slice's SliceScore.ece
     low: float
     high: float
     num_rows: int
     num_blocks: int
+
+
+class ReliabilityBin(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows of about one predicted probability: what was said of them and what came. The probability is that of class 1 (binary)
+    or of the predicted class (multi-class), the event that the label is that class. The slice "" is all rows together."""
+
+    slice: str
+    binning: Literal["width", "mass"]  # bins of equal width, or of about equally many rows
+    num_rows: int
+    num_blocks: int
+    probability_mean: float
+    event_rate: float
+    event_rate_low: float  # 95 % interval by blocks of time
+    event_rate_high: float
 
 
 class HiddenSlice(msgspec.Struct, frozen=True, kw_only=True):
@@ -313,11 +327,14 @@ class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
     data_checks: tuple[DataCheck, ...] = ()
     intervals: tuple[ScoreInterval, ...] = ()
     hidden_slices: tuple[HiddenSlice, ...] = ()
-    calibration: Calibration | None = None  # None: not asked for, or regression
+    calibration: Calibration | None = None  # None: regression, or too few days to measure it on
+    reliability: tuple[ReliabilityBin, ...] = ()  # by slice and binning, from the lowest probability up
     faults: tuple[Fault, ...] = ()  # of all windows, each kind and layer once
     slice_gradients: tuple[SliceGradient, ...] = ()
     privacy: PrivacyBudget | None = None
     membership: Membership | None = None
+    precision: Literal["float32", "int8"] = "float32"  # of the weights in the artifact
+    precision_words: str = ""  # why it is what it is, where int8 was asked for
 
 
 class FeatureColumn(msgspec.Struct, frozen=True, kw_only=True):
