@@ -1,22 +1,17 @@
 """Fits every arm with every seed on the same rows, in processes of one thread each."""
 
 import logging
-import multiprocessing
-import os
-import pickle
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 import msgspec
-import torch
 
 from clipdrift_contract.events import Arm, GradWindow, RetrainRequest
 from clipdrift_trainer.evaluation.scores import Floats
 from clipdrift_trainer.tasks.fitting import Fit, predict_logits, to_scores
 from clipdrift_trainer.tasks.task import Task, encode
 from clipdrift_trainer.training import Order, Prepared, TrainingConfig, fit_order, fit_temperature_on, split_held_out
+from clipdrift_trainer.workers import forked_workers, single_threaded, unpack
 
 _log = logging.getLogger(__name__)
 _NUM_PROGRESS_LINES = 4
@@ -66,57 +61,17 @@ def fit_arms(work: Work, max_workers: int, meanwhile: Callable[[], None]) -> lis
     if num_workers < 2:
         meanwhile()
         return [_fit_arm(work, arm, seed) for arm, seed in jobs]
-    with _pool(work, num_workers) as pool:
-        futures = [pool.submit(_fit_in_worker, arm, seed) for arm, seed in jobs]
+    with forked_workers(work, num_workers) as workers:
+        futures = [workers.submit(_fit_arm, arm, seed) for arm, seed in jobs]
         _wait_for_free_core(futures, num_workers)
         meanwhile()
-        return [pickle.loads(future.result()) for future in futures]  # noqa: S301  written by our own child
+        return [unpack(future) for future in futures]
 
 
 def _wait_for_free_core(futures: Sequence[Future[bytes]], num_workers: int) -> None:
     left = set(futures)
     while len(left) >= num_workers:
         _, left = wait(left, return_when=FIRST_COMPLETED)
-
-
-@contextmanager
-def _pool(work: Work, num_workers: int) -> Iterator[ProcessPoolExecutor]:
-    # fork: rows and task are there at once and nothing is pickled; torch's threads do not matter to a child that uses one
-    context = multiprocessing.get_context("fork")
-    read_end, write_end = os.pipe()
-    try:
-        with ProcessPoolExecutor(
-            num_workers, mp_context=context, initializer=_start_worker, initargs=(work, read_end, write_end)
-        ) as pool:
-            yield pool
-    finally:
-        os.close(read_end)
-        os.close(write_end)
-
-
-class _Worker:
-    """What a worker process holds."""
-
-    work: Work
-
-
-def _start_worker(work: Work, read_end: int, write_end: int) -> None:
-    os.close(write_end)
-    threading.Thread(target=_end_with_parent, args=(read_end,), daemon=True).start()
-    torch.set_num_threads(1)
-    _Worker.work = work
-
-
-def _end_with_parent(read_end: int) -> None:
-    """Only the parent holds the write end, so the read returns when it dies. A child that lived on would keep the job's lock,
-    and nobody could take the job up again."""
-    os.read(read_end, 1)
-    os._exit(1)
-
-
-def _fit_in_worker(arm: Arm, seed: int) -> bytes:
-    # pickled here: torch would otherwise pass each tensor through shared memory that dies with this process
-    return pickle.dumps(_fit_arm(_Worker.work, arm, seed))
 
 
 def _fit_arm(work: Work, arm: Arm, seed: int) -> FittedArm:
@@ -146,14 +101,3 @@ def _progress_lines(model: str, arm: str, seed: int) -> Callable[[int, int], Non
             _log.info("%s: arm %s, seed %d: %d of %d steps", model, arm, seed, done, total)
 
     return say
-
-
-@contextmanager
-def single_threaded() -> Iterator[None]:
-    """The number of threads changes the order of sums, and with it the weights: a run that is done again must give the same."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)

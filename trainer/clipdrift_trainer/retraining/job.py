@@ -20,11 +20,12 @@ from clipdrift_trainer.export import Artifact, parse_artifact, score_rows
 from clipdrift_trainer.profiling import slice_index, slice_names
 from clipdrift_trainer.recording.sinks import WindowSink
 from clipdrift_trainer.registry import Registry
-from clipdrift_trainer.retraining.arms import FittedArm, Work, fit_arms, order_of, run_id_of, single_threaded
+from clipdrift_trainer.retraining.arms import FittedArm, Work, fit_arms, order_of, run_id_of
 from clipdrift_trainer.retraining.gate import GatePolicy, GateVerdict
 from clipdrift_trainer.retraining.judging import HeldOut, Judgement, judge_arms
 from clipdrift_trainer.tasks.task import Task
 from clipdrift_trainer.training import Prepared, TrainingConfig, finish, prepare, split_held_out
+from clipdrift_trainer.workers import single_threaded
 
 _log = logging.getLogger(__name__)
 _FLUSH_SECONDS = 30.0
