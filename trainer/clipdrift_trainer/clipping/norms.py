@@ -23,14 +23,21 @@ def gradients_of(parameters: torch.Tensor | Iterable[torch.Tensor]) -> list[torc
     listed = [parameters] if isinstance(parameters, torch.Tensor) else parameters
     found = []
     for parameter in listed:
-        if parameter.grad is None:
+        gradient = parameter.grad
+        if gradient is None:
             continue
-        if parameter.grad.is_sparse:
-            parameter.grad = parameter.grad.coalesce()
-            found.append(parameter.grad._values())
-        else:
-            found.append(parameter.grad)
+        if gradient.is_sparse:
+            parameter.grad = gradient = gradient.coalesce()
+            gradient = gradient._values()
+        found.append(gradient)
     return found
+
+
+def local_parts(gradients: list[torch.Tensor]) -> list[torch.Tensor]:
+    """What this rank holds of each gradient, sharing its memory: of a sharded one its shard, of any other all of it."""
+    if all(type(gradient) is torch.Tensor for gradient in gradients):
+        return gradients
+    return [_local(gradient) for gradient in gradients]
 
 
 def tensor_norms(gradients: list[torch.Tensor], norm_type: float = 2.0) -> torch.Tensor:
@@ -43,7 +50,9 @@ def tensor_norms(gradients: list[torch.Tensor], norm_type: float = 2.0) -> torch
     """
     if not gradients:
         return torch.zeros(0)
-    local = [_local(gradient) for gradient in gradients]
+    if _is_fusable(gradients) and norm_type < math.inf:  # an empty tensor has no largest entry
+        return torch.stack(torch._foreach_norm(gradients, norm_type))
+    local = local_parts(gradients)
     device = local[0].device
     if all(g.dtype not in _HALF and g.numel() for g in local):
         # One fused kernel for all tensors; what torch.nn.utils.get_total_norm calls too.
@@ -63,6 +72,12 @@ def tensor_norms(gradients: list[torch.Tensor], norm_type: float = 2.0) -> torch
 def total_norm(norm_P: torch.Tensor, norm_type: float = 2.0) -> torch.Tensor:
     """The norm over all tensors, a 0-d float32 tensor; 0 for none."""
     return torch.linalg.vector_norm(norm_P, norm_type) if norm_P.numel() else torch.zeros((), device=norm_P.device)
+
+
+def _is_fusable(gradients: list[torch.Tensor]) -> bool:
+    """Whether these are what nearly all training has, which one kernel takes as it is: whole float32 tensors on one device."""
+    device = gradients[0].device
+    return all(type(g) is torch.Tensor and g.dtype is torch.float32 and g.device == device for g in gradients)
 
 
 def _is_sharded(tensor: torch.Tensor) -> bool:
