@@ -2,22 +2,26 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from clipdrift_contract.clock import ManualClock
 from clipdrift_contract.events import ClipSpec
 from clipdrift_trainer.clipping.rules import make_clipper
-from clipdrift_trainer.recording.recorder import Recorder, build_window, merge, norm_histogram
+from clipdrift_trainer.recording.recorder import Recorder
+from clipdrift_trainer.recording.slices import SliceMass
+from clipdrift_trainer.recording.window import build_window, merge, norm_histogram
 
 CLIP = ClipSpec(kind="global_norm", max_norm=0.5)
 
 
-def start(windows, clip=CLIP, window_steps=10, check_every=1, module=None):
+def start(windows, clip=CLIP, window_steps=10, check_every=1, module=None, slices=()):
     torch.manual_seed(0)
     module = module or torch.nn.Linear(4, 2)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     recorder = Recorder(
         make_clipper(clip), module.named_parameters(), optimizer, run_id="r", model="m",
         on_window=windows.append, clock=ManualClock(), window_steps=window_steps, check_every=check_every,
+        slices=SliceMass(module, slices) if slices else None,
     )  # fmt: skip
     return module, optimizer, recorder
 
@@ -160,7 +164,7 @@ def test_recording_changes_no_weight():
 
 
 def test_a_value_bound_that_no_entry_exceeds_is_no_clipping_though_the_norm_is_larger():
-    rows = np.array([[1.0, 1.0, 1.0, 1.0, 0.6, 0.0]])  # one tensor; total 1, after 1, coefficient 1, bound .6, loss 0
+    rows = np.array([[1.0, 1.0, 1.0, 1.0, 0.6, 0.0, np.nan]])  # one tensor; total, after, coefficient 1; bound .6; loss 0
     window = build_window(rows, ["w"], run_id="r", model="m", step_first=0, started_at_ms=0, ended_at_ms=0)
     assert window.num_clipped == 0
 
@@ -179,8 +183,92 @@ def assert_alike(a, b):
         left, right = getattr(a, name), getattr(b, name)
         if isinstance(left, float):
             assert left == pytest.approx(right, rel=1e-6), name
-        elif name == "layers":
+        elif name in ("layers", "groups"):
             assert [layer.name for layer in left] == [layer.name for layer in right]
             assert [layer.norm_sum for layer in left] == pytest.approx([layer.norm_sum for layer in right])
         else:
             assert left == right, name
+
+
+def state_after(num_steps, stop=None):
+    """Windows of a run; with `stop` it is stopped there, and taken up by a new recorder from what the old one saved."""
+    windows = []
+    module, optimizer, recorder = start(windows)
+    for step in range(num_steps):
+        if step == stop:
+            state, weights = recorder.state_dict(), module.state_dict()
+            module, optimizer, recorder = start(windows)
+            module.load_state_dict(weights)
+            recorder.load_state_dict(state)
+        loss = backward(module, optimizer, step)
+        recorder.clip(loss, batch_id=f"b{step}")
+        optimizer.step()
+    recorder.finish()
+    return windows, recorder.norm_quantiles()
+
+
+@pytest.mark.parametrize("stop", [1, 9, 10, 17])
+def test_a_recorder_that_was_stopped_and_taken_up_tells_the_same(stop):
+    assert state_after(25, stop) == state_after(25)
+
+
+def test_the_state_of_another_model_is_refused():
+    _, _, recorder = start([])
+    _, _, other = start([], module=torch.nn.Linear(4, 2, bias=False))
+    with pytest.raises(ValueError, match="another model or window_steps"):
+        other.load_state_dict({**recorder.state_dict(), "rows": torch.zeros(1, 99)})
+
+
+class Waits(TorchDispatchMode):
+    """Counts what would make a host wait for a device: reading a number, finding entries."""
+
+    def __init__(self):
+        super().__init__()
+        self.counted = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        self.counted += function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        return function(*arguments, **(keywords or {}))
+
+
+def test_between_two_flushes_recording_never_waits_for_the_device():
+    module, optimizer, recorder = start([], window_steps=50, check_every=5)
+    alone, together = Waits(), Waits()
+    for step in range(49):
+        loss = backward(module, optimizer, step)
+        with alone:  # on a CPU the rule itself may look: there is nobody to wait for
+            make_clipper(CLIP)(module.parameters())
+        loss = backward(module, optimizer, step)
+        with together:
+            recorder.clip(loss)
+            optimizer.step()
+    assert together.counted == alone.counted
+
+
+def test_gradient_mass_comes_by_slice_and_what_clipping_took_of_it():
+    windows = []
+    module, optimizer, recorder = start(windows, slices=("a", "b"))
+    for step in range(10):
+        loss = backward(module, optimizer, step)
+        recorder.clip(loss, slice_index=torch.tensor([0, 0, 0, 0, 0, 0, 1, 1]))
+        optimizer.step()
+    a, b = windows_after(recorder, windows)[0].slices
+    assert (a.num_samples, b.num_samples) == (60, 20)
+    assert 0 < a.grad_mass_removed_sum < a.grad_mass_sum
+    assert b.num_clipped == 2 * windows[0].num_clipped
+
+
+def test_slices_that_do_not_fit_the_batch_end_the_recording_of_slices_and_not_the_training(caplog):
+    windows = []
+    module, optimizer, recorder = start(windows, slices=("a", "b"))
+    for step in range(10):
+        recorder.clip(backward(module, optimizer, step), slice_index=torch.zeros(3, dtype=torch.int64))
+        optimizer.step()
+    assert windows_after(recorder, windows)[0].slices == ()
+    assert windows[0].num_steps == 10
+    assert "no longer recorded" in caplog.text
+
+
+def windows_after(recorder, windows):
+    recorder.finish()
+    return windows

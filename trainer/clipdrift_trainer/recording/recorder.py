@@ -1,31 +1,38 @@
 """The recorder: clips, and keeps norms, coefficient, bound and loss in a ring on the gradients' device until the window is
 full.
 
-Between two flushes the host never waits for the device; a flush is one copy. Whether the optimizer really consumed what
-clipping promised is checked by a hook on a sample of the steps.
+Between two flushes the host never waits for the device, and a flush is one copy. In which order backward, clipping and the
+optimizer's step come is seen by hooks that only count; on a sample of the steps the norm that the optimizer really meets is
+recorded too. From both a window names what is wrong.
 """
 
-import math
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.amp.grad_scaler import OptState
 
 from clipdrift_contract.clock import Clock
-from clipdrift_contract.events import GradWindow, LayerNorms, NormQuantiles
+from clipdrift_contract.events import GradWindow, NormQuantiles, SliceGradient
 from clipdrift_trainer.clipping.norms import gradients_of, tensor_norms, total_norm
 from clipdrift_trainer.clipping.rules import Clipper
+from clipdrift_trainer.recording.faults import Setting, StepNote, find_faults, is_broken_promise, is_misplaced
+from clipdrift_trainer.recording.groups import layer_groups
+from clipdrift_trainer.recording.slices import SliceMass
+from clipdrift_trainer.recording.spikes import find_spikes
+from clipdrift_trainer.recording.window import NUM_COLUMNS, Column, Floats, build_window
 
-_TOTAL, _AFTER, _COEFFICIENT, _BOUND, _LOSS = range(5)
-_NUM_EXTRA = 5
-_BUCKETS_PER_OCTAVE = 4
-_BUCKET_LIMIT = 80
+_log = logging.getLogger(__name__)
 _CHECK_TOLERANCE = 1e-3  # float32 sums of a million entries differ by less
-_BFLOAT16_TOLERANCE = 1e-2  # one rounding of a bfloat16 entry is up to 0.4 %
+_HALF_TOLERANCE = 1e-2  # one rounding of a bfloat16 entry is up to 0.4 %
+_MOST_HOOKS = 16
 OnWindow = Callable[[GradWindow], None]
+Named = tuple[str, torch.nn.Parameter]
 
 
 class Recorder:
@@ -34,13 +41,15 @@ class Recorder:
     Args:
         clipper: The rule.
         parameters: Named parameters of the model, as `module.named_parameters()` gives them.
-        optimizer: Whose step is checked; its first group's learning rate is recorded.
+        optimizer: Whose steps are watched; its first group's learning rate is recorded.
         run_id: Identity of the run.
         model: The model's name.
         on_window: Called with each finished window, in the training thread; must not block.
         clock: Gives the windows' times.
         window_steps: Steps in a window.
-        check_every: The optimizer's consumed norm is compared with the promise on each so-manieth step; 0: never.
+        check_every: The norm that the optimizer meets is recorded on each so-manieth step; 0: never.
+        slices: Gradient mass by slice; None: not recorded. The recorder takes it over and removes its hooks at the end.
+        scaler: The loss scaler of mixed precision, so that steps it skips are counted apart.
 
     Example:
         >>> from clipdrift_contract.clock import ManualClock
@@ -57,14 +66,14 @@ class Recorder:
         ...     norm_before_clip = recorder.clip(loss)
         ...     optimizer.step()
         >>> recorder.finish()
-        >>> windows[0].num_steps, windows[0].num_ineffective
-        (2, 0)
+        >>> windows[0].num_steps, windows[0].faults
+        (2, ())
     """
 
     def __init__(
         self,
         clipper: Clipper,
-        parameters: Iterable[tuple[str, torch.nn.Parameter]],
+        parameters: Iterable[Named],
         optimizer: torch.optim.Optimizer,
         *,
         run_id: str,
@@ -73,14 +82,20 @@ class Recorder:
         clock: Clock,
         window_steps: int = 50,
         check_every: int = 10,
+        slices: SliceMass | None = None,
+        scaler: torch.amp.GradScaler | None = None,
     ) -> None:
         if window_steps < 1:
             raise ValueError(f"window_steps must be >= 1, got {window_steps!r}")
+        if check_every < 0:
+            raise ValueError(f"check_every must be >= 0 (0: never), got {check_every!r}")
         named = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
         if not named:
             raise ValueError("there is no parameter that requires a gradient")
         self._names = [name for name, _ in named]
         self._parameters = [parameter for _, parameter in named]
+        self._groups = layer_groups(self._names)
+        self._position = {id(parameter): i for i, parameter in enumerate(self._parameters)}
         self._clipper = clipper
         self._optimizer = optimizer
         self._run_id = run_id
@@ -88,53 +103,72 @@ class Recorder:
         self._on_window = on_window
         self._clock = clock
         self._check_every = check_every
-        is_coarse = any(parameter.dtype is torch.bfloat16 for parameter in self._parameters)
-        self._tolerance = _BFLOAT16_TOLERANCE if is_coarse else _CHECK_TOLERANCE
-        self._ring = torch.zeros(window_steps, len(named) + _NUM_EXTRA, device=self._parameters[0].device)
-        self._filled = 0
-        self._step = 0
-        self._promised: torch.Tensor | None = None
-        self._learning_rate_sum = 0.0
-        self._num_checked = 0
-        self._num_ineffective = 0
+        self._slices = slices
+        self._scaler = scaler
+        is_coarse = any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in self._parameters)
+        self._tolerance = _HALF_TOLERANCE if is_coarse else _CHECK_TOLERANCE
+        device = self._parameters[0].device
+        self._ring = torch.full((window_steps, len(named) + NUM_COLUMNS), float("nan"), device=device)
+        self._no_loss = torch.full((), float("nan"), device=device)
+        self._notes: list[StepNote] = []
+        self._step = 0  # steps that the optimizer took
+        self._num_skipped = 0  # that no window has told yet
+        self._num_clips = 0
+        self._stepped_first = False
+        self._clipped_ids: frozenset[int] = frozenset()
+        self._num_backwards = 0
+        self._backwards_seen = 0  # at the last clip or step
+        self._version_clipped = 0
+        self._has_observed = False
         self._window_started_ms = clock.now_ms()
         self._totals: list[npt.NDArray[np.float32]] = []
-        self._hook = optimizer.register_step_pre_hook(self._check_consumed)
+        self._hooks = self._watch_order()
 
-    def clip(self, loss: torch.Tensor) -> torch.Tensor:
-        """Clip the model's gradients and record the step; returns the norm before clipping, a 0-d tensor."""
-        if self._filled == len(self._ring):  # not when it fills: the optimizer's check of that step belongs to it
-            self._flush()
-        norm_before_clip = self._clipper(self._parameters)
-        step = self._clipper.last
-        assert step is not None
-        row = self._ring[self._filled]
-        present = [i for i, parameter in enumerate(self._parameters) if parameter.grad is not None]
-        if len(present) == len(self._parameters):
-            row[:-_NUM_EXTRA] = step.norm_P
-        else:
-            row.zero_()
-            if present:
-                row[torch.tensor(present, device=row.device)] = step.norm_P
-        tail = torch.stack([step.norm_before, step.norm_after, step.coefficient, step.bound, loss.detach().float()])
-        row[-_NUM_EXTRA:] = tail
-        self._promised = step.norm_after
-        self._learning_rate_sum += float(self._optimizer.param_groups[0]["lr"])
-        self._filled += 1
-        self._step += 1
+    def clip(
+        self,
+        loss: torch.Tensor | None = None,
+        *,
+        slice_index: torch.Tensor | None = None,
+        batch_id: str = "",
+        parameters: Iterable[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Clip the model's gradients and record the step; returns the norm before clipping, a 0-d tensor.
+
+        Args:
+            loss: The step's loss, a 0-d tensor; None: not recorded.
+            slice_index: The slice of each sample that was propagated back since the last call, int64 [B].
+            batch_id: What to call this batch, so that a spike can be followed up.
+            parameters: Clip only these; None: all that are recorded.
+        """
+        note = self._open(is_clipped=True)
+        note.batch_id = batch_id
+        chosen = self._parameters if parameters is None else self._listed(parameters)
+        norm_before_clip = self._clipper(chosen)
+        done = self._clipper.last
+        assert done is not None
+        row = self._ring[len(self._notes) - 1]
+        self._write_norms(row[:-NUM_COLUMNS], chosen, done.norm_P)
+        measured = (done.norm_before, done.norm_after, done.coefficient, done.bound)
+        torch.stack((*measured, self._no_loss if loss is None else loss.detach().float()), out=row[-NUM_COLUMNS:-1])
+        self._add_slices(slice_index, done.coefficient)
+        if not self._clipped_ids:
+            self._clipped_ids = frozenset(map(id, chosen))
+        self._version_clipped = self._version_of_gradient()
         return norm_before_clip
 
     def finish(self) -> None:
-        """Send what is left and let go of the optimizer. Idempotent."""
-        if self._filled:
+        """Send what is left and let go of model and optimizer. Idempotent."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        if self._notes or self._num_skipped:
             self._flush()
-        self._hook.remove()
+        if self._slices is not None:
+            self._slices.remove()
 
     def norm_quantiles(self) -> NormQuantiles | None:
         """Quantiles of the finite norms of the last half of the run; None before anything was recorded."""
-        if not self._totals:
-            return None
-        norms = np.concatenate(self._totals)
+        norms = np.concatenate(self._totals) if self._totals else np.zeros(0)
         late = norms[len(norms) // 2 :]
         late = late[np.isfinite(late)]
         if not len(late):
@@ -142,148 +176,223 @@ class Recorder:
         p10, p50, p90, p99 = (float(q) for q in np.percentile(late, (10, 50, 90, 99)))
         return NormQuantiles(p10=p10, p50=p50, p90=p90, p99=p99)
 
-    def _check_consumed(self, *_: Any) -> None:
-        """Runs right before the optimizer steps: does it see what clipping left behind?"""
-        is_due = self._check_every > 0 and self._step % self._check_every == 0
-        if not is_due:
-            self._promised = None
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to tell the same windows as one that was not stopped; taken between two steps."""
+        return {
+            "step": self._step,
+            "num_skipped": self._num_skipped,
+            "num_clips": self._num_clips,
+            "stepped_first": self._stepped_first,
+            "window_started_ms": self._window_started_ms,
+            "rows": self._ring[: len(self._notes)].cpu(),
+            "notes": [asdict(note) for note in self._notes],
+            "totals": torch.from_numpy(np.concatenate(self._totals)) if self._totals else torch.zeros(0),
+            "slice_sums": None if self._slices is None else self._slices.sums.cpu(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where `state_dict` was taken.
+
+        Raises:
+            ValueError: The state is that of a model with other parameters, or of a longer window.
+        """
+        rows = state["rows"]
+        if rows.shape[1:] != self._ring.shape[1:] or len(rows) > len(self._ring):
+            raise ValueError(
+                f"the state holds {tuple(rows.shape)} rows, this recorder takes at most {len(self._ring)} of "
+                f"{self._ring.shape[1]}: it is of another model or window_steps"
+            )
+        self._step, self._num_skipped = state["step"], state["num_skipped"]
+        self._num_clips, self._stepped_first = state["num_clips"], state["stepped_first"]
+        self._window_started_ms = state["window_started_ms"]
+        self._ring[: len(rows)] = rows.to(self._ring.device)
+        self._notes = [StepNote(**note) for note in state["notes"]]
+        self._totals = [state["totals"].numpy()] if len(state["totals"]) else []
+        if self._slices is not None and state["slice_sums"] is not None:
+            self._slices.sums.copy_(state["slice_sums"])
+
+    def _listed(self, parameters: Iterable[torch.Tensor]) -> Sequence[torch.Tensor]:
+        given = [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)
+        own = self._parameters
+        is_same = len(given) == len(own) and all(a is b for a, b in zip(given, own, strict=True))
+        return own if is_same else given
+
+    def _watch_order(self) -> list[Any]:
+        stride = -(-len(self._parameters) // _MOST_HOOKS)
+        watched = self._parameters[::-stride]  # the last first: a head is rarely frozen
+
+        def count(_: torch.Tensor) -> None:
+            self._num_backwards += 1
+
+        return [
+            *(one.register_post_accumulate_grad_hook(count) for one in watched),  # type: ignore[no-untyped-call]
+            self._optimizer.register_step_pre_hook(self._before_step),
+            self._optimizer.register_step_post_hook(self._after_step),
+        ]
+
+    def _open(self, *, is_clipped: bool) -> StepNote:
+        """A new row; whether backward came in time is known from counts alone."""
+        if self._notes and not self._notes[-1].is_stepped:
+            self._notes[-1].is_repeated = self._version_of_gradient() > self._version_clipped
+        if len(self._notes) == len(self._ring):  # not when it fills: the optimizer's step of that row belongs to it
+            self._flush()
+        note = StepNote(self._step, float(self._optimizer.param_groups[0]["lr"]), is_clipped=is_clipped)
+        note.is_stale = is_clipped and self._num_backwards == self._backwards_seen
+        note.is_scaled = is_clipped and self._is_scaled()
+        if is_clipped:
+            self._num_clips += 1
+        elif not self._num_clips:
+            self._stepped_first = True
+        self._backwards_seen = self._num_backwards
+        self._notes.append(note)
+        return note
+
+    def _write_norms(self, out: torch.Tensor, chosen: Sequence[torch.Tensor], norm_P: torch.Tensor) -> None:
+        if chosen is self._parameters and len(norm_P) == len(out):
+            out.copy_(norm_P)
             return
+        with_gradient = [parameter for parameter in chosen if parameter.grad is not None]
+        places = [(i, self._position[id(one)]) for i, one in enumerate(with_gradient) if id(one) in self._position]
+        out.zero_()
+        if places:
+            source, target = torch.tensor(places, device=out.device).T
+            out[target] = norm_P.to(out.dtype)[source]
+
+    def _before_step(self, _: torch.optim.Optimizer, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        """A closure runs backward and clipping within the step (Lightning does so), and then this is too early to look."""
+        has_closure = (len(arguments) > 1 and arguments[1] is not None) or keywords.get("closure") is not None
+        if not has_closure:
+            self._observe_step()
+        self._has_observed = not has_closure
+
+    def _after_step(self, *_: Any) -> None:
+        if not self._has_observed:
+            self._observe_step()
+        self._has_observed = False
+
+    @torch.no_grad()
+    def _observe_step(self) -> None:
+        """The optimizer steps: note in which order, and now and then what it meets."""
+        if not self._notes or self._notes[-1].is_stepped:
+            self._open(is_clipped=False)
+        note, row = self._notes[-1], self._ring[len(self._notes) - 1]
+        note.is_overtaken = note.is_clipped and self._num_backwards != self._backwards_seen
+        note.is_stale = note.is_stale and self._num_backwards > 0  # else the hooks do not fire here, as for sharded parameters
+        note.is_stepped = True
+        self._backwards_seen = self._num_backwards
+        self._step += 1
+        if is_misplaced(note):
+            self._measure_unclipped(row)
+        elif self._check_every and self._step % self._check_every == 0:
+            row[Column.CONSUMED] = self._norms(self._trained())[1]
+
+    def _measure_unclipped(self, row: torch.Tensor) -> None:
+        """The row tells what the optimizer met, not what clipping saw at the wrong moment."""
+        norm_P, total = self._norms(self._parameters)
+        self._write_norms(row[:-NUM_COLUMNS], self._parameters, norm_P)
+        row[Column.TOTAL] = row[Column.AFTER] = total
+        row[Column.COEFFICIENT] = 1.0
+        row[Column.BOUND] = torch.nan_to_num(row[Column.BOUND], nan=float("inf"), posinf=float("inf"))
+
+    def _norms(self, parameters: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         norm_type = self._clipper.spec.norm_type
-        consumed = float(total_norm(tensor_norms(gradients_of(self._parameters), norm_type), norm_type))
-        promised = float("nan") if self._promised is None else float(self._promised)  # nan: clip was not called in this step
-        self._num_checked += 1
-        if not math.isclose(consumed, promised, rel_tol=self._tolerance, abs_tol=1e-7):
-            self._num_ineffective += 1
-        self._promised = None
+        norm_P = tensor_norms(gradients_of(parameters), norm_type)
+        return norm_P, total_norm(norm_P, norm_type)
+
+    def _trained(self) -> list[torch.Tensor]:
+        return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+
+    def _version_of_gradient(self) -> int:
+        """Grows when a gradient is accumulated into, starts again when it was dropped and made anew."""
+        gradient = next((one.grad for one in self._parameters if one.grad is not None), None)
+        return gradient._version if gradient is not None else 0
+
+    def _add_slices(self, slice_index: torch.Tensor | None, coefficient: torch.Tensor) -> None:
+        if self._slices is None:
+            return
+        try:
+            self._slices.add(slice_index, coefficient, self._scale())
+        except ValueError as error:  # telemetry never ends a training
+            _log.warning("%s: gradient mass by slice is no longer recorded: %s", self._model, error)
+            self._slices.remove()
+            self._slices = None
+
+    def _scale(self) -> torch.Tensor | None:
+        """What the loss was multiplied with; None without a scaler."""
+        return self._scaler._get_scale_async() if self._scaler is not None and self._scaler.is_enabled() else None
+
+    def _is_scaled(self) -> bool:
+        if self._scaler is None or not self._scaler.is_enabled():
+            return False
+        state = self._scaler._per_optimizer_states.get(id(self._optimizer))
+        return state is None or state["stage"] is OptState.READY
 
     def _flush(self) -> None:
-        rows = self._ring[: self._filled].cpu().numpy().astype(np.float64)
-        self._totals.append(rows[:, -_NUM_EXTRA + _TOTAL].astype(np.float32))
+        rows, slices = self._fetch()
+        notes, taken = self._notes, [i for i, note in enumerate(self._notes) if note.is_stepped]
+        self._num_skipped += sum(not note.is_stepped and not note.is_repeated and not note.is_stale for note in notes)
+        faults = find_faults(rows, notes, self._setting())
+        steps, done = rows[taken], [notes[i] for i in taken]
+        self._notes, self._clipped_ids = [], frozenset()
+        self._ring.fill_(float("nan"))
+        if not taken and not faults and not slices and self._hooks:
+            return  # only skipped steps: told with the next window, whose first step is the same
         window = build_window(
-            rows,
+            steps,
             self._names,
             run_id=self._run_id,
             model=self._model,
-            step_first=self._step - self._filled,
+            step_first=self._step - len(taken),
             started_at_ms=self._window_started_ms,
             ended_at_ms=self._clock.now_ms(),
+            learning_rate_S=np.array([note.learning_rate for note in done]),
+            groups=self._groups,
         )
+        is_misplaced_S = np.array([is_misplaced(note) for note in done], bool)
+        is_checked_S = is_misplaced_S | ~np.isnan(steps[:, Column.CONSUMED])
+        is_broken_S = np.array([is_broken_promise(row, self._tolerance) for row in steps], bool)
         window = msgspec.structs.replace(
             window,
-            num_checked=self._num_checked,
-            num_ineffective=self._num_ineffective,
-            learning_rate_sum=self._learning_rate_sum,
+            num_skipped=self._num_skipped,
+            num_checked=int(is_checked_S.sum()),
+            num_ineffective=int((is_misplaced_S | is_broken_S).sum()),
             optimizer=type(self._optimizer).__name__,
             clip=self._clipper.spec,
+            slices=slices,
+            spikes=find_spikes(steps, self._names, [note.step for note in done], [note.batch_id for note in done]),
+            faults=faults,
         )
-        self._filled = 0
-        self._num_checked = self._num_ineffective = 0
-        self._learning_rate_sum = 0.0
+        self._num_skipped = 0
+        self._totals.append(steps[:, Column.TOTAL].astype(np.float32))
         self._window_started_ms = window.ended_at_ms
         self._on_window(window)
 
+    def _fetch(self) -> tuple[Floats, tuple[SliceGradient, ...]]:
+        """Everything that the device holds of this window, in one copy."""
+        rows = self._ring[: len(self._notes)]
+        if self._slices is None:
+            return rows.cpu().numpy().astype(np.float64), ()
+        sums = self._slices.sums
+        together = torch.cat([rows.flatten(), sums.flatten().to(rows)]).cpu().numpy().astype(np.float64)
+        self._slices.reset()
+        own = together[rows.numel() :].reshape(sums.shape)
+        return together[: rows.numel()].reshape(rows.shape), self._slices.build(own)
 
-def build_window(
-    rows: npt.NDArray[np.float64],
-    names: list[str],
-    *,
-    run_id: str,
-    model: str,
-    step_first: int,
-    started_at_ms: int,
-    ended_at_ms: int,
-) -> GradWindow:
-    """The window of recorded steps: rows [S, P+5] with per-tensor norms, then total, after, coefficient, bound, loss."""
-    extra = rows[:, -_NUM_EXTRA:]
-    total_S = extra[:, _TOTAL]
-    is_finite_S = np.isfinite(total_S)
-    norm_S, bound_S = total_S[is_finite_S], extra[is_finite_S, _BOUND]
-    layer_SP = np.where(np.isfinite(rows[:, :-_NUM_EXTRA]), rows[:, :-_NUM_EXTRA], 0.0)
-    loss_S = extra[:, _LOSS]
-    last_bound = float(extra[-1, _BOUND])
-    return GradWindow(
-        run_id=run_id,
-        model=model,
-        started_at_ms=started_at_ms,
-        ended_at_ms=ended_at_ms,
-        step_first=step_first,
-        num_steps=len(rows),
-        # A bound on entries (value) leaves a larger norm alone when no entry is above it.
-        num_clipped=int(((norm_S > bound_S) & (extra[is_finite_S, _COEFFICIENT] < 1.0)).sum()),
-        num_nonfinite=int((~is_finite_S).sum()),
-        num_zero=int((norm_S == 0).sum()),
-        max_norm_last=last_bound if math.isfinite(last_bound) else None,
-        norm_sum=float(norm_S.sum()),
-        norm_sq_sum=float((norm_S**2).sum()),
-        norm_min=float(norm_S.min()) if len(norm_S) else None,
-        norm_max=float(norm_S.max()) if len(norm_S) else 0.0,
-        norm_removed_sum=float(np.maximum(0.0, norm_S - extra[is_finite_S, _AFTER]).sum()),
-        coefficient_sum=float(extra[is_finite_S, _COEFFICIENT].sum()),
-        coefficient_min=float(extra[is_finite_S, _COEFFICIENT].min()) if len(norm_S) else 1.0,
-        norm_after_max=float(extra[:, _AFTER].max()),
-        loss_sum=float(loss_S[np.isfinite(loss_S)].sum()),
-        norm_histogram=norm_histogram(norm_S),
-        layers=tuple(
-            LayerNorms(
-                name=name,
-                norm_sum=float(layer_SP[:, i].sum()),
-                norm_sq_sum=float((layer_SP[:, i] ** 2).sum()),
-                norm_max=float(layer_SP[:, i].max()),
-            )
-            for i, name in enumerate(names)
-        ),
-    )
+    def _setting(self) -> Setting:
+        trained = self._trained()
+        trained_ids = {id(parameter) for parameter in trained}
+        is_known = bool(self._clipped_ids)
+        lacking = [one for one in trained if one.requires_grad and id(one) not in self._clipped_ids] if is_known else []
+        return Setting(
+            names=self._names,
+            has_clipped_before=self._num_clips > sum(note.is_clipped for note in self._notes),
+            has_stepped_first=self._stepped_first,
+            has_half=any(parameter.dtype is torch.float16 for parameter in self._parameters),
+            unclipped=[self._name(one) for one in lacking],
+            untrained=[self._names[i] for key, i in self._position.items() if is_known and key not in trained_ids],
+            tolerance=self._tolerance,
+        )
 
-
-def norm_histogram(norm_S: npt.NDArray[np.float64]) -> dict[int, int]:
-    """Counts by bucket b, norms in [2**(b/4), 2**((b+1)/4)), b clipped to -80..80; zeros are in bucket -80.
-
-    Example:
-        >>> norm_histogram(np.array([1.0, 1.1, 2.0]))
-        {0: 2, 4: 1}
-    """
-    with np.errstate(divide="ignore"):
-        bucket_S = np.floor(np.log2(norm_S) * _BUCKETS_PER_OCTAVE)
-    buckets, counts = np.unique(np.clip(bucket_S, -_BUCKET_LIMIT, _BUCKET_LIMIT).astype(int), return_counts=True)
-    return {int(b): int(c) for b, c in zip(buckets, counts, strict=True)}
-
-
-def merge(first: GradWindow, second: GradWindow) -> GradWindow:
-    """Two windows of one run, `first` being the earlier, as if their steps had been recorded together."""
-    if (first.run_id, first.model) != (second.run_id, second.model):
-        raise ValueError(f"windows of different runs do not merge: {first.run_id!r} and {second.run_id!r}")
-    summed = {name: getattr(first, name) + getattr(second, name) for name in _SUMS}
-    histogram = dict(first.norm_histogram)
-    for bucket, count in second.norm_histogram.items():
-        histogram[bucket] = histogram.get(bucket, 0) + count
-    minima = [norm for norm in (first.norm_min, second.norm_min) if norm is not None]
-    layers = {layer.name: layer for layer in first.layers}
-    for layer in second.layers:
-        layers[layer.name] = _merge_layer(layers[layer.name], layer) if layer.name in layers else layer
-    return msgspec.structs.replace(
-        second,
-        started_at_ms=first.started_at_ms,
-        step_first=first.step_first,
-        norm_min=min(minima) if minima else None,
-        norm_max=max(first.norm_max, second.norm_max),
-        coefficient_min=min(first.coefficient_min, second.coefficient_min),
-        norm_after_max=max(first.norm_after_max, second.norm_after_max),
-        norm_histogram=histogram,
-        layers=tuple(layers.values()),
-        **summed,
-    )
-
-
-_SUMS = (
-    "num_steps", "num_clipped", "num_nonfinite", "num_skipped", "num_zero", "num_ineffective", "num_checked",
-    "learning_rate_sum", "norm_sum", "norm_sq_sum", "norm_removed_sum", "coefficient_sum", "loss_sum",
-)  # fmt: skip
-
-
-def _merge_layer(a: LayerNorms, b: LayerNorms) -> LayerNorms:
-    return LayerNorms(
-        name=a.name,
-        norm_sum=a.norm_sum + b.norm_sum,
-        norm_sq_sum=a.norm_sq_sum + b.norm_sq_sum,
-        norm_max=max(a.norm_max, b.norm_max),
-    )
+    def _name(self, parameter: torch.Tensor) -> str:
+        place = self._position.get(id(parameter))
+        return f"a tensor of shape {tuple(parameter.shape)}" if place is None else self._names[place]

@@ -14,7 +14,10 @@ from clipdrift_contract.clock import Clock, SystemClock
 from clipdrift_contract.events import ClipSpec, GradWindow, NormQuantiles
 from clipdrift_contract.profile import TaskKind
 from clipdrift_trainer.clipping.rules import make_clipper
-from clipdrift_trainer.recording.recorder import Recorder, merge
+from clipdrift_trainer.profiling import slice_index, slice_names
+from clipdrift_trainer.recording.recorder import Recorder
+from clipdrift_trainer.recording.slices import SliceMass, head_of
+from clipdrift_trainer.recording.window import merge
 from clipdrift_trainer.tasks.task import BuildContext, Rows, Task, encode
 
 OnProgress = Callable[[int, int], None]
@@ -88,6 +91,7 @@ def fit(
             model=model,
             on_window=keep,
             clock=clock or SystemClock(),
+            slices=_slice_mass(task, module),
         )
         _step_through(task, module, optimizer, recorder, rows, encode(task, rows, vocabularies), seed)
         recorder.finish()
@@ -112,6 +116,7 @@ def _step_through(
     seed: int,
 ) -> None:
     label = torch.from_numpy(rows.label).to(torch.float32 if task.kind == "regression" else torch.int64)
+    slices = torch.from_numpy(slice_index(task, rows).astype(np.int64))
     generator = np.random.default_rng(seed)
     module.train()
     for _ in range(task.num_steps):
@@ -119,8 +124,19 @@ def _step_through(
         loss = task.loss(module({name: tensor[batch] for name, tensor in tensors.items()}), label[batch])
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature
-        recorder.clip(loss)
+        recorder.clip(loss, slice_index=slices[batch])
         optimizer.step()
+
+
+def _slice_mass(task: Task, module: nn.Module) -> SliceMass | None:
+    """None where the task declares no slices, or the module has no linear layer that gives its output."""
+    if task.slices is None:
+        return None
+    try:
+        head = head_of(module, 1 if task.kind == "regression" else len(task.classes))
+    except ValueError:
+        return None
+    return SliceMass(head, slice_names(task))
 
 
 def predict_logits(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> npt.NDArray[np.float32]:
