@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from clipdrift_contract.events import SliceGradient
+from clipdrift_contract.events import Fault, GradWindow, SliceGradient, Spike
 from clipdrift_trainer.recording.groups import layer_groups
 from clipdrift_trainer.recording.spikes import find_spikes
-from clipdrift_trainer.recording.window import build_window, merge_slices
+from clipdrift_trainer.recording.window import build_window, merge, merge_slices
 
 
 def rows_of(norm_SP, coefficient=1.0, bound=np.inf):
@@ -74,3 +74,21 @@ def test_slices_merge_by_name_and_kind():
     merged = {(s.slice, s.kind): s for s in merge_slices((one, exact), (one,))}
     assert (merged["a", "head"].num_samples, merged["a", "head"].grad_mass_sum) == (4, 2.0)
     assert merged["a", "exact"].num_samples == 1
+
+
+def window_with(**fields):
+    return GradWindow(run_id="r", model="m", started_at_ms=0, ended_at_ms=0, step_first=0, num_steps=1, num_clipped=0, **fields)
+
+
+def test_a_fault_of_several_windows_is_told_once_with_all_its_steps():
+    early = window_with(faults=(Fault(kind="nan", step=7, num_steps=1, layer="a"),))
+    late = window_with(
+        faults=(Fault(kind="nan", step=60, num_steps=2, layer="a"), Fault(kind="nan", step=61, num_steps=1, layer="b"))
+    )
+    assert [(f.layer, f.step, f.num_steps) for f in merge(early, late).faults] == [("a", 7, 3), ("b", 61, 1)]
+
+
+def test_of_many_spikes_the_largest_stay_in_the_order_of_their_steps():
+    spikes = tuple(Spike(step=i, norm=None if i == 3 else float(i), typical_norm=1.0, layer="w") for i in range(100))
+    kept = merge(window_with(spikes=spikes[:50]), window_with(spikes=spikes[50:])).spikes
+    assert [spike.step for spike in kept] == [3, *range(37, 100)]

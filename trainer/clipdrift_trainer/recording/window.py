@@ -10,11 +10,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from clipdrift_contract.events import GradWindow, LayerNorms, SliceGradient
+from clipdrift_contract.events import Fault, GradWindow, LayerNorms, SliceGradient, Spike
 
 Floats = npt.NDArray[np.float64]
 _BUCKETS_PER_OCTAVE = 4
 _BUCKET_LIMIT = 80
+_MOST_SPIKES = 64
 
 
 class Column(IntEnum):
@@ -126,7 +127,8 @@ def norm_histogram(norm_S: Floats) -> dict[int, int]:
 def merge(first: GradWindow, second: GradWindow) -> GradWindow:
     """Two windows of one run, `first` being the earlier, as if their steps had been recorded together.
 
-    Spikes and faults are those of both; a spike's typical norm stays that of its own window.
+    Faults are those of both, each kind and layer once; of the spikes the 64 largest stay, each with its own window's typical
+    norm.
     """
     if (first.run_id, first.model) != (second.run_id, second.model):
         raise ValueError(f"windows of different runs do not merge: {first.run_id!r} and {second.run_id!r}")
@@ -147,8 +149,8 @@ def merge(first: GradWindow, second: GradWindow) -> GradWindow:
         layers=_merged_layers(first.layers, second.layers),
         groups=_merged_layers(first.groups, second.groups),
         slices=merge_slices(first.slices, second.slices),
-        spikes=first.spikes + second.spikes,
-        faults=first.faults + second.faults,
+        spikes=_largest(first.spikes + second.spikes),
+        faults=_merged_faults(first.faults + second.faults),
         **summed,
     )
 
@@ -175,6 +177,23 @@ def _merge_layer(a: LayerNorms, b: LayerNorms) -> LayerNorms:
         norm_sq_sum=a.norm_sq_sum + b.norm_sq_sum,
         norm_max=max(a.norm_max, b.norm_max),
     )
+
+
+def _largest(spikes: tuple[Spike, ...]) -> tuple[Spike, ...]:
+    if len(spikes) <= _MOST_SPIKES:
+        return spikes
+    by_height = sorted(spikes, key=lambda spike: float("inf") if spike.norm is None else spike.norm, reverse=True)
+    return tuple(sorted(by_height[:_MOST_SPIKES], key=lambda spike: spike.step))
+
+
+def _merged_faults(faults: tuple[Fault, ...]) -> tuple[Fault, ...]:
+    merged: dict[tuple[str, str], Fault] = {}
+    for fault in faults:
+        known = merged.setdefault((fault.kind, fault.layer), fault)
+        if known is not fault:
+            step, num_steps = min(known.step, fault.step), known.num_steps + fault.num_steps
+            merged[fault.kind, fault.layer] = msgspec.structs.replace(known, step=step, num_steps=num_steps)
+    return tuple(merged.values())
 
 
 def merge_slices(first: Sequence[SliceGradient], second: Sequence[SliceGradient]) -> tuple[SliceGradient, ...]:
