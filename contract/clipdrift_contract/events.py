@@ -211,6 +211,7 @@ class HiddenSlice(msgspec.Struct, frozen=True, kw_only=True):
     difference_high: float
     share_of_rows: float
     words: str = ""
+    against: Literal["all_rows", "in_service"] = "all_rows"  # in_service: `overall` is the slice's own figure in that run
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
