@@ -1,0 +1,252 @@
+"""`watch`: clipping and its record for a training loop of one's own, in one line."""
+
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from clipdrift_contract.clock import Clock, SystemClock
+from clipdrift_contract.events import ClipSpec, GradWindow
+from clipdrift_trainer.clipping.rules import Clipper, make_clipper
+from clipdrift_trainer.integrations.closure import when_gradients_are_there
+from clipdrift_trainer.integrations.ranks import MergedRanks
+from clipdrift_trainer.recording.recorder import Named, OnWindow, Recorder
+from clipdrift_trainer.recording.slices import SliceMass
+
+_log = logging.getLogger(__name__)
+_IN_NAMES = ("_orig_mod.", "_checkpoint_wrapped_module.")  # what torch.compile and activation checkpointing put there
+_REFUSED = {
+    "FullyShardedDataParallel": "it flattens the parameters of several layers into one; shard by fully_shard (FSDP2)",
+    "DeepSpeedEngine": "it clips by itself, where no other code sees the gradients; say gradient_clipping in its configuration",
+    "MegatronEngine": "it clips by itself, where no other code sees the gradients; say --clip-grad to it",
+}
+Sinks = OnWindow | Iterable[OnWindow]
+
+
+class LoopRecorder(Recorder):
+    """A recorder that takes in the micro-batches of a step one by one, and that may clip by itself.
+
+    With `at_step` it clips right before each optimizer step, so that clipping can be neither forgotten nor misplaced. A step
+    that the loss scaler skips is then no step at all: only `clip` sees and counts it.
+    """
+
+    def __init__(
+        self, clipper: Clipper, parameters: Iterable[Named], optimizer: torch.optim.Optimizer, *, at_step: bool, **settings: Any
+    ) -> None:
+        self._clip_hook = optimizer.register_step_pre_hook(self._clip_before_step) if at_step else None
+        super().__init__(clipper, parameters, optimizer, **settings)  # its hooks come after ours, to see what clipping did
+        self._loss: torch.Tensor | None = None
+        self._slice_indices: list[torch.Tensor] = []
+        self._batch_id = ""
+
+    def note(self, loss: torch.Tensor | None = None, *, slice_index: torch.Tensor | None = None, batch_id: str = "") -> None:
+        """What to record with the next step, once for each micro-batch: losses are summed, so divide them as for backward."""
+        if loss is not None:
+            self._loss = loss.detach() if self._loss is None else self._loss + loss.detach()
+        if slice_index is not None:
+            self._slice_indices.append(slice_index)
+        self._batch_id = batch_id or self._batch_id
+
+    def clip(
+        self,
+        loss: torch.Tensor | None = None,
+        *,
+        slice_index: torch.Tensor | None = None,
+        batch_id: str = "",
+        parameters: Iterable[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Clip and record the step with what was noted for it; returns the norm before clipping, a 0-d tensor.
+
+        Raises:
+            ValueError: This recorder clips by itself.
+        """
+        if self._clip_hook is not None:
+            raise ValueError("this recorder clips in the optimizer's step (at_step=True); give it the loss by note(loss)")
+        self.note(loss, slice_index=slice_index, batch_id=batch_id)
+        return self._clip_noted(parameters)
+
+    def finish(self) -> None:
+        """Send what is left and let go of model and optimizer. Idempotent."""
+        if self._clip_hook is not None:
+            self._clip_hook.remove()
+        super().finish()
+
+    def abandon(self) -> None:
+        """Let go of model and optimizer, and of what was not sent yet: where one of several ranks fails, sending would wait for
+        the others."""
+        if self._clip_hook is not None:
+            self._clip_hook.remove()
+        for hook in self._hooks:
+            hook.remove()
+        if self._slices is not None:
+            self._slices.remove()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs, the rule's own state included; taken between two steps."""
+        return {**super().state_dict(), "run_id": self._run_id, "clipper": self._clipper.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where `state_dict` was taken, under the same run id.
+
+        Raises:
+            ValueError: The state is that of another model, rule or window length.
+        """
+        super().load_state_dict(state)
+        self._run_id = state["run_id"]
+        self._clipper.load_state_dict(state["clipper"])
+
+    def _clip_before_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if getattr(optimizer, "grad_scale", None) is not None:
+            raise ValueError(
+                f"{type(optimizer).__name__} is fused and unscales the gradients inside its step; call "
+                "scaler.unscale_(optimizer) before scaler.step(optimizer), so that they can be clipped"
+            )
+        return when_gradients_are_there(self._clip_noted, args, kwargs)
+
+    def _clip_noted(self, parameters: Iterable[torch.Tensor] | None = None) -> torch.Tensor:
+        slice_index = torch.cat(self._slice_indices) if self._slice_indices else None
+        norm_before_clip = super().clip(self._loss, slice_index=slice_index, batch_id=self._batch_id, parameters=parameters)
+        self._loss, self._slice_indices, self._batch_id = None, [], ""
+        return norm_before_clip
+
+
+def watch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    max_norm: float | None = None,
+    *,
+    clip: ClipSpec | Clipper | None = None,
+    only: Callable[[nn.Parameter], bool] | None = None,
+    name: str = "",
+    run_id: str = "",
+    sinks: Sinks = (),
+    window_steps: int = 50,
+    check_every: int = 10,
+    slices: SliceMass | None = None,
+    scaler: torch.amp.GradScaler | None = None,
+    group: dist.ProcessGroup | None = None,
+    clock: Clock | None = None,
+    at_step: bool = False,
+) -> LoopRecorder:
+    """A recorder that clips where you called `torch.nn.utils.clip_grad_norm_`: `recorder.clip(loss)`, or by itself.
+
+    Call `recorder.finish()` after the loop. The model may be compiled, wrapped by DDP or sharded by `fully_shard`; its layers
+    are named as in the module itself.
+
+    Args:
+        model: What is trained.
+        optimizer: What trains it.
+        max_norm: Bound of the global norm. Neither this nor `clip`: nothing is clipped, everything is recorded.
+        clip: Another rule, instead of `max_norm`.
+        only: Says which parameters to clip and record together; None: all that need a gradient.
+        name: The model's name in the windows; its class if empty.
+        run_id: Identity of the run; made up if empty. A run that may be resumed needs one that stays the same.
+        sinks: Called with each finished window, in the training thread. One that raises is logged and ends nothing.
+        window_steps: Optimizer steps in a window.
+        check_every: The norm that the optimizer meets is recorded on each so-manieth step; 0: never.
+        slices: Records gradient mass by slice.
+        scaler: The loss scaler, where there is one. Unscale before `clip`, as for torch's own.
+        group: The ranks that train this model together; found by itself for DDP and `fully_shard`. Every rank must then call
+            `clip` and `finish`, and the windows come in the first rank alone.
+        clock: Gives the windows' times.
+        at_step: Clip in the optimizer's step, so that there is nothing to call but `optimizer.step()`.
+
+    Raises:
+        ValueError: Both `max_norm` and `clip` are given, or the model is wrapped by what hides its gradients.
+
+    Example:
+        >>> model = nn.Linear(4, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> windows = []
+        >>> recorder = watch(model, optimizer, max_norm=1.0, sinks=windows.append)
+        >>> loss = model(torch.ones(8, 4)).square().mean()
+        >>> loss.backward()
+        >>> norm_before_clip = recorder.clip(loss)
+        >>> optimizer.step()
+        >>> recorder.finish()
+        >>> windows[0].model, windows[0].num_steps
+        ('Linear', 1)
+    """
+    module = unwrapped(model)
+    group = group or training_group(model)
+    on_window: OnWindow = _Fan(sinks)
+    if group is not None and dist.get_world_size(group) > 1:
+        num_slices = 0 if slices is None else len(slices.names)
+        on_window = MergedRanks(on_window, group, next(module.parameters()).device, num_slices)
+    return LoopRecorder(
+        choose_clipper(max_norm, clip),
+        ((layer, parameter) for layer, parameter in named_parameters(module) if only is None or only(parameter)),
+        optimizer,
+        run_id=run_id or uuid.uuid4().hex,
+        model=name or type(module).__name__,
+        on_window=on_window,
+        clock=clock or SystemClock(),
+        window_steps=window_steps,
+        check_every=check_every,
+        slices=slices,
+        scaler=scaler,
+        at_step=at_step,
+    )
+
+
+def choose_clipper(max_norm: float | None, clip: ClipSpec | Clipper | None) -> Clipper:
+    """The rule that the two arguments of `watch` name; raises ValueError where they name two, or none that exists."""
+    if max_norm is not None and clip is not None:
+        raise ValueError(f"say either max_norm or clip, got both: max_norm={max_norm!r}, clip={clip!r}")
+    if clip is None:
+        clip = ClipSpec() if max_norm is None else ClipSpec(kind="global_norm", max_norm=max_norm)
+    return make_clipper(clip) if isinstance(clip, ClipSpec) else clip
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The user's own module inside what torch.compile and DDP wrap it in.
+
+    Raises:
+        ValueError: It is inside something that hides its gradients; the message says what to do.
+    """
+    for part in model.modules():
+        reason = _REFUSED.get(type(part).__name__)
+        if reason is not None:
+            raise ValueError(f"clipping cannot be recorded inside {type(part).__name__}: {reason}")
+    while True:
+        inner = model.module if isinstance(model, DistributedDataParallel) else getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def named_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The module's parameters under the names that they have without wrappers inside it."""
+    for name, parameter in module.named_parameters():
+        for wrapper in _IN_NAMES:
+            name = name.replace(wrapper, "")
+        yield name, parameter
+
+
+def training_group(model: nn.Module) -> dist.ProcessGroup | None:
+    """The ranks that train this model together; None where it trains alone, or nobody can tell."""
+    for part in model.modules():
+        if isinstance(part, DistributedDataParallel):
+            group: dist.ProcessGroup = part.process_group
+            return group
+    is_sharded = any(hasattr(parameter, "device_mesh") for parameter in model.parameters())
+    return dist.group.WORLD if is_sharded else None
+
+
+class _Fan:
+    """Hands each window to every sink; what one of them raises is logged."""
+
+    def __init__(self, sinks: Sinks) -> None:
+        self._sinks: list[Callable[[GradWindow], None]] = [sinks] if callable(sinks) else list(sinks)
+
+    def __call__(self, window: GradWindow) -> None:
+        for sink in self._sinks:
+            try:
+                sink(window)
+            except Exception:  # noqa: BLE001  # training must not end for its telemetry
+                _log.exception("a sink lost the window of %s at step %d", window.model, window.step_first)
