@@ -11,6 +11,8 @@ from clipdrift_trainer.clipping.rules import clip_grad_norm_, clip_grad_value_, 
     ("spec", "words"),
     [
         (ClipSpec(kind="global_norm"), "needs max_norm"),
+        (ClipSpec(kind="per_tensor"), "needs max_norm"),
+        (ClipSpec(kind="per_sample", max_norm=1.0), "needs the module and the optimizer"),
         (ClipSpec(kind="value"), "needs max_norm"),
         (ClipSpec(kind="global_norm", max_norm=0.0), "must be > 0"),
         (ClipSpec(kind="global_norm", max_norm=float("nan")), "must be > 0"),

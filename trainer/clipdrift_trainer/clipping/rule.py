@@ -25,8 +25,6 @@ class Rule:
     kind: ClassVar[ClipKind]
     keeps_direction: ClassVar[bool]
     """Whether all gradients are scaled alike, so that the step only becomes shorter."""
-    waits_for_device: ClassVar[bool] = False
-    """Whether the host waits for the gradients' device in each step."""
     needs_max_norm: ClassVar[bool] = False
     takes_max_norm: ClassVar[bool] = True
     options_type: ClassVar[type[Options]] = Options
