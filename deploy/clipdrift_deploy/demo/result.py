@@ -244,6 +244,9 @@ def _arm(result: ArmResult) -> ArmSummary:
     )
 
 
+_CLIP_NAMES = {"agc": "AGC", "zclip": "ZClip", "adagc": "AdaGC"}
+
+
 def describe_clip(clip: ClipSpec) -> str:
     """A clipping rule in a few words.
 
@@ -256,7 +259,8 @@ def describe_clip(clip: ClipSpec) -> str:
         return "off"
     if clip.kind == "autoclip":
         return f"AutoClip, {clip.percentile:g}th percentile"
-    return f"{clip.kind.replace('_', ' ')} {clip.max_norm:.3g}"
+    name = _CLIP_NAMES.get(clip.kind, clip.kind.replace("_", " "))
+    return name if clip.max_norm is None else f"{name} {clip.max_norm:.3g}"
 
 
 def _interval(contrasts: Sequence[Contrast]) -> tuple[float, float, float] | None:

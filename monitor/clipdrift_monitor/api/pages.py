@@ -183,13 +183,14 @@ def clip_words(kind: str, max_norm: float | None) -> str:
     """A clipping rule as people say it.
 
     Example:
-        >>> clip_words("global_norm", 0.05), clip_words("off", None)
-        ('clipped to global norm 0.05', 'not clipped')
+        >>> clip_words("global_norm", 0.05), clip_words("off", None), clip_words("zclip", None)
+        ('clipped to global norm 0.05', 'not clipped', 'clipped by ZClip')
     """
     if kind == "off":
         return "not clipped"
     bound = "" if max_norm is None else f" {max_norm:.3g}"
-    return f"clipped by AutoClip{bound}" if kind == "autoclip" else f"clipped to {kind.replace('_', ' ')}{bound}"
+    method = {"autoclip": "AutoClip", "zclip": "ZClip", "agc": "AGC", "adagc": "AdaGC", "quantile": "quantile"}.get(kind)
+    return f"clipped by {method}{bound}" if method else f"clipped to {kind.replace('_', ' ')}{bound}"
 
 
 def _clipping_word(verdict: str) -> str:

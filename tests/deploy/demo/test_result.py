@@ -142,6 +142,9 @@ def test_the_file_is_json_with_the_keys_that_are_promised(tmp_path: Path) -> Non
         (ClipSpec(), "off"),
         (ClipSpec(kind="value", max_norm=0.12345), "value 0.123"),
         (ClipSpec(kind="autoclip", percentile=5), "AutoClip, 5th percentile"),
+        (ClipSpec(kind="agc"), "AGC"),
+        (ClipSpec(kind="zclip", max_norm=2.0), "ZClip 2"),
+        (ClipSpec(kind="per_tensor", max_norm=0.1), "per tensor 0.1"),
     ],
 )
 def test_a_clipping_rule_is_told_in_a_few_words(clip: ClipSpec, words: str) -> None:
