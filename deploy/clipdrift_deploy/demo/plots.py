@@ -1,18 +1,15 @@
 """The report's pictures, as SVG text that fits light and dark pages: lines and letters take the page's own colour."""
 
-import io
 import itertools
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from clipdrift_contract.events import GradWindow
 from clipdrift_deploy.demo.figures import METRICS
 from clipdrift_deploy.demo.result import ModelResult, RetrainSummary
+from clipdrift_deploy.svg import INK, drawn_in_style, plain_ticks, to_svg
 
-_INK = "#010203"  # stands for the page's own colour
 LIFE_COLOURS = {"stale": "#8a8f98", "always": "#d98a1f", "oracle": "#2f9e6e", "live": "#2f6fde"}
 LIFE_NAMES = {"stale": "never retrained", "always": "retrained every month", "oracle": "oracle", "live": "the loop"}
 _STYLES = {"stale": "-", "always": ":", "oracle": "--", "live": "-"}
@@ -23,25 +20,6 @@ METRIC_NAMES = {
     "ece": "calibration error (lower is better)",
 }
 RUN_COLOURS = ("#8a8f98", "#2f6fde", "#2f9e6e", "#d98a1f", "#a05bd0", "#c94f4f")
-_SETTINGS = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 10.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.15,
-    "grid.color": _INK,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "axes.titlesize": 10.5,
-    "axes.titlelocation": "left",
-    "legend.frameon": False,
-}
-_counter = itertools.count()
 
 
 def lives_by_month(model: ModelResult, swaps: Sequence[float]) -> str:
@@ -51,7 +29,7 @@ def lives_by_month(model: ModelResult, swaps: Sequence[float]) -> str:
         model: The figures.
         swaps: When versions went into service, in months from the first (1.5 is the middle of the second).
     """
-    with mpl.rc_context(_SETTINGS):
+    with drawn_in_style():
         figure = Figure(figsize=(11.0, 5.6), layout="constrained")
         axes = figure.subplots(2, 2, sharex=True)
         names = [_short(month.month) for month in model.months]
@@ -68,7 +46,7 @@ def lives_by_month(model: ModelResult, swaps: Sequence[float]) -> str:
             axis.set_xticks(range(len(names)), names)
         handles, labels = axes.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=4)
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def _series(model: ModelResult, metric: str) -> dict[str, list[float]]:
@@ -84,7 +62,7 @@ def norms_by_run(runs: Mapping[str, Sequence[GradWindow]], bounds: Mapping[str, 
         runs: The windows of each run, by the run's name.
         bounds: Its threshold at the end; None for no bound.
     """
-    with mpl.rc_context(_SETTINGS):
+    with drawn_in_style():
         figure = Figure(figsize=(11.0, 3.2), layout="constrained")
         axis = figure.subplots()
         for (name, windows), colour in zip(runs.items(), itertools.cycle(RUN_COLOURS)):
@@ -102,16 +80,16 @@ def norms_by_run(runs: Mapping[str, Sequence[GradWindow]], bounds: Mapping[str, 
             if bound is not None:
                 axis.axvline(bound, color=colour, lw=1.4, ls="--")
         axis.set_xscale("log")
-        _plain_ticks(axis, (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0))
+        plain_ticks(axis, (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0))
         axis.set_xlabel("gradient norm before clipping (dashed: the threshold)")
         axis.set_ylabel("% of steps")
         axis.legend(loc="upper right")
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def removed_mass(bars: Mapping[str, float]) -> str:
     """Share of the gradient mass that clipping removed, by run and arm."""
-    with mpl.rc_context(_SETTINGS):
+    with drawn_in_style():
         figure = Figure(figsize=(11.0, 0.55 + 0.34 * len(bars)), layout="constrained")
         axis = figure.subplots()
         positions = range(len(bars))
@@ -123,12 +101,12 @@ def removed_mass(bars: Mapping[str, float]) -> str:
         axis.set_xlim(0, 100)
         axis.grid(visible=False, axis="y")
         axis.set_xlabel("% of the gradient norm removed")
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def arms_against_same(retrains: Sequence[RetrainSummary]) -> str:
     """Each arm's loss minus that of the arm with the old threshold, with its interval. Left of the line: the arm is better."""
-    with mpl.rc_context(_SETTINGS):
+    with drawn_in_style():
         rows = [
             (f"{retrain.at[:10]}  {arm.name}", arm.against_same)
             for retrain in retrains
@@ -141,19 +119,12 @@ def arms_against_same(retrains: Sequence[RetrainSummary]) -> str:
             colour = "#2f9e6e" if high < 0 else "#c94f4f" if low > 0 else "#8a8f98"
             axis.plot([low, high], [position, position], color=colour, lw=2.4, solid_capstyle="round")
             axis.plot([difference], [position], "o", color=colour, ms=7)
-        axis.axvline(0, color=_INK, lw=1, alpha=0.6)
+        axis.axvline(0, color=INK, lw=1, alpha=0.6)
         axis.set_yticks(range(len(rows)), [name for name, _ in rows])
         axis.invert_yaxis()
         axis.grid(visible=False, axis="y")
         axis.set_xlabel("Brier score of the arm minus that of the old threshold, 95 % interval over days (left of 0: better)")
-        return _svg(figure)
-
-
-def _plain_ticks(axis: Axes, ticks: Sequence[float]) -> None:
-    low, high = axis.get_xlim()
-    kept = [tick for tick in ticks if low <= tick <= high]
-    axis.set_xticks(kept, [f"{tick:g}" for tick in kept])
-    axis.set_xticks([], minor=True)
+        return to_svg(figure)
 
 
 def _short(month: str) -> str:
@@ -163,12 +134,3 @@ def _short(month: str) -> str:
         'Mar'
     """
     return ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")[int(month[-2:]) - 1]
-
-
-def _svg(figure: Figure) -> str:
-    """The figure's SVG element alone; ids differ from those of every other picture on the page."""
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": f"clipdrift-{next(_counter)}"}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :].replace(_INK, "currentColor")

