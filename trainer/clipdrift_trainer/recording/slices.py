@@ -5,7 +5,8 @@ Axes: B samples, T positions, H inputs and K outputs of the head, S slices, C ro
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -15,8 +16,10 @@ import torch
 from torch import nn
 
 from clipdrift_contract.events import SliceGradient
+from clipdrift_trainer.recording.ghost import linear_squares
 
 _log = logging.getLogger(__name__)
+_is_counting = True
 _STEPS_TOGETHER = 32  # added steps whose arithmetic is done in one go: a step then costs two kernels
 _MAX_WAITING = 4_096  # backward passes that nobody added: someone trains past the recorder
 LossReduction = Literal["mean", "sum"]
@@ -46,7 +49,7 @@ class SliceMass:
         compiled_room: Most samples of a batch under torch.compile.
 
     Source: the gradient of one sample is the outer product d h^T (bias: d), so its norm is ||d|| sqrt(||h||^2 + 1); over
-    positions it is ||sum_t d_t h_t^T||, for which the cheaper of two exact forms is taken (Bu et al. 2022, arXiv 2210.00038).
+    positions see `ghost.linear_squares`.
 
     Example:
         >>> head = nn.Linear(2, 1)
@@ -156,7 +159,7 @@ class SliceMass:
         return self
 
     def _on_forward(self, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor | None:
-        if module is not self._head or not module.training or not output.requires_grad:
+        if not _is_counting or module is not self._head or not module.training or not output.requires_grad:
             return None
         hidden = inputs[0].detach()
         if torch.compiler.is_compiling():
@@ -195,7 +198,7 @@ class SliceMass:
         if gradient.dim() < 2:
             hidden, gradient = hidden[None], gradient[None]
         if gradient.dim() > 2:
-            return _sequence_norms(hidden.flatten(1, -2).float(), gradient.flatten(1, -2).float(), self._has_bias)
+            return linear_squares(hidden, gradient, bias=self._has_bias).sqrt()
         hidden_B = torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32)
         norm_B: torch.Tensor = torch.linalg.vector_norm(gradient, dim=-1, dtype=torch.float32) * self._with_bias(hidden_B)
         return norm_B
@@ -301,6 +304,17 @@ class _Tap(torch.autograd.Function):
         return gradient, None, ctx.mass.norms(hidden, gradient), None
 
 
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Forward passes within are no training, whoever watches a head: for measurements on a module that is being trained."""
+    global _is_counting
+    before, _is_counting = _is_counting, False
+    try:
+        yield
+    finally:
+        _is_counting = before
+
+
 def head_of(module: nn.Module, num_outputs: int | None = None) -> nn.Linear:
     """The linear layer that gives the module's output: the last one that was registered.
 
@@ -326,18 +340,6 @@ def head_of(module: nn.Module, num_outputs: int | None = None) -> nn.Linear:
             "name the layer yourself (SliceMass(layer, names)), or record without slices"
         )
     return fitting[-1]
-
-
-def _sequence_norms(hidden_BTH: torch.Tensor, gradient_BTK: torch.Tensor, has_bias: bool) -> torch.Tensor:
-    num_positions, width = gradient_BTK.shape[1], gradient_BTK.shape[2] * hidden_BTH.shape[2]
-    if 2 * num_positions**2 <= width:  # positions against positions: never forms a gradient
-        inner_BTT = hidden_BTH @ hidden_BTH.mT
-        if has_bias:
-            inner_BTT = inner_BTT + 1.0
-        squared_B = (inner_BTT * (gradient_BTK @ gradient_BTK.mT)).sum(dim=(1, 2))
-        return squared_B.clamp_min_(0.0).sqrt_()  # rounding can leave a small negative number
-    norm_B = torch.linalg.vector_norm(gradient_BTK.mT @ hidden_BTH, dim=(1, 2))
-    return torch.hypot(norm_B, torch.linalg.vector_norm(gradient_BTK.sum(dim=1), dim=-1)) if has_bias else norm_B
 
 
 _NEVER_CALLED = nn.modules.linear.NonDynamicallyQuantizableLinear
