@@ -7,7 +7,7 @@ import torch
 import training_frameworks
 from training_ranks import RULES, Seen, by_hand, data_parallel, run_ranks, sharded, train
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 SAME = {"rel": 1e-5}
 
 

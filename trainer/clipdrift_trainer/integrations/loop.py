@@ -38,7 +38,11 @@ class LoopRecorder(Recorder):
     def __init__(
         self, clipper: Clipper, parameters: Iterable[Named], optimizer: torch.optim.Optimizer, *, at_step: bool, **settings: Any
     ) -> None:
-        self._clip_hook = optimizer.register_step_pre_hook(self._clip_before_step) if at_step else None
+        # Where the user compiles the whole step, or optimizer.step, the host's counting must not be traced: each step would be
+        # compiled anew. This costs no import: torch imports its compiler for any optimizer.
+        self._clip_untraced = torch.compiler.disable(self._clip_noted)  # type: ignore[no-untyped-call]
+        hook = torch.compiler.disable(self._clip_before_step)  # type: ignore[no-untyped-call]
+        self._clip_hook = optimizer.register_step_pre_hook(hook) if at_step else None
         super().__init__(clipper, parameters, optimizer, **settings)  # its hooks come after ours, to see what clipping did
         self._loss: torch.Tensor | None = None
         self._slice_indices: list[torch.Tensor] = []
@@ -68,7 +72,8 @@ class LoopRecorder(Recorder):
         if self._clip_hook is not None:
             raise ValueError("this recorder clips in the optimizer's step (at_step=True); give it the loss by note(loss)")
         self.note(loss, slice_index=slice_index, batch_id=batch_id)
-        return self._clip_noted(parameters)
+        norm_before_clip: torch.Tensor = self._clip_untraced(parameters)
+        return norm_before_clip
 
     def finish(self) -> None:
         """Send what is left and let go of model and optimizer. Idempotent."""
