@@ -19,6 +19,7 @@ from clipdrift_contract.clock import MS_PER_DAY
 Floats = npt.NDArray[np.float64]
 UNKNOWN = 1e9  # the end of an interval that says nothing; events hold finite numbers
 _TAIL = 0.05
+_MAX_EXPONENT = 700.0  # exp overflows beyond 709
 
 
 class Interval(NamedTuple):
@@ -107,6 +108,32 @@ def mean_interval(values_N: npt.NDArray[Any], days: Days, *, floor: float = -UNK
         return Interval(value, floor, ceiling)
     half = student_t(days.num - 1) * days.standard_error((values_N - value) / len(values_N))
     return Interval(value, max(floor, value - half), min(ceiling, value + half))
+
+
+def loss_interval(loss_N: npt.NDArray[Any], days: Days, *, ceiling: float = UNKNOWN) -> Interval:
+    """The mean of losses that are 0 or more, on the logarithm's scale: a mean of losses is skewed to the right, so is its
+    interval; below two days from 0 to `ceiling`.
+
+    Raises:
+        ValueError: There are no rows.
+
+    Source: the delta method on log(mean), with the standard error of `mean_interval`.
+
+    Example:
+        >>> day = 86_400_000
+        >>> found = loss_interval(np.array([0.1, 0.2, 0.3]), Days(np.array([0, day, 2 * day])))
+        >>> round(found.value, 3), round(found.low, 3), round(found.high, 3)
+        (0.2, 0.058, 0.693)
+    """
+    if not len(loss_N):
+        raise ValueError("there are no rows to take the mean of")
+    value = float(loss_N.mean())
+    if days.num < 2:
+        return Interval(value, 0.0, ceiling)
+    if value == 0:
+        return Interval(0.0, 0.0, 0.0)
+    half = student_t(days.num - 1) * days.standard_error((loss_N - value) / len(loss_N)) / value
+    return Interval(value, value * exp(-half), min(ceiling, value * exp(min(half, _MAX_EXPONENT))))
 
 
 def rate_interval(is_event_N: npt.NDArray[Any], days: Days) -> Interval:

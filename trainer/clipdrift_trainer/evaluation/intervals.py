@@ -4,7 +4,7 @@ Axes: N rows, K classes.
 """
 
 from collections.abc import Sequence
-from math import exp, sqrt
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from clipdrift_contract.events import ScoreInterval
 from clipdrift_contract.profile import TaskKind
-from clipdrift_trainer.evaluation.blocks import UNKNOWN, Days, Interval, mean_interval, rate_interval, student_t
+from clipdrift_trainer.evaluation.blocks import UNKNOWN, Days, Interval, loss_interval, mean_interval, rate_interval
 from clipdrift_trainer.evaluation.ranking import auc_interval
 from clipdrift_trainer.evaluation.reliability import calibration_error_interval
 from clipdrift_trainer.evaluation.scores import Floats, row_losses
@@ -46,8 +46,7 @@ def score_intervals(
     Raises:
         ValueError: A score is NaN or infinite.
 
-    Source: see `mean_interval`, `rate_interval`, `auc_interval`, `calibration_error_interval`; rmse by the mean squared error
-    on the logarithm's scale.
+    Source: see `mean_interval`, `loss_interval`, `rate_interval`, `auc_interval`, `calibration_error_interval`.
 
     Example:
         >>> time_ms = np.arange(6) * 86_400_000
@@ -88,8 +87,8 @@ def _classification_rows(scores_NK: Floats, label_N: Floats) -> dict[str, npt.ND
 def _classification(rows: dict[str, npt.NDArray[Any]], days: Days) -> dict[str, Interval]:
     found = {
         "accuracy": rate_interval(rows["is_right"], days),
-        "nll": mean_interval(rows["nll"], days, floor=0.0),
-        "brier": mean_interval(rows["brier"], days, floor=0.0, ceiling=2.0),
+        "nll": loss_interval(rows["nll"], days),
+        "brier": loss_interval(rows["brier"], days, ceiling=2.0),
         "ece": calibration_error_interval(rows["confidence"], rows["is_right"], days),
         "overconfidence": mean_interval(rows["confidence"] - rows["is_right"], days, floor=-1.0, ceiling=1.0),
     }
@@ -103,14 +102,5 @@ def _regression_rows(scores_NK: Floats, label_N: Floats) -> dict[str, npt.NDArra
 
 
 def _regression(rows: dict[str, npt.NDArray[Any]], days: Days) -> dict[str, Interval]:
-    return {"rmse": _root_mean_interval(rows["squared"], days), "mae": mean_interval(rows["absolute"], days, floor=0.0)}
-
-
-def _root_mean_interval(squared_N: Floats, days: Days) -> Interval:
-    mean = float(squared_N.mean())
-    if days.num < 2:
-        return Interval(sqrt(mean), 0.0, UNKNOWN)
-    if mean == 0:
-        return Interval(0.0, 0.0, 0.0)
-    half = student_t(days.num - 1) * days.standard_error((squared_N - mean) / len(squared_N)) / mean
-    return Interval(sqrt(mean), sqrt(mean) * exp(-half / 2), min(UNKNOWN, sqrt(mean) * exp(min(half / 2, 700.0))))
+    squared = loss_interval(rows["squared"], days, ceiling=UNKNOWN**2)
+    return {"rmse": Interval(*map(sqrt, squared)), "mae": loss_interval(rows["absolute"], days)}
