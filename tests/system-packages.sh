@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Debian packages that the marked tests need: Prometheus (with promtool), Alertmanager's amtool, Chromium, strace, openssl, and a
-# Java for Kafka.
+# Debian packages that the marked tests need: Prometheus (with promtool), its Pushgateway, Alertmanager's amtool, Chromium,
+# strace, openssl, and a Java for Kafka.
 # Installs what is missing when it may; says what to do when it may not. Services are not started.
 set -euo pipefail
 missing=()
 command -v prometheus >/dev/null && command -v promtool >/dev/null || missing+=(prometheus)
+command -v prometheus-pushgateway >/dev/null || missing+=(prometheus-pushgateway)
 command -v amtool >/dev/null || missing+=(prometheus-alertmanager)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v strace >/dev/null || missing+=(strace)

@@ -84,6 +84,12 @@ TRAINER_SLICE_GRAD_MASS = Metric(
 TRAINER_SINK_FAILURES = Metric(
     "clipdrift_trainer_sink_failures_total", "counter", "Attempts to send telemetry that failed.", ("model", "sink")
 )
+TRAINER_WINDOWS_LOST = Metric(
+    "clipdrift_trainer_windows_lost_total",
+    "counter",
+    "Telemetry windows that a sink will never get: no room was left for them, or the sink refuses them.",
+    ("model", "sink"),
+)
 TRAINER_LOSS = Metric("clipdrift_trainer_loss", "gauge", "Mean training loss of the last window of steps.", ("model",))
 TRAINER_PROGRESS = Metric("clipdrift_trainer_progress_ratio", "gauge", "Share of the planned steps that are done.", ("model",))
 TRAINER_WINDOWS_UNSENT = Metric(

@@ -6,6 +6,7 @@ import os
 from typing import Any, Protocol
 
 from clipdrift_contract.events import RunEnd
+from clipdrift_trainer.recording.sinks.mlflow_runs import find_entry
 
 _log = logging.getLogger(__name__)
 
@@ -70,18 +71,21 @@ class MlflowRegistry:
         known = self._find(client, run)
         if known:
             return known
-        experiment = client.get_experiment_by_name(run.model)
-        experiment_id = experiment.experiment_id if experiment else client.create_experiment(run.model)
-        entry = client.create_run(experiment_id, tags=tags, run_name=run.version)
+        entry = find_entry(client, run.run_id, run.model) or self._make_entry(client, run)
         client.log_batch(
             entry.info.run_id,
             metrics=[Metric(name, value, run.ended_at_ms, run.num_steps) for name, value in _figures(run).items()],
             params=[Param(name, str(value)) for name, value in _parameters(run).items()],
-            tags=[RunTag("clipdrift.artifact_uri", run.artifact_uri)],
+            tags=[RunTag(name, value) for name, value in {**tags, "clipdrift.artifact_uri": run.artifact_uri}.items()],
         )
         client.set_terminated(entry.info.run_id)
         version = client.create_model_version(run.model, run.artifact_uri, entry.info.run_id, tags=tags)
         return f"models:/{run.model}/{version.version}"
+
+    def _make_entry(self, client: Any, run: RunEnd) -> Any:
+        experiment = client.get_experiment_by_name(run.model)
+        experiment_id = experiment.experiment_id if experiment else client.create_experiment(run.model)
+        return client.create_run(experiment_id, run_name=run.version)
 
     def _find(self, client: Any, run: RunEnd) -> str:
         """The address of a run that is registered already; makes the model's entry when there is none."""

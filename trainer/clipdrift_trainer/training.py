@@ -3,7 +3,7 @@ register."""
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -21,12 +21,14 @@ from clipdrift_trainer.export import Artifact, export_onnx
 from clipdrift_trainer.lineage import Lineage, data_digest, version_name, weights_digest
 from clipdrift_trainer.profiling import make_profile, slice_index, slice_names
 from clipdrift_trainer.recording.sinks import WindowSink
+from clipdrift_trainer.recording.sinks.sink import Sink
 from clipdrift_trainer.registry import Registry
 from clipdrift_trainer.tasks.fitting import Fit, OnProgress, fit, predict_logits, to_scores
 from clipdrift_trainer.tasks.split import hold_out_blocks
 from clipdrift_trainer.tasks.task import Rows, Task, encode, load_as_of, vocabularies_of
 
 _log = logging.getLogger(__name__)
+_DRAIN_SECONDS = 10.0
 
 
 class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,8 +117,14 @@ def train(
     clock: Clock,
     metrics: MetricSet,
     on_progress: OnProgress | None = None,
+    on_window: Callable[[GradWindow], None] | None = None,
+    sinks: Sequence[Sink] = (),
+    spool: Path | None = None,
 ) -> Finished:
     """Carry out `order` and publish its windows and its `RunEnd`.
+
+    `on_window` sees each window in the training thread; `sinks` are further places for them, and `spool` is the folder where
+    windows wait for a place that is away.
 
     Raises:
         LeakError, ValueError: The task's rows are not usable.
@@ -124,13 +132,22 @@ def train(
     """
     started_at_ms = clock.now_ms()
     prepared = prepare(task, config, order.start_ms, order.end_ms, order.as_of_ms)
-    sink = WindowSink(publisher, metrics, task.num_steps)
     run_id = uuid.uuid4().hex
-    fitted = fit_order(task, prepared, order, run_id, on_window=sink, on_progress=on_progress, clock=clock)
-    return finish(
-        task, config, order, prepared, fitted, run_id=run_id, started_at_ms=started_at_ms,
-        artifacts=artifacts, registry=registry, publisher=publisher, clock=clock,
-    )  # fmt: skip
+    with WindowSink(publisher, metrics, task.num_steps, sinks=sinks, spool=spool) as sink:
+
+        def tell(window: GradWindow) -> None:
+            sink(window)
+            if on_window is not None:
+                on_window(window)
+
+        fitted = fit_order(task, prepared, order, run_id, on_window=tell, on_progress=on_progress, clock=clock)
+        sink.drain(_DRAIN_SECONDS)  # on the bus, windows stand before the end of their run
+        finished = finish(
+            task, config, order, prepared, fitted, run_id=run_id, started_at_ms=started_at_ms,
+            artifacts=artifacts, registry=registry, publisher=publisher, clock=clock,
+        )  # fmt: skip
+        sink.end(finished.run_end)
+    return finished
 
 
 def fit_order(
@@ -260,6 +277,8 @@ def _run_end(
         num_nonfinite=fitted.total.num_nonfinite,
         num_ineffective=fitted.total.num_ineffective,
         num_checked=fitted.total.num_checked,
+        faults=fitted.total.faults,
+        slice_gradients=fitted.total.slices,
         norm_quantiles=fitted.norm_quantiles,
         candidates=threshold_candidates(order.clip, fitted.norm_quantiles),
         validation=score_slices(scores_NK, judged.label, slices_N, names, task.kind, [int(n) for n in train_counts]),

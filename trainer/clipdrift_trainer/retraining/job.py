@@ -208,9 +208,9 @@ def _held_out(job: _Job, prepared: Prepared, champion: Artifact, content: bytes)
 
 def _send_windows(job: _Job, best: FittedArm) -> None:
     """Only the winner's telemetry is published: the others are no runs that anybody will meet again."""
-    sink = WindowSink(job.publisher, job.metrics, job.task.num_steps)
-    for window in best.windows:
-        sink(window)
+    with WindowSink(job.publisher, job.metrics, job.task.num_steps) as sink:
+        for window in best.windows:
+            sink(window)
 
 
 class _Spent:

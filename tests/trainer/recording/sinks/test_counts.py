@@ -1,0 +1,80 @@
+"""The Prometheus counts of a window."""
+
+import pytest
+from sink_fakes import window
+
+from clipdrift_contract.events import Fault, LayerNorms, SliceGradient
+from clipdrift_contract.metrics import MetricSet
+from clipdrift_trainer.recording.sinks.counts import WindowCounts
+
+
+def series(metrics, name):
+    """Value by the last label of each series called `name`."""
+    return {
+        sample.labels.get("kind") or sample.labels.get("group") or sample.labels.get("slice") or "": sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == name
+    }
+
+
+def counted(*windows, num_steps=100):
+    metrics = MetricSet()
+    counts = WindowCounts(metrics, num_steps)
+    for one in windows:
+        counts.add(one)
+    return metrics
+
+
+def group(name, norm):
+    return LayerNorms(name=name, norm_sum=50 * norm, norm_sq_sum=50 * norm**2, norm_max=norm)
+
+
+def slice_mass(name, mass):
+    return SliceGradient(slice=name, num_samples=1, grad_mass_sum=mass, loss_sum=0.0)
+
+
+def test_skipped_steps_and_faults_by_kind_are_added_up():
+    faults = (Fault(kind="nan", step=3, num_steps=2), Fault(kind="frozen_layer", step=0, num_steps=50))
+    metrics = counted(window(0, num_skipped=3, faults=faults), window(50, num_skipped=1, faults=faults[:1]))
+    assert series(metrics, "clipdrift_trainer_skipped_steps_total") == {"": 4}
+    assert series(metrics, "clipdrift_trainer_faults_total") == {"nan": 4, "frozen_layer": 50}
+
+
+def test_learning_rates_are_means_of_the_last_window():
+    changes = {"learning_rate_sum": 5.0, "effective_learning_rate_sum": 2.0, "num_nonfinite": 10}
+    metrics = counted(window(0, learning_rate_sum=50.0), window(50, **changes))
+    assert series(metrics, "clipdrift_trainer_learning_rate") == {"": pytest.approx(0.1)}
+    assert series(metrics, "clipdrift_trainer_effective_learning_rate") == {"": pytest.approx(2 / 40)}
+
+
+def test_twelve_groups_are_shown_at_most_and_the_rest_is_one_norm():
+    metrics = counted(window(0, groups=(*(group(f"block{i}", 3.0) for i in range(10)), group("head", 1.0))))
+    assert series(metrics, "clipdrift_trainer_group_grad_norm") == {f"block{i}": 3.0 for i in range(10)} | {"head": 1.0}
+    crowded = counted(window(0, groups=tuple(group(f"block{i}", 3.0 if i < 11 else 4.0) for i in range(20))))
+    shown = series(crowded, "clipdrift_trainer_group_grad_norm")
+    assert len(shown) == 12
+    assert shown["(other)"] == pytest.approx(4.0 * 9**0.5)  # nine tensors of norm 4 at right angles
+
+
+def test_fifty_slices_are_counted_at_most_and_the_rest_together():
+    slices = tuple(slice_mass(f"airport {i}", 1.0) for i in range(60))
+    shown = series(
+        counted(window(0, slices=slices), window(50, slices=slices[::-1])), "clipdrift_trainer_slice_grad_mass_total"
+    )
+    assert len(shown) == 50
+    assert (shown["airport 0"], shown["(other)"]) == (2.0, 22.0)
+
+
+def test_a_window_without_a_finite_step_counts_and_divides_by_nothing():
+    metrics = counted(window(0, num_nonfinite=50, norm_histogram={}, groups=(group("a", 0.0),)))
+    assert series(metrics, "clipdrift_trainer_nonfinite_steps_total") == {"": 50}
+    assert series(metrics, "clipdrift_trainer_loss") == {"": 0.0}
+
+
+def test_progress_never_passes_one():
+    assert series(counted(window(500)), "clipdrift_trainer_progress_ratio") == {"": 1.0}
+
+
+def test_no_bound_is_infinite():
+    assert series(counted(window(0, max_norm_last=None)), "clipdrift_trainer_clip_bound") == {"": float("inf")}
