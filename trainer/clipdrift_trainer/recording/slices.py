@@ -29,8 +29,8 @@ class SliceMass:
     """Sums, by slice, of the norms of the samples' gradients with respect to the head's weight and bias.
 
     Exact for the head whatever the loss is, since the gradient of the head's output is taken from backward itself. Over all
-    parameters it is a stand-in that ranks samples and slices and is no magnitude: the head holds 9 to 73 % of the squared norm
-    (`make bench-fidelity` measures how well it ranks).
+    parameters it is a stand-in that ranks and is no magnitude: the head holds 8 to 86 % of the squared norm. It ranks samples
+    well and slices not always (`make bench-fidelity`; docs/design/trainer.md has its figures).
 
     Counted is a forward pass of the head in training mode (`head.training`) that is followed by a backward pass; neither
     evaluation nor a forward without backward leaves anything behind. Everything stays on the head's device and nothing waits
