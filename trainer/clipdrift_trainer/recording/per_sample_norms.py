@@ -176,7 +176,7 @@ def _alone(
     """Norm and loss of one sample, 0-d, by autograd."""
     one = slice(index, index + 1)
     with torch.enable_grad():
-        value = loss(module(_select(inputs, one)), label_B[one]).sum()
+        value = loss(module(select_samples(inputs, one)), label_B[one]).sum()
         gradients = torch.autograd.grad(value, list(trained.values()), allow_unused=True)
     norms = [torch.linalg.vector_norm(g, dtype=torch.float32) for g in gradients if g is not None]
     return torch.linalg.vector_norm(torch.stack(norms)), value.detach().float()
@@ -199,7 +199,7 @@ def _by_vmap(
         some = slice(start, start + _VMAP_SAMPLES)
         try:
             with sdpa_kernel(SDPBackend.MATH):  # the only attention that vmap vectorises
-                gradients, loss_B = of_one(weights, _select(inputs, some), label_B[some])
+                gradients, loss_B = of_one(weights, select_samples(inputs, some), label_B[some])
         except (RuntimeError, NotImplementedError) as error:
             raise _NotPossible(str(error).splitlines()[0]) from error
         squares = [gradient.float().flatten(1).square().sum(dim=1) for gradient in gradients.values()]
@@ -225,7 +225,7 @@ def _by_ghost(
             output.register_hook(lambda gradient: squares.update({layer: _squares(layer, hidden, gradient.detach())}))  # type: ignore[no-untyped-call]
 
     with _hooked([layer for layer in module.modules() if any(_flags(layer).values())], watch), torch.enable_grad():
-        loss_B = _losses(loss, module(inputs), label_B)
+        loss_B = sample_losses(loss, module(inputs), label_B)
         gradients = torch.autograd.grad(loss_B.sum(), list(trained.values()), allow_unused=True)
     if len(set(calls)) != len(calls):
         raise _NotPossible("a layer is called more than once in a forward pass")
@@ -249,7 +249,7 @@ def _check_one(
         raise _NotPossible(f"sample {index} has norm {expected:.6g}, the formulas give {found:.6g}")
 
 
-def _losses(loss: Loss, output: torch.Tensor, label_B: torch.Tensor) -> torch.Tensor:
+def sample_losses(loss: Loss, output: torch.Tensor, label_B: torch.Tensor) -> torch.Tensor:
     """Each sample's own loss [B], whatever the loss does to a batch."""
 
     def of_one(output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
@@ -296,7 +296,7 @@ def _flags(layer: nn.Module) -> dict[str, bool]:
     return {name: (one := own.get(name)) is not None and one.requires_grad for name in ("weight", "bias")}
 
 
-def _select(inputs: Inputs, some: slice) -> Inputs:
+def select_samples(inputs: Inputs, some: slice) -> Inputs:
     return inputs[some] if isinstance(inputs, torch.Tensor) else {name: tensor[some] for name, tensor in inputs.items()}
 
 
