@@ -1,3 +1,6 @@
+import copy
+from pathlib import Path
+
 import by_hand
 import pytest
 import torch
@@ -6,13 +9,15 @@ from torch import nn
 from clipdrift_contract.events import ClipSpec
 from clipdrift_trainer import watch
 from clipdrift_trainer.clipping.rules import make_clipper
+from clipdrift_trainer.recording.sinks.lines import LinesReader, LinesSink
+from clipdrift_trainer.recording.slices import SliceMass
 
 
 def train(module, batches, *, accumulate=1, at_step=False, **settings):
     windows = []
     optimizer = by_hand.make_optimizer(module)
     settings = {"max_norm": by_hand.MAX_NORM, "window_steps": 10, "check_every": 1} | settings
-    recorder = watch(module, optimizer, sinks=windows.append, at_step=at_step, **settings)
+    recorder = watch(module, optimizer, at_step=at_step, **{"sinks": windows.append} | settings)
     for first in range(0, len(batches), accumulate):
         optimizer.zero_grad()
         for batch in batches[first : first + accumulate]:
@@ -125,6 +130,18 @@ def test_a_sink_that_raises_ends_neither_the_training_nor_the_other_sinks(caplog
     assert "no space left" in caplog.text
 
 
+def test_a_place_is_told_by_a_thread_of_its_own_and_has_everything_at_the_end(tmp_path):
+    windows = []
+    train(by_hand.make_module(), by_hand.make_batches(), sinks=[LinesSink(tmp_path / "run.jsonl"), windows.append])
+    assert LinesReader(tmp_path / "run.jsonl").read() == windows
+    assert sum(window.num_steps for window in windows) == by_hand.NUM_STEPS
+
+
+def test_what_can_take_no_window_is_refused():
+    with pytest.raises(ValueError, match=r"places with send .*, got PosixPath"):
+        train(by_hand.make_module(), by_hand.make_batches(), sinks=Path("run.jsonl"))
+
+
 def test_a_recorder_that_clips_by_itself_refuses_to_be_asked():
     module = by_hand.make_module()
     recorder = watch(module, by_hand.make_optimizer(module), 1.0, at_step=True)
@@ -143,6 +160,44 @@ def test_after_the_end_the_optimizer_steps_as_if_nothing_had_been():
     optimizer.step()
     assert (module[0].weight - before).abs().max() > 1e-4
     assert windows == []
+
+
+@pytest.mark.parametrize(("loss", "got"), [(0.5, "float"), (torch.ones(8), r"shape \(8,\)")])
+def test_a_loss_that_is_not_one_number_is_refused(loss, got):
+    module = by_hand.make_module()
+    with pytest.raises(ValueError, match=got):
+        watch(module, by_hand.make_optimizer(module), 1.0).clip(loss)
+
+
+def test_a_setting_that_is_refused_leaves_nothing_at_the_optimizer():
+    module = by_hand.make_module()
+    optimizer = by_hand.make_optimizer(module)
+    with pytest.raises(ValueError, match="window_steps"):
+        watch(module, optimizer, 1.0, window_steps=0, at_step=True)
+    by_hand.loss_of(module, by_hand.make_batches(1)[0]).backward()
+    optimizer.step()
+
+
+def test_what_is_no_optimizer_or_takes_several_gradients_a_step_is_refused():
+    module = by_hand.make_module()
+    with pytest.raises(ValueError, match=r"must be a torch.optim.Optimizer, got Sequential"):
+        watch(module, module, 1.0)
+    with pytest.raises(ValueError, match="L-BFGS takes several gradients a step"):
+        watch(module, torch.optim.LBFGS(module.parameters()), 1.0)
+
+
+def test_a_watched_model_can_be_copied_and_saved(tmp_path):
+    module, windows = by_hand.make_module(), []
+    optimizer = by_hand.make_optimizer(module)
+    recorder = watch(module, optimizer, 1.0, sinks=windows.append, slices=SliceMass(module[2], ("a",)))
+    copied = copy.deepcopy(module)
+    torch.save(module.state_dict(), tmp_path / "weights.pt")
+    by_hand.loss_of(copied, by_hand.make_batches(1)[0]).backward()
+    by_hand.loss_of(module, by_hand.make_batches(1)[0]).backward()
+    recorder.clip(slice_index=torch.zeros(by_hand.BATCH, dtype=torch.int64))
+    optimizer.step()
+    recorder.finish()
+    assert (windows[0].faults, windows[0].slices[0].num_samples) == ((), by_hand.BATCH)
 
 
 def scaled_training(module, batches, *, at_step, bad_step=None, optimizer=None):

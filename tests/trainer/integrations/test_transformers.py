@@ -110,6 +110,13 @@ def test_a_resumed_training_tells_what_an_uninterrupted_one_tells(tmp_path):
     ]
 
 
+def test_a_second_training_is_a_run_of_its_own(tmp_path):
+    windows, _, trainer = train(Model(), tmp_path, recording={"sinks": (kept := []).append, "run_id": "night"})
+    trainer.train()
+    assert windows == []
+    assert [window.run_id for window in kept if window.step_first == 0] == ["night", "night-2"]
+
+
 def test_after_the_training_the_accelerator_clips_by_itself_again(tmp_path):
     windows, _, trainer = train(Model(), tmp_path)
     weight = nn.Parameter(torch.zeros(8, 4))

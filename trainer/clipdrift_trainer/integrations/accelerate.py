@@ -82,18 +82,10 @@ def watch_accelerated(
         optimizer,
         watch(
             model,
-            inner_optimizer(optimizer),
+            optimizer,
             max_norm,
             scaler=accelerator.scaler,
             group=dist.group.WORLD if accelerator.num_processes > 1 else None,
             **settings,
         ),
     )
-
-
-def inner_optimizer(optimizer: Any) -> torch.optim.Optimizer:
-    """torch's own optimizer inside Accelerate's: the one that steps, and whose hooks fire."""
-    while isinstance(optimizer, AcceleratedOptimizer):
-        optimizer = optimizer.optimizer
-    inner: torch.optim.Optimizer = optimizer
-    return inner

@@ -35,7 +35,7 @@ class RecordClipping(pl.Callback):  # type: ignore[misc]
         clip: Another rule, instead of `max_norm`.
         name: The model's name in the windows; the module's class if empty.
         run_id: Identity of the run; made up if empty, and kept in checkpoints.
-        sinks: Called with each finished window, in the training thread.
+        sinks: As for `watch`.
         window_steps: Optimizer steps in a window.
         check_every: The norm that the optimizer meets is recorded on each so-manieth step; 0: never.
         clock: Gives the windows' times.

@@ -12,10 +12,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from clipdrift_contract.clock import Clock, SystemClock
 from clipdrift_contract.events import ClipSpec, GradWindow
+from clipdrift_contract.metrics import MetricSet
 from clipdrift_trainer.clipping.rules import Clipper, make_clipper
 from clipdrift_trainer.integrations.closure import when_gradients_are_there
 from clipdrift_trainer.integrations.ranks import MergedRanks
 from clipdrift_trainer.recording.recorder import Named, OnWindow, Recorder
+from clipdrift_trainer.recording.sinks.sink import Sink
+from clipdrift_trainer.recording.sinks.window_sink import WindowSink
 from clipdrift_trainer.recording.slices import SliceMass
 
 _log = logging.getLogger(__name__)
@@ -25,7 +28,7 @@ _REFUSED = {
     "DeepSpeedEngine": "it clips by itself, where no other code sees the gradients; say gradient_clipping in its configuration",
     "MegatronEngine": "it clips by itself, where no other code sees the gradients; say --clip-grad to it",
 }
-Sinks = OnWindow | Iterable[OnWindow]
+Sinks = OnWindow | Sink | Iterable[OnWindow | Sink]
 
 
 class LoopRecorder(Recorder):
@@ -36,22 +39,43 @@ class LoopRecorder(Recorder):
     """
 
     def __init__(
-        self, clipper: Clipper, parameters: Iterable[Named], optimizer: torch.optim.Optimizer, *, at_step: bool, **settings: Any
+        self,
+        clipper: Clipper,
+        parameters: Iterable[Named],
+        optimizer: torch.optim.Optimizer,
+        *,
+        at_step: bool,
+        on_end: Callable[[], None],
+        **settings: Any,
     ) -> None:
         # Where the user compiles the whole step, or optimizer.step, the host's counting must not be traced: each step would be
         # compiled anew. This costs no import: torch imports its compiler for any optimizer.
         self._clip_untraced = torch.compiler.disable(self._clip_noted)  # type: ignore[no-untyped-call]
         hook = torch.compiler.disable(self._clip_before_step)  # type: ignore[no-untyped-call]
         self._clip_hook = optimizer.register_step_pre_hook(hook) if at_step else None
-        super().__init__(clipper, parameters, optimizer, **settings)  # its hooks come after ours, to see what clipping did
+        try:
+            super().__init__(clipper, parameters, optimizer, **settings)  # its hooks come after ours, to see what clipping did
+        except ValueError:
+            if self._clip_hook is not None:
+                self._clip_hook.remove()
+            raise
+        self._on_end = on_end
         self._loss: torch.Tensor | None = None
         self._slice_indices: list[torch.Tensor] = []
         self._batch_id = ""
 
     def note(self, loss: torch.Tensor | None = None, *, slice_index: torch.Tensor | None = None, batch_id: str = "") -> None:
-        """What to record with the next step, once for each micro-batch: losses are summed, so divide them as for backward."""
+        """What to record with the next step, once for each micro-batch: losses are summed, so divide them as for backward.
+
+        Raises:
+            ValueError: The loss is no tensor of one number.
+        """
         if loss is not None:
-            self._loss = loss.detach() if self._loss is None else self._loss + loss.detach()
+            if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+                got = f"shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
+                raise ValueError(f"the loss must be the tensor of one number that backward was called on, got {got}")
+            loss = loss.detach().reshape(())
+            self._loss = loss if self._loss is None else self._loss + loss
         if slice_index is not None:
             self._slice_indices.append(slice_index)
         self._batch_id = batch_id or self._batch_id
@@ -80,6 +104,7 @@ class LoopRecorder(Recorder):
         if self._clip_hook is not None:
             self._clip_hook.remove()
         super().finish()
+        self._on_end()
 
     def abandon(self) -> None:
         """Let go of model and optimizer, and of what was not sent yet: where one of several ranks fails, sending would wait for
@@ -90,6 +115,7 @@ class LoopRecorder(Recorder):
             hook.remove()
         if self._slices is not None:
             self._slices.remove()
+        self._on_end()
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, the rule's own state included; taken between two steps."""
@@ -151,7 +177,8 @@ def watch(
         only: Says which parameters to clip and record together; None: all that need a gradient.
         name: The model's name in the windows; its class if empty.
         run_id: Identity of the run; made up if empty. A run that may be resumed needs one that stays the same.
-        sinks: Called with each finished window, in the training thread. One that raises is logged and ends nothing.
+        sinks: Functions that are called with each finished window in the training thread; what one raises is logged and ends
+            nothing. Or places (`LinesSink` and others in `recording.sinks`), which are served by threads of their own.
         window_steps: Optimizer steps in a window.
         check_every: The norm that the optimizer meets is recorded on each so-manieth step; 0: never.
         slices: Records gradient mass by slice.
@@ -162,7 +189,8 @@ def watch(
         at_step: Clip in the optimizer's step, so that there is nothing to call but `optimizer.step()`.
 
     Raises:
-        ValueError: Both `max_norm` and `clip` are given, or the model is wrapped by what hides its gradients.
+        ValueError: Both `max_norm` and `clip` are given, the model is wrapped by what hides its gradients, or the optimizer is
+            L-BFGS, which takes several gradients a step.
 
     Example:
         >>> model = nn.Linear(4, 1)
@@ -177,12 +205,13 @@ def watch(
         >>> windows[0].model, windows[0].num_steps
         ('Linear', 1)
     """
-    module = unwrapped(model)
+    module, optimizer = unwrapped(model), inner_optimizer(optimizer)
     group = group or training_group(model)
-    on_window: OnWindow = _Fan(sinks)
+    fan = _Fan(sinks)
+    on_window: OnWindow = fan
     if group is not None and dist.get_world_size(group) > 1:
         num_slices = 0 if slices is None else len(slices.names)
-        on_window = MergedRanks(on_window, group, next(module.parameters()).device, num_slices)
+        on_window = MergedRanks(fan, group, next(module.parameters()).device, num_slices)
     return LoopRecorder(
         choose_clipper(max_norm, clip),
         ((layer, parameter) for layer, parameter in named_parameters(module) if only is None or only(parameter)),
@@ -196,6 +225,7 @@ def watch(
         slices=slices,
         scaler=scaler,
         at_step=at_step,
+        on_end=fan.close,
     )
 
 
@@ -209,7 +239,7 @@ def choose_clipper(max_norm: float | None, clip: ClipSpec | Clipper | None) -> C
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The user's own module inside what torch.compile and DDP wrap it in.
+    """The user's own module inside what torch.compile and data parallelism wrap it in.
 
     Raises:
         ValueError: It is inside something that hides its gradients; the message says what to do.
@@ -219,10 +249,28 @@ def unwrapped(model: nn.Module) -> nn.Module:
         if reason is not None:
             raise ValueError(f"clipping cannot be recorded inside {type(part).__name__}: {reason}")
     while True:
-        inner = model.module if isinstance(model, DistributedDataParallel) else getattr(model, "_orig_mod", None)
+        inner = (
+            model.module if isinstance(model, (DistributedDataParallel, nn.DataParallel)) else getattr(model, "_orig_mod", None)
+        )
         if not isinstance(inner, nn.Module):
             return model
         model = inner
+
+
+def inner_optimizer(optimizer: Any) -> torch.optim.Optimizer:
+    """torch's own optimizer inside what frameworks wrap it in: the one that steps, and whose hooks run.
+
+    Raises:
+        ValueError: There is none, or it is L-BFGS.
+    """
+    inner = optimizer
+    while "_optimizer_step_pre_hooks" not in vars(inner) and hasattr(inner, "optimizer"):
+        inner = inner.optimizer
+    if not isinstance(inner, torch.optim.Optimizer):
+        raise ValueError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    if isinstance(inner, torch.optim.LBFGS):
+        raise ValueError("L-BFGS takes several gradients a step and searches along them: clipped, they mislead it; do not clip")
+    return inner
 
 
 def named_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -244,14 +292,28 @@ def training_group(model: nn.Module) -> dist.ProcessGroup | None:
 
 
 class _Fan:
-    """Hands each window to every sink; what one of them raises is logged."""
+    """Hands each window to every function, and to the places by a `WindowSink`; what a function raises is logged."""
 
     def __init__(self, sinks: Sinks) -> None:
-        self._sinks: list[Callable[[GradWindow], None]] = [sinks] if callable(sinks) else list(sinks)
+        given = list(sinks) if isinstance(sinks, Iterable) else [sinks]
+        places = [sink for sink in given if not callable(sink)]
+        wrong = [type(place).__name__ for place in places if not hasattr(place, "send")]
+        if wrong:
+            raise ValueError(
+                f"sinks must be functions of a window, or places with send (recording.sinks), got {', '.join(wrong)}"
+            )
+        self._places = WindowSink(None, MetricSet(), 0, sinks=places) if places else None
+        self._functions: list[OnWindow] = [sink for sink in given if callable(sink)]
+        self._functions += [self._places] if self._places is not None else []
 
     def __call__(self, window: GradWindow) -> None:
-        for sink in self._sinks:
+        for function in self._functions:
             try:
-                sink(window)
+                function(window)
             except Exception:  # noqa: BLE001  # training must not end for its telemetry
                 _log.exception("a sink lost the window of %s at step %d", window.model, window.step_first)
+
+    def close(self) -> None:
+        """Wait for the places, at most 10 seconds."""
+        if self._places is not None:
+            self._places.close()

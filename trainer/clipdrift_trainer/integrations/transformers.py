@@ -1,7 +1,6 @@
 """Clipping and its record in a Hugging Face `Trainer`."""
 
 import logging
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import torch.distributed as dist
 
 from clipdrift_contract.errors import ConfigError
 from clipdrift_contract.events import ClipSpec
-from clipdrift_trainer.integrations.accelerate import inner_optimizer
 from clipdrift_trainer.integrations.loop import LoopRecorder, choose_clipper, watch
 
 try:
@@ -32,7 +30,8 @@ def record_clipping(trainer: Trainer, *, clip: ClipSpec | None = None, run_id: s
     Args:
         trainer: Yours.
         clip: The rule; None: the global norm by `max_grad_norm` of its arguments, 1.0 by default, and none where that is 0.
-        run_id: Identity of the run; made up if empty, and kept in checkpoints.
+        run_id: Identity of the run; made up if empty, and kept in checkpoints. Further calls of `train` are further runs,
+            `RUN-2` and so on.
         settings: Those of `watch`: name, sinks, window_steps, check_every, slices, clock.
 
     Raises:
@@ -45,15 +44,17 @@ def record_clipping(trainer: Trainer, *, clip: ClipSpec | None = None, run_id: s
             "set max_grad_norm=0.0 in TrainingArguments, or leave clip out"
         )
     choose_clipper(max_norm, clip)  # refuses what cannot be, before the training starts
-    trainer.add_callback(_ClippingOf(trainer, max_norm, clip, {"run_id": run_id or uuid.uuid4().hex, **settings}))
+    trainer.add_callback(_ClippingOf(trainer, (max_norm, clip), run_id, settings))
 
 
 class _ClippingOf(TrainerCallback):  # type: ignore[misc]
     """Stands in for the accelerator's clipping from the first step to the last."""
 
-    def __init__(self, trainer: Any, max_norm: float | None, clip: ClipSpec | None, settings: dict[str, Any]) -> None:
+    def __init__(self, trainer: Any, rule: tuple[float | None, ClipSpec | None], run_id: str, settings: dict[str, Any]) -> None:
         self._trainer = trainer
-        self._rule = (max_norm, clip)
+        self._rule = rule
+        self._run_id = run_id
+        self._num_runs = 0
         self._settings = settings
         self._recorder: LoopRecorder | None = None
         self._has_clipped = False
@@ -61,10 +62,10 @@ class _ClippingOf(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._let_go()  # of a training that an error ended
         accelerator = self._trainer.accelerator
-        optimizer = inner_optimizer(self._trainer.optimizer)
         self._recorder = watch(
             self._trainer.model_wrapped,
-            optimizer,
+            self._trainer.optimizer,
+            run_id=self._next_run_id(),
             clip=choose_clipper(*self._rule),
             scaler=accelerator.scaler,
             group=dist.group.WORLD if args.world_size > 1 else None,
@@ -91,6 +92,10 @@ class _ClippingOf(TrainerCallback):  # type: ignore[misc]
         if self._recorder is not None:
             self._recorder.finish()
         self._let_go()
+
+    def _next_run_id(self) -> str:
+        self._num_runs += 1
+        return f"{self._run_id}-{self._num_runs}" if self._run_id and self._num_runs > 1 else self._run_id
 
     def _clip(self, *_: Any, **__: Any) -> torch.Tensor:
         """In place of `accelerator.clip_grad_norm_(parameters, max_norm, norm_type)`, once a step."""
