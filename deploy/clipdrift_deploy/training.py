@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from clipdrift_contract.bus.connect import connect
 from clipdrift_contract.bus.publishing import EventPublisher
@@ -22,16 +21,15 @@ from clipdrift_deploy.moments import format_moment
 from clipdrift_deploy.project import FILE_NAME, ModelSection, Project
 from clipdrift_deploy.settings import read_section
 from clipdrift_deploy.tasks import load_task
+from clipdrift_deploy.telemetry import TelemetrySection, sinks_of
+from clipdrift_deploy.watching import WatchedRun, shown
 from clipdrift_trainer.clipping.rules import make_clipper
 from clipdrift_trainer.recording.scraping import scrape_endpoint
 from clipdrift_trainer.registry import make_registry
 from clipdrift_trainer.retraining.gate import GatePolicy
 from clipdrift_trainer.retraining.job import RetrainingConfig, run_retrain
-from clipdrift_trainer.tasks.fitting import OnProgress
 from clipdrift_trainer.tasks.task import Task
 from clipdrift_trainer.training import Order, TrainingConfig, train
-
-_PLAIN_LINES = 4
 
 
 class TrainingSection(TrainingConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,6 +39,8 @@ class TrainingSection(TrainingConfig, frozen=True, kw_only=True, forbid_unknown_
     """What a candidate must show: see `[training.gate]`."""
     max_workers: int = 2
     """Arms of a retrain trained at the same time, each in a process with one thread."""
+    telemetry: TelemetrySection = TelemetrySection()
+    """Where the windows of a training go: see `[training.telemetry]`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,11 +112,13 @@ def train_model(
         _publisher(project, clock or SystemClock()) as publisher,
         _scraped(metrics, metrics_port),
         _task_errors(project, model),
-        _progress(console, model) as on_progress,
+        shown(console, WatchedRun(task.num_steps)) as on_window,
     ):
         return train(
             task, config, order, artifacts=project.artifacts, registry=make_registry(project.registry_url),
-            publisher=publisher, clock=clock or SystemClock(), metrics=metrics, on_progress=on_progress,
+            publisher=publisher, clock=clock or SystemClock(), metrics=metrics, on_window=on_window,
+            sinks=sinks_of(project, model, training_section(project).telemetry, metrics, clock or SystemClock()),
+            spool=project.state / "spool",
         ).run_end  # fmt: skip
 
 
@@ -244,28 +246,3 @@ def _place(project: Project, error: Exception) -> str:
     """The last line of the project's own code that the error passed through."""
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(project.folder)]
     return f" in {own[-1].name} ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
-
-
-@contextmanager
-def _progress(console: Console, model: str) -> Iterator[OnProgress]:
-    """A bar on a terminal, some lines elsewhere."""
-    if not console.is_terminal:
-        yield _plain_lines(console, model)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,} of {task.total:,} steps"))
-    with Progress(*columns, TimeElapsedColumn(), console=console) as shown:
-        bar = shown.add_task(f"training {model}", total=1)
-        yield lambda done, total: shown.update(bar, completed=done, total=total)
-
-
-def _plain_lines(console: Console, model: str) -> OnProgress:
-    quarters_told = 0
-
-    def tell(done: int, total: int) -> None:
-        nonlocal quarters_told
-        quarters = _PLAIN_LINES * done // max(1, total)
-        if quarters > quarters_told:
-            quarters_told = quarters
-            console.print(f"training {model}: {done:,} of {total:,} steps", highlight=False)
-
-    return tell

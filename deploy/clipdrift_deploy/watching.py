@@ -4,6 +4,7 @@
 """
 
 import itertools
+import logging
 import math
 import time
 from collections import deque
@@ -29,6 +30,7 @@ from clipdrift_deploy.project import Project
 from clipdrift_trainer.recording.sinks.lines import LinesReader
 from clipdrift_trainer.recording.sinks.sink import Telemetry
 
+_log = logging.getLogger(__name__)
 _KEPT_WINDOWS = 2_000
 _PACE_WINDOWS = 20  # the time left follows the pace of the last so many windows
 _BARS = "▁▂▃▄▅▆▇█"
@@ -166,7 +168,7 @@ def seconds_left(windows: Sequence[GradWindow], num_steps: int | None) -> float 
 def shown(console: Console, run: WatchedRun) -> Iterator[Callable[[Telemetry], None]]:
     """Yields what to call with each event of `run`: a view that is drawn anew on a terminal, lines elsewhere."""
     if not console.is_terminal:
-        yield _Lines(console, run).tell
+        yield _harmless(_Lines(console, run).tell)
         return
     with Live(view(run, width=console.width), console=console, refresh_per_second=4) as live:
 
@@ -174,7 +176,24 @@ def shown(console: Console, run: WatchedRun) -> Iterator[Callable[[Telemetry], N
             run.add(event)
             live.update(view(run, width=console.width))
 
-        yield tell
+        yield _harmless(tell)
+
+
+def _harmless(tell: Callable[[Telemetry], None]) -> Callable[[Telemetry], None]:
+    """A view that breaks (a terminal that is gone) must not end the training that it shows: it ends itself."""
+    is_broken = False
+
+    def tell_or_stop(event: Telemetry) -> None:
+        nonlocal is_broken
+        if is_broken:
+            return
+        try:
+            tell(event)
+        except Exception:  # noqa: BLE001
+            is_broken = True
+            _log.exception("the training goes on unseen")
+
+    return tell_or_stop
 
 
 class _Lines:

@@ -172,3 +172,13 @@ def test_a_run_is_followed_by_the_bus_of_its_project(make_project) -> None:
 def test_a_model_that_is_not_in_the_project_is_refused(make_project) -> None:
     with pytest.raises(ConfigError, match="no model 'pmup'"):
         watch(make_project, "pmup", Console(file=io.StringIO()))
+
+
+def test_a_terminal_that_is_gone_does_not_end_the_training() -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(5, "Input/output error")
+
+    with shown(Console(file=Gone()), WatchedRun(100)) as tell:
+        tell(window(0))
+        tell(window(50))

@@ -86,7 +86,7 @@ class _Names:
     Example:
         >>> names = _Names(2)
         >>> [names.shown(name) for name in ("a", "b", "c", "a")]
-        ['a', '(other)', '(other)', 'a']
+        ['a', 'b', '(other)', 'a']
     """
 
     def __init__(self, most: int) -> None:
@@ -94,6 +94,6 @@ class _Names:
         self._known: set[str] = set()
 
     def shown(self, name: str) -> str:
-        if name not in self._known and len(self._known) < self._most - 1:  # one series is that of the rest
+        if name not in self._known and len(self._known) < self._most:
             self._known.add(name)
         return name if name in self._known else OTHER
