@@ -80,15 +80,18 @@ def test_gradient_mass_of_slices_breaks_no_graph_and_is_the_same_compiled():
     assert compiled == run(lambda module: module)
 
 
-def test_a_compiled_optimizer_step_is_compiled_once():
+@pytest.mark.parametrize("at_step", [False, True])
+def test_a_compiled_optimizer_step_is_compiled_once(at_step):
     module, reference, batches, windows = by_hand.make_module(), by_hand.make_module(), by_hand.make_batches(), []
     optimizer = by_hand.make_optimizer(module)
-    recorder = watch(module, optimizer, by_hand.MAX_NORM, sinks=windows.append, check_every=1, at_step=True)
+    recorder = watch(module, optimizer, by_hand.MAX_NORM, sinks=windows.append, check_every=1, at_step=at_step)
     step = torch.compile(optimizer.step, backend="aot_eager")
     num_graphs = []
     for batch in batches:
         optimizer.zero_grad()
         by_hand.loss_of(module, batch).backward()
+        if not at_step:
+            recorder.clip()
         step()
         num_graphs.append(counters["stats"]["unique_graphs"])
     recorder.finish()

@@ -186,6 +186,17 @@ def test_what_is_no_optimizer_or_takes_several_gradients_a_step_is_refused():
         watch(module, torch.optim.LBFGS(module.parameters()), 1.0)
 
 
+def test_a_second_recorder_is_refused_until_the_first_has_ended():
+    module = by_hand.make_module()
+    optimizer = by_hand.make_optimizer(module)
+    first = watch(module, optimizer, 1.0)
+    with pytest.raises(ValueError, match=r"watched already.* call finish\(\) or abandon\(\)"):
+        watch(module, optimizer, 1.0, at_step=True)
+    first.abandon()
+    watch(module, optimizer, 1.0, at_step=True).finish()
+    watch(module, optimizer, 1.0).finish()
+
+
 def test_a_watched_model_can_be_copied_and_saved(tmp_path):
     module, windows = by_hand.make_module(), []
     optimizer = by_hand.make_optimizer(module)

@@ -1,5 +1,6 @@
 """`watch`: clipping and its record for a training loop of one's own, in one line."""
 
+import inspect
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -48,13 +49,15 @@ class LoopRecorder(Recorder):
         on_end: Callable[[], None],
         **settings: Any,
     ) -> None:
+        named = list(parameters)
+        _refuse_a_second(optimizer, named)
         # Where the user compiles the whole step, or optimizer.step, the host's counting must not be traced: each step would be
         # compiled anew. This costs no import: torch imports its compiler for any optimizer.
         self._clip_untraced = torch.compiler.disable(self._clip_noted)  # type: ignore[no-untyped-call]
         hook = torch.compiler.disable(self._clip_before_step)  # type: ignore[no-untyped-call]
         self._clip_hook = optimizer.register_step_pre_hook(hook) if at_step else None
         try:
-            super().__init__(clipper, parameters, optimizer, **settings)  # its hooks come after ours, to see what clipping did
+            super().__init__(clipper, named, optimizer, **settings)  # its hooks come after ours, to see what clipping did
         except ValueError:
             if self._clip_hook is not None:
                 self._clip_hook.remove()
@@ -189,7 +192,7 @@ def watch(
         at_step: Clip in the optimizer's step, so that there is nothing to call but `optimizer.step()`.
 
     Raises:
-        ValueError: Both `max_norm` and `clip` are given, the model is wrapped by what hides its gradients, or the optimizer is
+        ValueError: Both `max_norm` and `clip` are given; the model hides its gradients, or is watched already; the optimizer is
             L-BFGS, which takes several gradients a step.
 
     Example:
@@ -289,6 +292,17 @@ def training_group(model: nn.Module) -> dist.ProcessGroup | None:
             return group
     is_sharded = any(hasattr(parameter, "device_mesh") for parameter in model.parameters())
     return dist.group.WORLD if is_sharded else None
+
+
+def _refuse_a_second(optimizer: torch.optim.Optimizer, named: Iterable[Named]) -> None:
+    own = {id(parameter) for _, parameter in named}
+    for hook in optimizer._optimizer_step_pre_hooks.values():
+        other = getattr(inspect.unwrap(hook), "__self__", None)
+        if isinstance(other, LoopRecorder) and any(id(parameter) in own for parameter in other._parameters):
+            raise ValueError(
+                f"these parameters of {type(optimizer).__name__} are watched already, and would be clipped and told twice; "
+                "call finish() or abandon() on that recorder first"
+            )
 
 
 class _Fan:

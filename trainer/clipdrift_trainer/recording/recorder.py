@@ -224,10 +224,12 @@ class Recorder:
         def count(_: torch.Tensor) -> None:
             self._num_backwards += 1
 
+        # Traced into a compiled optimizer.step, what is counted here would have each step compiled anew.
+        before, after = (torch.compiler.disable(hook) for hook in (self._before_step, self._after_step))  # type: ignore[no-untyped-call]
         return [
             *(one.register_post_accumulate_grad_hook(count) for one in watched),  # type: ignore[no-untyped-call]
-            self._optimizer.register_step_pre_hook(self._before_step),
-            self._optimizer.register_step_post_hook(self._after_step),
+            self._optimizer.register_step_pre_hook(before),
+            self._optimizer.register_step_post_hook(after),
         ]
 
     def _open(self, *, is_clipped: bool) -> StepNote:
