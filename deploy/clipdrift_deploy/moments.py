@@ -1,6 +1,6 @@
 """Moments as people write them, and as the events hold them."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from clipdrift_contract.errors import ConfigError
 
@@ -31,3 +31,14 @@ def format_moment(time_ms: int) -> str:
         '2013-03-01 00:00'
     """
     return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def exact_moment(time_ms: int) -> str:
+    """Date, and time where it is not midnight, in UTC to the millisecond: `parse_moment` gives the same moment again.
+
+    Example:
+        >>> exact_moment(1362096000000), exact_moment(1362096000001), parse_moment(exact_moment(1362096000001))
+        ('2013-03-01', '2013-03-01T00:00:00.001', 1362096000001)
+    """
+    moment = datetime(1970, 1, 1) + timedelta(milliseconds=time_ms)  # noqa: DTZ001  written without the zone, as it is read
+    return moment.isoformat(timespec="milliseconds").removesuffix("T00:00:00.000")

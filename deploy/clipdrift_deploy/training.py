@@ -96,7 +96,7 @@ def train_model(
     if start_ms >= end_ms:
         raise ConfigError(f"data must begin before they end, got {format_moment(start_ms)} to {format_moment(end_ms)}")
     config = retraining_config(training_section(project)).training
-    _check_clip(project, model, section)
+    check_clip(project, model, section)
     task = load_task(project, model)
     order = Order(
         model=model,
@@ -111,7 +111,7 @@ def train_model(
     with (
         _publisher(project, clock or SystemClock()) as publisher,
         _scraped(metrics, metrics_port),
-        _task_errors(project, model),
+        task_errors(project, model),
         shown(console, WatchedRun(task.num_steps)) as on_window,
     ):
         return train(
@@ -163,7 +163,7 @@ def code_revision(project: Project, model: str) -> str:
     return f"{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
 
 
-def _check_clip(project: Project, model: str, section: ModelSection) -> None:
+def check_clip(project: Project, model: str, section: ModelSection) -> None:
     try:
         make_clipper(section.clip)
     except ValueError as error:
@@ -228,7 +228,7 @@ def _scraped(metrics: MetricSet, port: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def _task_errors(project: Project, model: str) -> Iterator[None]:
+def task_errors(project: Project, model: str) -> Iterator[None]:
     """Whatever the user's task raises becomes one sentence; the traceback goes into a file."""
     try:
         yield
