@@ -101,6 +101,7 @@ def test_a_compiled_optimizer_step_is_compiled_once(at_step):
     by_hand.assert_tells(windows, norms)
 
 
+@pytest.mark.slow
 def test_a_whole_compiled_step_leaves_the_graph_for_clipping_alone():
     module, reference, batches, windows = by_hand.make_module(), by_hand.make_module(), by_hand.make_batches(), []
     optimizer = by_hand.make_optimizer(module)
