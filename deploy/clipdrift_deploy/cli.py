@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, cast
 
+import msgspec
 import typer
 from rich import box
 from rich.console import Console
@@ -271,6 +272,43 @@ def ablate(
         out=to,
     )
     say_answer(*ablate_model(opened, model, asked, out), out)
+
+
+@app.command(
+    "check-data",
+    epilog=_examples("check-data pump", "check-data pump --until 2026-10-01 --labels", "check-data pump --strict --json"),
+)
+def check_data(
+    model: ModelArgument,
+    project: ProjectOption = None,
+    since: Annotated[str, typer.Option("--from", help="First moment of the data, such as 2026-01-01.")] = "1970-01-01",
+    until: Annotated[str | None, typer.Option(help="Data end before this moment. Default: now.")] = None,
+    as_of: Annotated[
+        str | None, typer.Option(help="Use only labels that were known at this moment. Default: the same as --until.")
+    ] = None,
+    labels: Annotated[bool, typer.Option("--labels", help="Look for wrong labels too; some small models are trained.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="End with status 1 where something warns.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
+) -> None:
+    """Check the rows that a training would take: leaks, duplicates, missing values, rare classes. Status 2: it would stop."""
+    opened = _open(project)
+    opened.model(model)
+    from clipdrift_deploy import data_checks  # noqa: PLC0415  torch
+
+    until_ms = parse_moment(until) if until else SystemClock().now_ms()
+    checks = data_checks.check_data(
+        opened,
+        model,
+        start_ms=parse_moment(since),
+        end_ms=until_ms,
+        as_of_ms=parse_moment(as_of) if as_of else until_ms,
+        with_labels=labels,
+    )
+    if as_json:
+        sys.stdout.write(json.dumps(msgspec.to_builtins(checks), indent=2) + "\n")
+    else:
+        out.print(data_checks.checks_table(checks))
+    raise typer.Exit(data_checks.exit_status(checks, is_strict=strict))
 
 
 @app.command(epilog=_examples("serve", "serve --project pumps --port 8080 --admin-port 8081"))

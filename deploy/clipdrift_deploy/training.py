@@ -17,6 +17,7 @@ from clipdrift_contract.errors import ClipdriftError, ConfigError, RetryableErro
 from clipdrift_contract.events import RetrainOutcome, RetrainRequest, RunEnd
 from clipdrift_contract.jobs import JobFolder
 from clipdrift_contract.metrics import MetricSet
+from clipdrift_contract.profile import ReferenceProfile
 from clipdrift_deploy.moments import format_moment
 from clipdrift_deploy.project import FILE_NAME, ModelSection, Project
 from clipdrift_deploy.settings import read_section
@@ -24,6 +25,8 @@ from clipdrift_deploy.tasks import load_task
 from clipdrift_deploy.telemetry import TelemetrySection, sinks_of
 from clipdrift_deploy.watching import WatchedRun, shown
 from clipdrift_trainer.clipping.rules import make_clipper
+from clipdrift_trainer.export import read_artifact
+from clipdrift_trainer.quality.policy import QualityPolicy
 from clipdrift_trainer.recording.scraping import scrape_endpoint
 from clipdrift_trainer.registry import make_registry
 from clipdrift_trainer.retraining.gate import GatePolicy
@@ -39,6 +42,8 @@ class TrainingSection(TrainingConfig, frozen=True, kw_only=True, forbid_unknown_
     """What a candidate must show: see `[training.gate]`."""
     max_workers: int = 2
     """Arms of a retrain trained at the same time, each in a process with one thread."""
+    quality: QualityPolicy = QualityPolicy()
+    """What the rows must stand before a training: see `[training.quality]`."""
     telemetry: TelemetrySection = TelemetrySection()
     """Where the windows of a training go: see `[training.telemetry]`."""
 
@@ -59,7 +64,9 @@ def training_section(project: Project) -> TrainingSection:
 def retraining_config(section: TrainingSection) -> RetrainingConfig:
     """The trainer's two configs; a plain `TrainingConfig`, since its text form is part of a version's name."""
     held_out = {name: getattr(section, name) for name in TrainingConfig.__struct_fields__}
-    return RetrainingConfig(training=TrainingConfig(**held_out), gate=section.gate, max_workers=section.max_workers)
+    return RetrainingConfig(
+        training=TrainingConfig(**held_out), gate=section.gate, max_workers=section.max_workers, quality=section.quality
+    )
 
 
 def train_model(
@@ -95,7 +102,7 @@ def train_model(
     section = project.model(model)
     if start_ms >= end_ms:
         raise ConfigError(f"data must begin before they end, got {format_moment(start_ms)} to {format_moment(end_ms)}")
-    config = retraining_config(training_section(project)).training
+    config = retraining_config(training_section(project))
     check_clip(project, model, section)
     task = load_task(project, model)
     order = Order(
@@ -115,10 +122,11 @@ def train_model(
         shown(console, WatchedRun(task.num_steps)) as on_window,
     ):
         return train(
-            task, config, order, artifacts=project.artifacts, registry=make_registry(project.registry_url),
+            task, config.training, order, artifacts=project.artifacts, registry=make_registry(project.registry_url),
             publisher=publisher, clock=clock or SystemClock(), metrics=metrics, on_window=on_window,
             sinks=sinks_of(project, model, training_section(project).telemetry, metrics, clock or SystemClock()),
             spool=project.state / "spool",
+            quality=config.quality, profile=newest_profile(project, model),
         ).run_end  # fmt: skip
 
 
@@ -154,6 +162,12 @@ def carry_out(project: Project, job_folder: Path) -> RetrainOutcome | None:
             folder, task, config, artifacts=project.artifacts, registry=make_registry(project.registry_url),
             publisher=publisher, clock=clock, metrics=MetricSet(), code_revision=revision,
         )  # fmt: skip
+
+
+def newest_profile(project: Project, model: str) -> ReferenceProfile | None:
+    """What the newest version of `model` on this machine was trained on; None where there is none."""
+    files = sorted(project.artifacts.glob(f"{model}/*/model.onnx"), key=lambda path: path.stat().st_mtime)
+    return read_artifact(files[-1]).profile if files else None
 
 
 def code_revision(project: Project, model: str) -> str:

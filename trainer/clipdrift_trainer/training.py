@@ -2,6 +2,7 @@
 register."""
 
 import logging
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,14 +13,17 @@ import numpy.typing as npt
 
 from clipdrift_contract.bus.publishing import EventPublisher
 from clipdrift_contract.clock import Clock
-from clipdrift_contract.events import Arm, ClipSpec, GradWindow, NormQuantiles, RunEnd
+from clipdrift_contract.events import Arm, ClipSpec, DataCheck, GradWindow, NormQuantiles, RunEnd
 from clipdrift_contract.metrics import MetricSet
+from clipdrift_contract.profile import ReferenceProfile
 from clipdrift_trainer.evaluation.calibration import fit_temperature
 from clipdrift_trainer.evaluation.clustering import cluster_errors
 from clipdrift_trainer.evaluation.scores import score_slices
 from clipdrift_trainer.export import Artifact, export_onnx
 from clipdrift_trainer.lineage import Lineage, data_digest, version_name, weights_digest
 from clipdrift_trainer.profiling import make_profile, slice_index, slice_names
+from clipdrift_trainer.quality.checking import check_rows, require_usable
+from clipdrift_trainer.quality.policy import DEFAULT, QualityPolicy
 from clipdrift_trainer.recording.sinks import WindowSink
 from clipdrift_trainer.recording.sinks.sink import Sink
 from clipdrift_trainer.registry import Registry
@@ -73,6 +77,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     held_out: npt.NDArray[np.int64]
     vocabularies: dict[str, tuple[str, ...]]
     digest: str
+    load_seconds: float = 0.0
+    checks: tuple[DataCheck, ...] = ()  # empty: nobody has inspected them
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +96,9 @@ def prepare(task: Task, config: TrainingConfig, start_ms: int, end_ms: int, as_o
         LeakError: The task handed out what could not be known.
         ValueError: Too few rows to train on and to hold out.
     """
+    began = time.perf_counter()
     rows = load_as_of(task, start_ms, end_ms, as_of_ms)
+    load_seconds = time.perf_counter() - began
     train, held_out = hold_out_blocks(rows.time_ms, every=config.hold_out_every, offset=config.hold_out_offset)
     if not len(train) or not len(held_out):
         raise ValueError(
@@ -103,7 +111,39 @@ def prepare(task: Task, config: TrainingConfig, start_ms: int, end_ms: int, as_o
         held_out=held_out,
         vocabularies=vocabularies_of(task, rows.select(train)),
         digest=data_digest(rows),
+        load_seconds=load_seconds,
     )
+
+
+def inspect(
+    task: Task,
+    prepared: Prepared,
+    policy: QualityPolicy,
+    *,
+    profile: ReferenceProfile | None = None,
+    clip: ClipSpec | None = None,
+) -> Prepared:
+    """The same rows with what the data checks say of them; warnings are logged.
+
+    Args:
+        task: The rows' task.
+        prepared: From `prepare`.
+        policy: What is looked for.
+        profile: Of the model in service, where there is one.
+        clip: The clipping rule for models that a check trains.
+
+    Raises:
+        QualityError: The rows are not fit to train on; the message says which, why, and what to do.
+        ValueError: A setting of the policy names no feature.
+    """
+    checks = check_rows(
+        task, prepared.rows, prepared.held_out, policy, profile=profile, clip=clip, load_seconds=prepared.load_seconds
+    )
+    for check in checks:
+        if check.outcome == "warn":
+            _log.warning("data check %s: %s", check.name, check.words)
+    require_usable(checks)
+    return msgspec.structs.replace(prepared, checks=checks)
 
 
 def train(
@@ -120,18 +160,23 @@ def train(
     on_window: Callable[[GradWindow], None] | None = None,
     sinks: Sequence[Sink] = (),
     spool: Path | None = None,
+    quality: QualityPolicy = DEFAULT,
+    profile: ReferenceProfile | None = None,
 ) -> Finished:
     """Carry out `order` and publish its windows and its `RunEnd`.
 
     `on_window` sees each window in the training thread; `sinks` are further places for them, and `spool` is the folder where
-    windows wait for a place that is away.
+    windows wait for a place that is away. `quality` says which checks the rows must stand, beside the `profile` of the model in
+    service where there is one.
 
     Raises:
-        LeakError, ValueError: The task's rows are not usable.
+        LeakError, QualityError, ValueError: The task's rows are not usable.
         ExportError: The model cannot be exported faithfully.
     """
     started_at_ms = clock.now_ms()
-    prepared = prepare(task, config, order.start_ms, order.end_ms, order.as_of_ms)
+    prepared = inspect(
+        task, prepare(task, config, order.start_ms, order.end_ms, order.as_of_ms), quality, profile=profile, clip=order.clip
+    )
     run_id = uuid.uuid4().hex
     with WindowSink(publisher, metrics, task.num_steps, sinks=sinks, spool=spool) as sink:
 
@@ -270,6 +315,7 @@ def _run_end(
         optimizer=fitted.optimizer,
         learning_rate=fitted.learning_rate,
         clip=order.clip,
+        data_checks=prepared.checks,
         num_steps=fitted.total.num_steps,
         num_parameters=fitted.num_parameters,
         removed_mass_ratio=fitted.removed_mass_ratio,

@@ -21,6 +21,7 @@ from clipdrift_contract.errors import ClipdriftError, RetryableError
 from clipdrift_contract.events import RETRAINING, TRAINING, ClipSpec, RetrainOutcome, RetrainRequest, RunEnd
 from clipdrift_contract.jobs import JobFolder
 from clipdrift_contract.metrics import MetricSet
+from clipdrift_trainer.quality.policy import QualityPolicy
 from clipdrift_trainer.registry import NoRegistry
 from clipdrift_trainer.retraining.job import RetrainingConfig, run_retrain
 from clipdrift_trainer.tasks.task import Rows
@@ -50,7 +51,7 @@ class World:
         order = Order(model=MODEL, start_ms=0, end_ms=30 * DAY, as_of_ms=30 * DAY, clip=CLIP)
         return train(
             self.task, TrainingConfig(), order, artifacts=self.root / "models", registry=NoRegistry(), publisher=None,
-            clock=ManualClock(), metrics=MetricSet(),
+            clock=ManualClock(), metrics=MetricSet(), quality=QualityPolicy(mode="off"),  # the retrain's own checks run
         ).run_end  # fmt: skip
 
     def request(self, **changes: Any) -> RetrainRequest:

@@ -18,13 +18,14 @@ from clipdrift_contract.jobs import JobFolder, JobTakenError
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_trainer.export import Artifact, parse_artifact, score_rows
 from clipdrift_trainer.profiling import slice_index, slice_names
+from clipdrift_trainer.quality.policy import QualityPolicy
 from clipdrift_trainer.recording.sinks import WindowSink
 from clipdrift_trainer.registry import Registry
 from clipdrift_trainer.retraining.arms import FittedArm, Work, fit_arms, order_of, run_id_of
 from clipdrift_trainer.retraining.gate import GatePolicy, GateVerdict
 from clipdrift_trainer.retraining.judging import HeldOut, Judgement, judge_arms
 from clipdrift_trainer.tasks.task import Task
-from clipdrift_trainer.training import Prepared, TrainingConfig, finish, prepare, split_held_out
+from clipdrift_trainer.training import Prepared, TrainingConfig, finish, inspect, prepare, split_held_out
 from clipdrift_trainer.workers import single_threaded
 
 _log = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ class RetrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What a candidate must show."""
     max_workers: int = 2
     """Arms trained at the same time, each in a process with one thread."""
+    quality: QualityPolicy = QualityPolicy()
+    """What the rows must stand; they are checked while the arms train, on the first core that is free."""
 
     def __post_init__(self) -> None:
         if self.max_workers < 1:
@@ -146,12 +149,18 @@ def _retrain(job: _Job) -> tuple[Judgement, RunEnd]:
     prepared = prepare(task, training, request.data_start_ms, request.as_of_ms, request.as_of_ms)
     _log.info("%s: %d rows, %d held out", request.model, len(prepared.rows), len(prepared.held_out))
     work = Work(task=task, training=training, prepared=prepared, request=request)
-    fitted = fit_arms(work, job.config.max_workers, meanwhile=job.registry.prepare)
+    inspected: list[Prepared] = []
+
+    def meanwhile() -> None:
+        job.registry.prepare()
+        inspected.append(inspect(task, prepared, job.config.quality, profile=champion.profile, clip=request.champion_clip))
+
+    fitted = fit_arms(work, job.config.max_workers, meanwhile)
     judgement = judge_arms(fitted, _held_out(job, prepared, champion, content), job.config.gate)
     best = next(one for one in fitted if one.arm.name == judgement.winner and one.seed == request.seeds[0])
     _send_windows(job, best)
     done = finish(
-        task, training, order_of(request, best.arm, best.seed, job.code_revision), prepared, best.fit,
+        task, training, order_of(request, best.arm, best.seed, job.code_revision), inspected[0], best.fit,
         run_id=run_id_of(request, best.arm, best.seed), started_at_ms=started_at_ms,
         artifacts=job.artifacts, registry=job.registry, publisher=None, clock=job.clock,
     )  # fmt: skip

@@ -1,0 +1,45 @@
+"""How different the held-out rows are from the training rows, feature by feature: a note, never a reason to stop."""
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from clipdrift_trainer.quality.finding import Finding, passed, skipped
+from clipdrift_trainer.quality.table import Column, Floats, Table
+
+_MIN_ROWS = 50
+_NOTABLE = 0.1
+
+
+class ShiftPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """A note on features that differ between training and held-out rows."""
+
+    enabled: bool = True
+    """Off: not looked at."""
+
+
+def check_shift(table: Table, policy: ShiftPolicy) -> Finding:
+    """Always passes: whole days are held out, so some difference is the weather's."""
+    held_out = table.sampled_held_out
+    if min(held_out.sum(), (~held_out).sum()) < _MIN_ROWS:
+        return skipped("too few rows on one side")
+    distances = {column.name: distance(column, held_out) for column in table.columns}
+    name = max(distances, key=lambda one: distances[one])
+    words = f"training and held-out rows differ most in {name} (Jensen-Shannon distance {distances[name]:.2f})"
+    if distances[name] >= _NOTABLE:
+        words += ": the held-out figures are those of somewhat other rows"
+    return passed(words, distance=distances[name])
+
+
+def distance(column: Column, held_out: npt.NDArray[np.bool_]) -> float:
+    """Jensen-Shannon distance of the column's bins on both sides, missing values a bin of their own: 0 equal, 1 disjoint."""
+    num_bins = int(column.bins.max(initial=0)) + 1
+    sides = [np.bincount(column.bins[side], minlength=num_bins) for side in (held_out, ~held_out)]
+    first, second = (count / max(1, count.sum()) for count in sides)
+    middle = (first + second) / 2
+    return float(np.sqrt(max(0.0, (_entropy(middle) - (_entropy(first) + _entropy(second)) / 2))))
+
+
+def _entropy(share: Floats) -> float:
+    present = share[share > 0]
+    return float(-(present * np.log2(present)).sum())

@@ -1,0 +1,172 @@
+"""A number in another unit than before: the same shape, a factor away, from one day on or since the model in service."""
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+
+from clipdrift_contract.profile import FeatureProfile
+from clipdrift_trainer.quality.finding import Finding, listed, passed
+from clipdrift_trainer.quality.table import Column, Floats, Table
+
+_MIN_ROWS = 100
+_MIN_DISTINCT = 10
+_TOLERANCE = 0.04  # of a known factor: the middle of a hundred numbers is not known better
+_LEAST_SINCE_PROFILE = 2.0  # a season may well bring a smaller factor, and there is no moment at which it must have come
+_KNOWN_FACTORS = (
+    10, 100, 1e3, 1e6, 60, 3600, 24, 1440, 86_400, 7,  # prefixes and times
+    2.54, 25.4, 3.28084, 1.609344, 2.204623, 28.34952, 3.785412, 1.943844, 3.6, 2.236936, 14.50377, 33.86389, 57.29578,
+)  # fmt: skip
+"""inch, foot, mile, pound, ounce, gallon, knot, m/s in km/h and mph, bar in psi, inHg in hPa, radian."""
+_CELSIUS = (1.8, 32.0)  # Fahrenheit = 1.8 Celsius + 32
+_KELVIN = (1.0, 273.15)
+
+
+class UnitsPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbers that became another number by a factor, while their distribution kept its shape."""
+
+    enabled: bool = True
+    """Off: not looked for."""
+    least_distance: float = 0.5
+    """Distance of the two distributions (Kolmogorov-Smirnov, 0..1) before the factor is taken out: below it nothing is said."""
+    most_distance: float = 0.15
+    """Distance after the factor is taken out: above it the shape is another one, and it is drift, not a unit."""
+    any_factor: float = 5.0
+    """A factor of this size, either way, counts also where it is no known conversion."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.most_distance < self.least_distance <= 1:
+            raise ValueError(
+                f"units need 0 <= most_distance < least_distance <= 1, got {self.most_distance!r} and {self.least_distance!r}"
+            )
+        if not self.any_factor > 1:
+            raise ValueError(f"units.any_factor must be > 1, got {self.any_factor!r}")
+
+
+def check_units(table: Table, policy: UnitsPolicy) -> Finding:
+    """Each number against the profile of the model in service, and its rows before and after the moment at which it moved most.
+
+    Zeros are left out: they are zero in every unit. A change stops only in mode enforce.
+    """
+    found: list[tuple[Column, float, str]] = []
+    for column in table.columns:
+        if not column.is_category and column.name in (column.feature, f"{column.feature} (mean)"):
+            found += [(column, factor, words) for factor, words in _changes(table, column, policy)][:1]
+    if not found:
+        return passed("no number changed its unit")
+    return Finding(
+        level="stop",
+        words=f"{listed([f'{column.name} {words}' for column, _, words in found])}: was its unit changed? Convert it in load()",
+        figures={"factor": found[0][1]},
+        features=tuple(dict.fromkeys(column.feature for column, *_ in found)),
+    )
+
+
+def _changes(table: Table, column: Column, policy: UnitsPolicy) -> Iterator[tuple[float, str]]:
+    is_used = np.isfinite(column.values) & (column.values != 0)
+    value = column.values[is_used]
+    if len(value) < _MIN_ROWS:
+        return
+    cut = _moved_most(value)
+    change = unit_change(value[:cut], value[cut:], policy) if cut else None
+    if change is not None and _is_abrupt(value, cut, change[0], policy):
+        day = np.datetime64(int(table.rows.time_ms[table.sample[np.flatnonzero(is_used)[cut]]]), "ms").astype("datetime64[D]")
+        yield change[0], f"{change[1]} from {day} on"
+    known = table.profile_of(column.feature)
+    before = _values_of(known) if known is not None else np.zeros(0)
+    change = unit_change(before, value, policy) if len(before) >= _MIN_ROWS else None
+    if change is not None and max(change[0], 1 / change[0]) >= _LEAST_SINCE_PROFILE:
+        yield change[0], f"{change[1]} since the model in service was trained"
+
+
+def unit_change(before: Floats, after: Floats, policy: UnitsPolicy) -> tuple[float, str] | None:
+    """Factor and words where `after` is `before` in another unit; None where it is not, or cannot be told.
+
+    Example:
+        >>> metres = np.random.default_rng(0).lognormal(size=500)
+        >>> unit_change(metres, metres * 1000, UnitsPolicy())[1]
+        'is 1000 times as large'
+        >>> unit_change(metres, metres + 20, UnitsPolicy()) is None     # moved, and not by a factor
+        True
+    """
+    if min(len(before), len(after)) < _MIN_ROWS or min(len(np.unique(before)), len(np.unique(after))) < _MIN_DISTINCT:
+        return None
+    if _distance(before, after) < policy.least_distance:
+        return None
+    shares = np.linspace(0.1, 0.9, 17)
+    before_Q, after_Q = np.quantile(before, shares), np.quantile(after, shares)
+    converted = _conversion(before, after, before_Q, after_Q, policy)
+    if converted is not None:
+        return converted
+    factor = float(np.median(after_Q[before_Q != 0] / before_Q[before_Q != 0]))
+    if not factor > 0 or _distance(before * factor, after) > policy.most_distance:
+        return None
+    size = max(factor, 1 / factor)
+    is_known = any(abs(size / known - 1) <= _TOLERANCE for known in _KNOWN_FACTORS)
+    if not is_known and size < policy.any_factor:
+        return None
+    return factor, f"is {factor:.4g} times as large"
+
+
+def _conversion(
+    before: Floats, after: Floats, before_Q: Floats, after_Q: Floats, policy: UnitsPolicy
+) -> tuple[float, str] | None:
+    """Temperatures, whose units differ by a constant too."""
+    for (slope, offset), words in ((_CELSIUS, "Celsius to Fahrenheit"), (_KELVIN, "Celsius to Kelvin")):
+        for is_forward in (True, False):
+            first, second = (before_Q, after_Q) if is_forward else (after_Q, before_Q)
+            fitted = float(np.polyfit(first, second, 1)[0]) if first.std() > 0 else 0.0
+            if abs(fitted / slope - 1) > 2 * _TOLERANCE or abs(np.median(second - slope * first) - offset) > 0.1 * offset:
+                continue
+            image = before * slope + offset if is_forward else (before - offset) / slope
+            if _distance(image, after) <= policy.most_distance:
+                named = words if is_forward else " to ".join(reversed(words.split(" to ")))
+                return slope if is_forward else 1 / slope, f"looks converted from {named}"
+    return None
+
+
+def _is_abrupt(value: Floats, cut: int, factor: float, policy: UnitsPolicy) -> bool:
+    """A unit changes from one row to the next, a season does not: the rows next to the cut must show the factor too."""
+    near = max(_MIN_ROWS, len(value) // 50)
+    change = unit_change(value[max(0, cut - near) : cut], value[cut : cut + near], policy)
+    return change is not None and abs(change[0] / factor - 1) <= 3 * _TOLERANCE
+
+
+def _moved_most(value: Floats) -> int:
+    """Where to cut so that the means of log |value| before and after differ most, in standard errors; 0: nowhere.
+
+    Source: the cumulative-sum statistic |S_t| / sqrt(t (n - t)), over the inner 90 % of t.
+    """
+    log_T = np.log(np.abs(value))
+    sum_T = np.cumsum(log_T - log_T.mean())[:-1]
+    num = len(value)
+    t = np.arange(1, num)
+    statistic_T = np.abs(sum_T) / np.sqrt(t * (num - t))
+    inner = (t >= max(_MIN_ROWS, num // 20)) & (t <= num - max(_MIN_ROWS, num // 20))
+    return int(t[inner][statistic_T[inner].argmax()]) if inner.any() else 0
+
+
+def _distance(first: Floats, second: Floats) -> float:
+    """Kolmogorov-Smirnov distance of two samples."""
+    first, second = np.sort(first), np.sort(second)
+    both = np.concatenate([first, second])
+    below = [np.searchsorted(one, both, side="right") / len(one) for one in (first, second)]
+    return float(np.abs(below[0] - below[1]).max())
+
+
+def _values_of(known: FeatureProfile) -> Floats:
+    """Numbers spread like the profile's bins, zeros left out; the open bins at both ends are as wide as their neighbours."""
+    edges = np.asarray(known.edges)
+    if len(edges) < _MIN_DISTINCT - 1:
+        return np.zeros(0)
+    all_edges = np.concatenate([[2 * edges[0] - edges[1]], edges, [2 * edges[-1] - edges[-2]]])
+    count = np.asarray(known.counts, float)
+    num_B = np.round(count / count.sum() * 1_000).astype(int) if count.sum() else np.zeros(len(count), int)
+    pieces = [
+        np.linspace(low, high, int(num), endpoint=False)
+        for low, high, num in zip(all_edges, all_edges[1:], num_B, strict=False)
+        if num
+    ]
+    value = np.concatenate(pieces) if pieces else np.zeros(0)
+    used: Floats = value[value != 0]
+    return used
