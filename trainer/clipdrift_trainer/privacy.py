@@ -105,8 +105,8 @@ class PrivacyAccount:
             return
         raise BudgetError(
             f"{total} steps would spend epsilon = {needed:.2f} at delta = {self._delta:g}, max_epsilon is "
-            f"{self._max_epsilon:g}. Within it: {self._most_steps()} steps, or noise_multiplier = {self._enough_noise(total):.2f} "
-            f"instead of {self._noise_multiplier:g}, or fewer rows a batch"
+            f"{self._max_epsilon:g}. Within it: {self._most_steps()} steps, or noise_multiplier = "
+            f"{self._enough_noise(total):.2f} instead of {self._noise_multiplier:g}, or fewer rows a batch"
         )
 
     def spend(self) -> None:

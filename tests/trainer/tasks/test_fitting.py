@@ -12,8 +12,9 @@ from clipdrift_trainer.tasks.task import encode, vocabularies_of
 CLIP = ClipSpec(kind="global_norm", max_norm=0.3)
 
 
-def fitted(seed=0, clip=CLIP, **more):
+def fitted(seed=0, clip=CLIP, num_steps=Toy.num_steps, **more):
     task = Toy()
+    task.num_steps = num_steps
     rows = task.make(5)
     return fit(task, rows, vocabularies_of(task, rows), clip, seed, clock=ManualClock(), **more)
 
@@ -81,3 +82,40 @@ def test_whole_days_are_held_out_and_no_row_is_in_both_parts():
     train, held_out = hold_out_blocks(time_ms)
     assert set(time_ms[held_out] // DAY) == {4, 9}
     assert sorted([*train, *held_out]) == list(range(len(time_ms)))
+
+
+PER_SAMPLE = ClipSpec(kind="per_sample", max_norm=0.5)
+
+
+def test_per_sample_clipping_tells_of_samples_and_gives_back_a_plain_module():
+    windows = []
+    found = fitted(clip=PER_SAMPLE, num_steps=12, on_window=windows.append)
+    assert 0 < found.removed_mass_ratio < 1
+    assert found.privacy is None
+    assert not any(window.faults for window in windows)
+    assert {(one.slice, one.kind) for one in found.total.slices} >= {("north", "exact"), ("south", "exact")}
+    assert sum(one.num_samples for one in found.total.slices) == 12 * Toy.batch_size
+    assert found.norm_quantiles.p10 < found.norm_quantiles.p90
+    assert not any(hasattr(parameter, "grad_sample") for parameter in found.module.parameters())
+
+
+def test_per_sample_clipping_is_deterministic_and_leaves_torchs_random_state_alone():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    assert torch.equal(weights(fitted(clip=PER_SAMPLE, num_steps=8)), weights(fitted(clip=PER_SAMPLE, num_steps=8)))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_bound_out_of_reach_trains_as_without_clipping():
+    loose = fitted(clip=ClipSpec(kind="per_sample", max_norm=1e6), num_steps=12)
+    torch.testing.assert_close(weights(loose), weights(fitted(clip=ClipSpec(kind="off"), num_steps=12)), rtol=1e-3, atol=1e-5)
+    assert (loose.removed_mass_ratio, loose.clip_rate_ratio) == (pytest.approx(0.0, abs=1e-6), 0.0)
+
+
+def test_a_private_fit_says_what_it_spent():
+    clip = ClipSpec(kind="per_sample", max_norm=0.5, options={"noise_multiplier": 1.0, "accountant": "rdp", "delta": 1e-4})
+    found = fitted(clip=clip, num_steps=10)
+    assert (found.privacy.num_steps, found.privacy.noise_multiplier) == (10, 1.0)
+    assert found.privacy.sample_rate == pytest.approx(64 / 300)
+    assert found.privacy.epsilon > 1
+    assert not torch.equal(weights(found), weights(fitted(clip=clip, num_steps=10)))  # its randomness is secret

@@ -23,7 +23,7 @@ from clipdrift_trainer.clipping.norms import gradients_of, tensor_norms, total_n
 from clipdrift_trainer.clipping.rules import Clipper
 from clipdrift_trainer.recording.faults import Setting, StepNote, find_faults, is_broken_promise, is_misplaced
 from clipdrift_trainer.recording.groups import layer_groups
-from clipdrift_trainer.recording.slices import SliceMass
+from clipdrift_trainer.recording.slices import SliceSums
 from clipdrift_trainer.recording.spikes import find_spikes
 from clipdrift_trainer.recording.window import NUM_COLUMNS, Column, Floats, build_window
 
@@ -82,7 +82,7 @@ class Recorder:
         clock: Clock,
         window_steps: int = 50,
         check_every: int = 10,
-        slices: SliceMass | None = None,
+        slices: SliceSums | None = None,
         scaler: torch.amp.GradScaler | None = None,
     ) -> None:
         if window_steps < 1:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,27 @@ _is_counting = True
 _STEPS_TOGETHER = 32  # added steps whose arithmetic is done in one go: a step then costs two kernels
 _MAX_WAITING = 4_096  # backward passes that nobody added: someone trains past the recorder
 LossReduction = Literal["mean", "sum"]
+
+
+class SliceSums(Protocol):
+    """What the recorder asks of whoever sums gradient norms by slice. Called by the training thread; must not wait."""
+
+    names: tuple[str, ...]
+
+    @property
+    def sums(self) -> torch.Tensor:
+        """float32 [S, 4]: samples, mass, removed mass, clipped samples, since the last `reset`."""
+        ...
+
+    def add(
+        self, slice_index_B: torch.Tensor | None, coefficient: torch.Tensor, grad_scale: torch.Tensor | float | None = None
+    ) -> None: ...
+
+    def reset(self) -> None: ...
+
+    def build(self, sums_S4: npt.NDArray[np.floating[Any]]) -> tuple[SliceGradient, ...]: ...
+
+    def remove(self) -> None: ...
 
 
 class SliceMass:
@@ -135,18 +156,7 @@ class SliceMass:
 
     def build(self, sums_S4: npt.NDArray[np.floating[Any]]) -> tuple[SliceGradient, ...]:
         """The event's rows out of a host copy of `sums`, one a slice in the names' order. `loss_sum` is 0: not measured."""
-        return tuple(
-            SliceGradient(
-                slice=name,
-                num_samples=round(float(num_samples)),
-                grad_mass_sum=float(mass),
-                loss_sum=0.0,
-                grad_mass_removed_sum=float(removed),
-                num_clipped=round(float(num_clipped)),
-                kind="head",
-            )
-            for name, (num_samples, mass, removed, num_clipped) in zip(self.names, sums_S4, strict=True)
-        )
+        return slice_gradients(self.names, sums_S4, "head")
 
     def remove(self) -> None:
         """Let go of the head. Idempotent."""
@@ -302,6 +312,24 @@ class _Tap(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, torch.Tensor, None]:
         (hidden,) = ctx.saved_tensors
         return gradient, None, ctx.mass.norms(hidden, gradient), None
+
+
+def slice_gradients(
+    names: Sequence[str], sums_S4: npt.NDArray[np.floating[Any]], kind: Literal["head", "exact"]
+) -> tuple[SliceGradient, ...]:
+    """The event's rows out of sums [S, 4]: samples, mass, removed mass, clipped samples. `loss_sum` is 0: not measured."""
+    return tuple(
+        SliceGradient(
+            slice=name,
+            num_samples=round(float(num_samples)),
+            grad_mass_sum=float(mass),
+            loss_sum=0.0,
+            grad_mass_removed_sum=float(removed),
+            num_clipped=round(float(num_clipped)),
+            kind=kind,
+        )
+        for name, (num_samples, mass, removed, num_clipped) in zip(names, sums_S4, strict=True)
+    )
 
 
 @contextmanager

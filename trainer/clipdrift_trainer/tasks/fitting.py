@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,14 +12,17 @@ import torch
 from torch import nn
 
 from clipdrift_contract.clock import Clock, SystemClock
-from clipdrift_contract.events import ClipSpec, GradWindow, NormQuantiles
+from clipdrift_contract.events import ClipSpec, GradWindow, NormQuantiles, PrivacyBudget
 from clipdrift_contract.profile import TaskKind
 from clipdrift_trainer.clipping.rules import make_clipper
 from clipdrift_trainer.profiling import slice_index, slice_names
 from clipdrift_trainer.recording.recorder import Recorder
-from clipdrift_trainer.recording.slices import SliceMass, head_of
+from clipdrift_trainer.recording.slices import SliceMass, SliceSums, head_of
 from clipdrift_trainer.recording.window import merge
 from clipdrift_trainer.tasks.task import BuildContext, Rows, Task, encode
+
+if TYPE_CHECKING:
+    from clipdrift_trainer.clipping.per_sample import PerSample
 
 OnProgress = Callable[[int, int], None]
 _PREDICT_ROWS = 8_192
@@ -34,6 +38,7 @@ class Fit:
     num_parameters: int
     norm_quantiles: NormQuantiles | None
     total: GradWindow
+    privacy: PrivacyBudget | None = None  # of private training by per_sample
 
     @property
     def removed_mass_ratio(self) -> float:
@@ -62,11 +67,12 @@ def fit(
 ) -> Fit:
     """Train the task's model on `rows`.
 
-    The same arguments give the same weights, bit for bit, on one machine's CPU with one thread. torch's global random state is
-    as it was before.
+    The same arguments give the same weights, bit for bit, on one machine's CPU with one thread; private training, whose
+    randomness is secret, is the exception. torch's global random state is as it was before.
 
     Raises:
-        ValueError: There are no rows.
+        ValueError: There are no rows, or the rule does not fit the module.
+        BudgetError: Private training would spend more than its max_epsilon.
     """
     if not len(rows):
         raise ValueError("there are no rows to train on")
@@ -74,9 +80,11 @@ def fit(
         torch.manual_seed(seed)
         module = task.build(BuildContext(rows, vocabularies))
         optimizer = task.optimizer(module)
+        rule = _per_sample_rule(task, module, optimizer, clip, len(rows), seed) if clip.kind == "per_sample" else None
         windows: list[GradWindow] = []
 
         def keep(window: GradWindow) -> None:
+            window = window if rule is None else rule.complete(window)
             windows.append(window)
             if on_window is not None:
                 on_window(window)
@@ -84,26 +92,43 @@ def fit(
                 on_progress(window.step_first + window.num_steps, task.num_steps)
 
         recorder = Recorder(
-            make_clipper(clip),
+            make_clipper(clip) if rule is None else rule,
             module.named_parameters(),
             optimizer,
             run_id=run_id,
             model=model,
             on_window=keep,
             clock=clock or SystemClock(),
-            slices=_slice_mass(task, module),
+            slices=_slice_sums(task, module, rule),
         )
-        _step_through(task, module, optimizer, recorder, rows, encode(task, rows, vocabularies), seed)
+        _step_through(task, module, optimizer, recorder, rows, encode(task, rows, vocabularies), seed, rule)
         recorder.finish()
+        if rule is not None:
+            rule.finish()
     module.eval()
     return Fit(
         module=module,
         optimizer=type(optimizer).__name__,
         learning_rate=float(optimizer.param_groups[0]["lr"]),
         num_parameters=sum(parameter.numel() for parameter in module.parameters()),
-        norm_quantiles=recorder.norm_quantiles(),
+        norm_quantiles=recorder.norm_quantiles() if rule is None else rule.norm_quantiles(),
         total=reduce(merge, windows),
+        privacy=None if rule is None else rule.privacy(),
     )
+
+
+def _per_sample_rule(
+    task: Task, module: nn.Module, optimizer: torch.optim.Optimizer, clip: ClipSpec, num_rows: int, seed: int
+) -> "PerSample":
+    try:
+        found = import_module("clipdrift_trainer.clipping.per_sample")
+    except ImportError as error:
+        raise ValueError("clipping by per_sample needs Opacus: pip install 'clipdrift[privacy]'") from error
+    rule: PerSample = found.PerSample(
+        clip, module, optimizer, task.loss,
+        num_rows=num_rows, batch_size=min(task.batch_size, num_rows), num_steps=task.num_steps, seed=seed,
+    )  # fmt: skip
+    return rule
 
 
 def _step_through(
@@ -114,24 +139,37 @@ def _step_through(
     rows: Rows,
     tensors: dict[str, torch.Tensor],
     seed: int,
+    rule: "PerSample | None",
 ) -> None:
     label = torch.from_numpy(rows.label).to(torch.float32 if task.kind == "regression" else torch.int64)
     slices = torch.from_numpy(slice_index(task, rows).astype(np.int64))
     generator = np.random.default_rng(seed)
+
+    def draw() -> torch.Tensor:
+        if rule is not None and rule.is_private:  # epsilon holds for its way of drawing only
+            return rule.draw()
+        return torch.from_numpy(generator.integers(0, len(rows), task.batch_size))
+
     module.train()
     for _ in range(task.num_steps):
-        batch = torch.from_numpy(generator.integers(0, len(rows), task.batch_size))
-        loss = task.loss(module({name: tensor[batch] for name, tensor in tensors.items()}), label[batch])
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature
+        batch = draw()
+        inputs = {name: tensor[batch] for name, tensor in tensors.items()}
+        if rule is None:
+            loss = task.loss(module(inputs), label[batch])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature
+        else:
+            loss = rule.backward(inputs, label[batch])
         recorder.clip(loss, slice_index=slices[batch])
         optimizer.step()
 
 
-def _slice_mass(task: Task, module: nn.Module) -> SliceMass | None:
+def _slice_sums(task: Task, module: nn.Module, rule: "PerSample | None") -> SliceSums | None:
     """None where the task declares no slices, or the module has no linear layer that gives its output."""
     if task.slices is None:
         return None
+    if rule is not None:
+        return rule.slices(slice_names(task))
     try:
         head = head_of(module, 1 if task.kind == "regression" else len(task.classes))
     except ValueError:

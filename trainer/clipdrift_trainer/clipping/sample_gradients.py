@@ -1,0 +1,252 @@
+"""The gradient of each sample of a batch, by the first way that holds for the module: what per-sample clipping clips.
+
+Needs the extra `privacy` (Opacus). Axes: B samples, P parameters.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from opacus.grad_sample import GradSampleHooks, GradSampleHooksFastGradientClipping
+from torch import nn
+from torch.func import functional_call, grad_and_value, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from clipdrift_trainer.clipping.norms import tensor_norms
+from clipdrift_trainer.recording.per_sample_norms import Inputs, Loss, per_sample_norms, sample_losses, select_samples
+from clipdrift_trainer.recording.slices import uncounted
+
+Way = Literal["hooks", "ghost", "vmap", "loop"]
+_TOLERANCE = 1e-3  # relative, between a way and autograd on one sample
+_TRIED_SAMPLES = 4
+_REFUSALS = (RuntimeError, NotImplementedError, ValueError, AttributeError, KeyError, TypeError)  # torch's and Opacus'
+
+
+@dataclass(frozen=True)
+class Found:
+    """Of one batch: losses [B], whose gradients are finite [B], and of those samples alone the norms by parameter [P, kept]."""
+
+    loss_B: torch.Tensor
+    is_finite_B: torch.Tensor
+    norm_PB: torch.Tensor
+    sum_norm_P: torch.Tensor  # norms of the plain sum of the kept samples' gradients
+
+
+class SampleGradients:
+    """Finds the samples' gradients and leaves them where Opacus' optimizers look: in each parameter's `grad_sample` [B, ...].
+
+    "ghost" leaves only norms; `weigh` then makes the weighted sum of gradients by a second backward.
+
+    Args:
+        module: Kept as it is; hooks come and go.
+        parameters: Those that are trained.
+        loss: Of a batch; asked for one sample at a time.
+        asked: A way, or "auto": loop for recurrent modules, else the first of hooks, vmap, loop that agrees with autograd on
+            one sample of the first batch.
+    """
+
+    def __init__(
+        self, module: nn.Module, parameters: list[nn.Parameter], loss: Loss, asked: Literal["auto"] | Way = "auto"
+    ) -> None:
+        self.way: Way | None = None  # settled on the first batch
+        self._module = module
+        self._parameters = parameters
+        self._names = {id(parameter): name for name, parameter in module.named_parameters()}
+        self._loss = loss
+        is_recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
+        automatic: tuple[Way, ...] = ("loop",) if is_recurrent else ("hooks", "vmap", "loop")
+        self._candidates: tuple[Way, ...] = automatic if asked == "auto" else (asked,)
+        self._hooks: Any = None
+        self._loss_B: torch.Tensor | None = None  # with its graph, for the second backward of ghost
+
+    def find(self, inputs: Inputs, label_B: torch.Tensor) -> Found:
+        """Gradients of the samples whose gradient is finite; the others are left out. Waits for the device.
+
+        Raises:
+            ValueError: No way holds for the module; each is named with its reason. Only on the first batch.
+        """
+        if not len(label_B):
+            return self._nothing()
+        if self.way is None:
+            self._settle(inputs, label_B)
+        assert self.way is not None
+        loss_B = self._attempt(self.way, inputs, label_B)
+        norm_PB = self._norms(len(label_B))
+        is_finite_B = torch.isfinite(norm_PB.sum(dim=0))
+        if not bool(is_finite_B.all()):
+            kept = is_finite_B.nonzero()[:, 0]
+            if not len(kept):
+                nothing = self._nothing()
+                return Found(loss_B.detach(), is_finite_B, nothing.norm_PB, nothing.sum_norm_P)
+            self._attempt(self.way, _pick(inputs, kept), label_B[kept])
+            norm_PB = self._norms(len(kept))
+        return Found(loss_B.detach(), is_finite_B, norm_PB, tensor_norms([_gradient(one) for one in self._parameters]))
+
+    def weigh(self, factor_B: torch.Tensor) -> None:
+        """Make each parameter's gradient the sum of the samples' gradients times their factor; for "ghost" only."""
+        for parameter in self._parameters:
+            parameter.grad = None
+        if self._loss_B is not None:
+            with _quiet():
+                (factor_B * self._loss_B).sum().backward()  # type: ignore[no-untyped-call]  # torch's own signature
+            self._loss_B = None
+        for parameter in self._parameters:
+            parameter.grad = _gradient(parameter)
+
+    def close(self) -> None:
+        """Take the hooks from the module and what they left on its parameters. Idempotent."""
+        if self._hooks is not None:
+            self._hooks.cleanup()
+            self._hooks = None
+        self._loss_B = None
+        for parameter in self._parameters:
+            if hasattr(parameter, "grad_sample"):
+                del parameter.grad_sample
+
+    def _settle(self, inputs: Inputs, label_B: torch.Tensor) -> None:
+        few, few_label = _pick(inputs, torch.arange(min(_TRIED_SAMPLES, len(label_B)))), label_B[:_TRIED_SAMPLES]
+        refused = []
+        with torch.random.fork_rng(devices=[label_B.device] if label_B.is_cuda else []), uncounted():
+            alone = per_sample_norms(self._module, self._loss, _first(few), few_label[:1], method="loop")
+            for way in self._candidates:
+                try:
+                    self._attempt(way, few, few_label)
+                    refusal = self._disagreement(float(self._norms(len(few_label))[:, 0].norm()), float(alone.norm_B[0]))
+                except _REFUSALS as error:
+                    refusal = f"{type(error).__name__} {str(error).splitlines()[:1]}"
+                if refusal is None:
+                    self.way = way
+                    return
+                refused.append(f"{way}: {refusal}")
+                self.close()
+        raise ValueError(f"the samples' gradients of {type(self._module).__name__} are not to be had: {'; '.join(refused)}")
+
+    def _disagreement(self, found: float, expected: float) -> str | None:
+        is_random = any(isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0 for part in self._module.modules())
+        if is_random or not math.isfinite(expected) or abs(found - expected) <= _TOLERANCE * expected + 1e-9:
+            return None
+        return f"it gives a norm of {found:.6g} where autograd gives {expected:.6g}"
+
+    def _attempt(self, way: Way, inputs: Inputs, label_B: torch.Tensor) -> torch.Tensor:
+        self._clear()
+        if way in ("hooks", "ghost"):
+            return self._by_opacus(way, inputs, label_B)
+        gradients, loss_B = _WAYS[way](self._module, self._trained(), self._loss, inputs, label_B)
+        found = [gradients[self._names[id(parameter)]] for parameter in self._parameters]
+        # through autograd, so that whoever watches for a backward pass sees one
+        torch.autograd.backward(self._parameters, [gradient.sum(dim=0) for gradient in found])
+        for parameter, gradient in zip(self._parameters, found, strict=True):
+            parameter.grad_sample = gradient  # type: ignore[attr-defined]
+        return loss_B
+
+    def _by_opacus(self, way: Way, inputs: Inputs, label_B: torch.Tensor) -> torch.Tensor:
+        if self._hooks is None:
+            kind = GradSampleHooksFastGradientClipping if way == "ghost" else GradSampleHooks
+            self._hooks = kind(self._module, loss_reduction="sum", strict=False)
+        with self._hooked():
+            loss_B = sample_losses(self._loss, self._module(inputs), label_B)
+            loss_B.sum().backward(retain_graph=way == "ghost")  # type: ignore[no-untyped-call]
+        self._loss_B = loss_B if way == "ghost" else None
+        for parameter in self._parameters:
+            if way == "hooks" and getattr(parameter, "grad_sample", None) is None:  # took no part
+                parameter.grad_sample = parameter.new_zeros((len(label_B), *parameter.shape))  # type: ignore[attr-defined]
+        return loss_B
+
+    @contextmanager
+    def _hooked(self) -> Iterator[None]:
+        """Opacus looks; outside of this a forward pass of the caller's own is none of ours."""
+        self._hooks.enable_hooks()
+        try:
+            with _quiet():
+                yield
+        finally:
+            self._hooks.disable_hooks()
+
+    def _norms(self, num_samples: int) -> torch.Tensor:
+        if self._loss_B is not None:
+            none = self._parameters[0].new_zeros(num_samples)
+            return torch.stack([getattr(one, "_norm_sample", none).reshape(-1).float() for one in self._parameters])
+        return torch.stack([one.grad_sample.flatten(1).norm(dim=1).float() for one in self._parameters])  # type: ignore[attr-defined]
+
+    def _nothing(self) -> Found:
+        """Of no sample: Opacus then adds its noise to zeros."""
+        self._clear()
+        first = self._parameters[0]
+        for parameter in self._parameters:
+            parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))  # type: ignore[attr-defined]
+            parameter.grad = torch.zeros_like(parameter)
+        zeros_P = torch.zeros(len(self._parameters), device=first.device)
+        return Found(
+            first.new_zeros(0), torch.zeros(0, dtype=torch.bool, device=first.device), zeros_P[:, None][:, :0], zeros_P
+        )
+
+    def _clear(self) -> None:
+        self._loss_B = None
+        for parameter in self._parameters:
+            parameter.grad = None
+            parameter.grad_sample = None  # type: ignore[attr-defined]
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        return {self._names[id(parameter)]: parameter for parameter in self._parameters}
+
+
+def _by_vmap(
+    module: nn.Module, trained: dict[str, nn.Parameter], loss: Loss, inputs: Inputs, label_B: torch.Tensor
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    weights = {name: parameter.detach() for name, parameter in trained.items()}
+    fixed = {name: value.detach() for name, value in module.named_parameters() if name not in trained}
+    fixed |= dict(module.named_buffers())
+
+    def loss_of(weights: dict[str, torch.Tensor], inputs: Inputs, label: torch.Tensor) -> torch.Tensor:
+        single = inputs[None] if isinstance(inputs, torch.Tensor) else {name: one[None] for name, one in inputs.items()}
+        return loss(functional_call(module, (weights, fixed), (single,)), label[None]).sum()
+
+    with sdpa_kernel(SDPBackend.MATH):  # the only attention that vmap vectorises
+        gradients, loss_B = vmap(grad_and_value(loss_of), in_dims=(None, 0, 0), randomness="different")(
+            weights, inputs, label_B
+        )
+    return gradients, loss_B
+
+
+def _by_loop(
+    module: nn.Module, trained: dict[str, nn.Parameter], loss: Loss, inputs: Inputs, label_B: torch.Tensor
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    rows: list[list[torch.Tensor]] = []
+    losses = []
+    for index in range(len(label_B)):
+        one = slice(index, index + 1)
+        value = loss(module(select_samples(inputs, one)), label_B[one]).sum()
+        gradients = torch.autograd.grad(value, list(trained.values()), allow_unused=True)
+        rows.append([
+            torch.zeros_like(parameter) if gradient is None else gradient
+            for parameter, gradient in zip(trained.values(), gradients, strict=True)
+        ])  # fmt: skip
+        losses.append(value.detach())
+    stacked = {name: torch.stack(column) for name, column in zip(trained, zip(*rows, strict=True), strict=True)}
+    return stacked, torch.stack(losses)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Full backward hook is firing")  # inputs need no gradient, and get none
+        yield
+
+
+def _pick(inputs: Inputs, chosen: torch.Tensor) -> Inputs:
+    return inputs[chosen] if isinstance(inputs, torch.Tensor) else {name: tensor[chosen] for name, tensor in inputs.items()}
+
+
+def _first(inputs: Inputs) -> Inputs:
+    return select_samples(inputs, slice(0, 1))
+
+
+def _gradient(parameter: nn.Parameter) -> torch.Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+
+
+_WAYS: Mapping[str, Callable[..., tuple[dict[str, torch.Tensor], torch.Tensor]]] = {"vmap": _by_vmap, "loop": _by_loop}
