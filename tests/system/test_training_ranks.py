@@ -109,6 +109,12 @@ def test_the_norms_of_all_sharded_tensors_cost_one_collective_a_step(fsdp):
     assert [rank["global_norm"]["num_collectives"] for rank in fsdp] == [by_hand.NUM_STEPS + 3] * 2
 
 
+def test_clipping_before_backward_is_found_out_with_shards_too(fsdp):
+    (window,) = fsdp[0]["misplaced"]["windows"]
+    assert window.num_ineffective == by_hand.NUM_STEPS
+    assert [fault.kind for fault in window.faults] == ["clip_before_backward"]
+
+
 def test_a_nan_in_one_shard_is_seen_and_zeroed_by_every_rank(fsdp):
     for rank in fsdp:
         assert math.isnan(rank["poisoned"]["norm"])

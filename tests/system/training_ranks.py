@@ -148,6 +148,7 @@ def sharded(rank: int) -> Seen:
         seen[name] = train(_shard(by_hand.make_module(), shape), halves(rank), max_norm=by_hand.MAX_NORM)
     seen["checked"] = _train_at_step(_shard(by_hand.make_module(), (NUM_RANKS,)), halves(rank))
     seen["collectives_of_a_clip"] = _collectives_of_a_clip(_shard(by_hand.make_module(), (NUM_RANKS,)), halves(rank)[0])
+    seen["misplaced"] = _clipped_before_backward(_shard(by_hand.make_module(), (NUM_RANKS,)), halves(rank))
     seen["poisoned"] = _poisoned(rank)
     return seen
 
@@ -166,6 +167,19 @@ def _collectives_of_a_clip(model: nn.Module, batch: Any) -> int:
         recorder.clip()
     recorder.abandon()
     return counter.get_total_counts()
+
+
+def _clipped_before_backward(model: nn.Module, batches: list[Any]) -> Seen:
+    windows: list[Any] = []
+    optimizer = by_hand.make_optimizer(model)
+    recorder = watch(model, optimizer, by_hand.MAX_NORM, sinks=windows.append, check_every=1)
+    for batch in batches:
+        optimizer.zero_grad()
+        recorder.clip()
+        by_hand.loss_of(model, batch).backward()
+        optimizer.step()
+    recorder.finish()
+    return {"windows": windows}
 
 
 def _poisoned(rank: int) -> Seen:

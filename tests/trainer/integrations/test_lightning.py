@@ -3,13 +3,21 @@ import lightning.pytorch as pl
 import msgspec
 import pytest
 import torch
+from lightning.fabric import Fabric
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
 from clipdrift_contract.errors import ConfigError
 from clipdrift_contract.events import ClipSpec
+from clipdrift_trainer import watch
 from clipdrift_trainer.integrations.lightning import RecordClipping
 
+pytestmark = [  # what Lightning says to itself, and to owners of many cores
+    pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec"),
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*GPU available but not used"),
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
+]
 QUIET = {
     "accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
     "enable_model_summary": False, "barebones": False,
@@ -182,6 +190,25 @@ def test_a_second_fit_goes_on_counting():
         pl.Trainer(max_epochs=1, callbacks=[callback], **QUIET).fit(module, loader(by_hand.make_batches()))
     assert [(w.step_first, w.num_steps) for w in windows] == [(0, by_hand.NUM_STEPS), (by_hand.NUM_STEPS, by_hand.NUM_STEPS)]
     assert windows[0].run_id == windows[1].run_id
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_loop_with_fabric_is_watched_like_a_plain_one(precision):
+    fabric = Fabric(accelerator="cpu", precision=precision)
+    module, reference, windows = by_hand.make_module(), by_hand.make_module(), []
+    model, optimizer = fabric.setup(module, by_hand.make_optimizer(module))
+    recorder = watch(model, optimizer, by_hand.MAX_NORM, sinks=windows.append, check_every=1)
+    for batch in by_hand.make_batches():
+        loss = by_hand.loss_of(model, batch)
+        fabric.backward(loss)
+        recorder.clip(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+    recorder.finish()
+    if precision == "32-true":
+        by_hand.assert_tells(windows, by_hand.train_by_hand(reference, by_hand.make_batches()))
+        by_hand.assert_same_weights(module, reference)
+    assert (windows[0].model, windows[0].layers[0].name, windows[0].faults) == ("Sequential", "0.weight", ())
 
 
 def test_a_trainer_that_clips_too_is_refused():

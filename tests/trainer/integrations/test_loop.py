@@ -1,4 +1,6 @@
 import copy
+import subprocess
+import sys
 from pathlib import Path
 
 import by_hand
@@ -90,6 +92,12 @@ def test_layers_of_a_compiled_model_have_the_names_that_the_user_gave():
     module = nn.Sequential(torch.compile(nn.Linear(4, 2), backend="eager"))
     (window,) = train(torch.compile(module, backend="eager"), by_hand.make_batches(2))
     assert [layer.name for layer in window.layers] == ["0.weight", "0.bias"]
+
+
+def test_the_package_can_be_imported_where_torch_is_not():
+    code = "import clipdrift_trainer, sys; assert 'torch' not in sys.modules; clipdrift_trainer.nothing"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "AttributeError: module 'clipdrift_trainer' has no attribute 'nothing'" in done.stderr
 
 
 def test_two_rules_are_refused():

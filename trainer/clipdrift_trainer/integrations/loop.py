@@ -20,10 +20,11 @@ from clipdrift_trainer.integrations.ranks import MergedRanks
 from clipdrift_trainer.recording.recorder import Named, OnWindow, Recorder
 from clipdrift_trainer.recording.sinks.sink import Sink
 from clipdrift_trainer.recording.sinks.window_sink import WindowSink
-from clipdrift_trainer.recording.slices import SliceMass
+from clipdrift_trainer.recording.slices import SliceSums
 
 _log = logging.getLogger(__name__)
-_IN_NAMES = ("_orig_mod.", "_checkpoint_wrapped_module.")  # what torch.compile and activation checkpointing put there
+# What torch.compile, activation checkpointing and Lightning's Fabric put into the names of layers.
+_IN_NAMES = ("_orig_mod.", "_checkpoint_wrapped_module.", "_forward_module.")
 _REFUSED = {
     "FullyShardedDataParallel": "it flattens the parameters of several layers into one; shard by fully_shard (FSDP2)",
     "DeepSpeedEngine": "it clips by itself, where no other code sees the gradients; say gradient_clipping in its configuration",
@@ -161,7 +162,7 @@ def watch(
     sinks: Sinks = (),
     window_steps: int = 50,
     check_every: int = 10,
-    slices: SliceMass | None = None,
+    slices: SliceSums | None = None,
     scaler: torch.amp.GradScaler | None = None,
     group: dist.ProcessGroup | None = None,
     clock: Clock | None = None,
@@ -242,7 +243,7 @@ def choose_clipper(max_norm: float | None, clip: ClipSpec | Clipper | None) -> C
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The user's own module inside what torch.compile and data parallelism wrap it in.
+    """The user's own module inside what torch.compile, data parallelism and Fabric wrap it in.
 
     Raises:
         ValueError: It is inside something that hides its gradients; the message says what to do.
@@ -251,13 +252,16 @@ def unwrapped(model: nn.Module) -> nn.Module:
         reason = _REFUSED.get(type(part).__name__)
         if reason is not None:
             raise ValueError(f"clipping cannot be recorded inside {type(part).__name__}: {reason}")
-    while True:
-        inner = (
-            model.module if isinstance(model, (DistributedDataParallel, nn.DataParallel)) else getattr(model, "_orig_mod", None)
-        )
-        if not isinstance(inner, nn.Module):
-            return model
+    while (inner := _inside(model)) is not None:
         model = inner
+    return model
+
+
+def _inside(model: nn.Module) -> nn.Module | None:
+    if isinstance(model, (DistributedDataParallel, nn.DataParallel)):
+        module: nn.Module = model.module
+        return module
+    return next((part for name, part in model.named_children() if f"{name}." in _IN_NAMES), None)
 
 
 def inner_optimizer(optimizer: Any) -> torch.optim.Optimizer:
