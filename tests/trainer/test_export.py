@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,13 +13,18 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
-from toy_task import Toy, ToyNet
+from toy_task import Toy
 
 from clipdrift_contract.events import ClipSpec
 from clipdrift_contract.profile import FeatureSpec
-from clipdrift_trainer.export import ExportError, export_onnx, parse_artifact, read_artifact, score_rows
+from clipdrift_trainer import export
+from clipdrift_trainer.conversion import Question, trace
+from clipdrift_trainer.export import export_onnx, parse_artifact, read_artifact, score_rows
+from clipdrift_trainer.export_error import ExportError
+from clipdrift_trainer.inference import open_session
 from clipdrift_trainer.lineage import Lineage
 from clipdrift_trainer.profiling import make_profile
+from clipdrift_trainer.quantise import QUANTISED_KEY
 from clipdrift_trainer.tasks.fitting import predict_logits, to_scores
 from clipdrift_trainer.tasks.task import BuildContext, Rows, encode, vocabularies_of
 
@@ -150,10 +156,18 @@ def test_a_version_is_never_overwritten(kit: Kit) -> None:
     assert read_artifact(kit.path).digest == artifact.digest
 
 
-def test_a_module_that_torch_and_onnx_disagree_about_is_refused(kit: Kit) -> None:
-    class Frozen(nn.Module):
-        """Its answer hangs on a number that the exporter freezes: the size of the batch."""
+def test_a_file_that_differs_from_torch_is_refused(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slightly_off(question: Question) -> onnx.ModelProto:
+        return trace(question._replace(temperature=question.temperature * 1.001))
 
+    monkeypatch.setattr(export, "CONVERTERS", (slightly_off, slightly_off))
+    with pytest.raises(ExportError, match="differs from torch by"):
+        kit.export()
+    assert not kit.path.exists()
+
+
+def test_a_module_whose_answer_hangs_on_the_size_of_the_batch_is_refused(kit: Kit) -> None:
+    class Scaled(nn.Module):
         def __init__(self, inner: nn.Module) -> None:
             super().__init__()
             self.inner = inner
@@ -161,16 +175,15 @@ def test_a_module_that_torch_and_onnx_disagree_about_is_refused(kit: Kit) -> Non
         def forward(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
             return self.inner(features) * float(len(features["pressure"]))
 
-    with pytest.raises(ExportError, match="differs from torch"):
-        kit.export(module=Frozen(kit.module))
-    assert not kit.path.exists()
+    with pytest.raises(ExportError, match="a row alone"):
+        kit.export(module=Scaled(kit.module))
 
 
 def test_a_module_that_answers_nan_is_refused(kit: Kit) -> None:
     with torch.no_grad():
         kit.module.layers[2].bias.fill_(float("nan"))
 
-    with pytest.raises(ExportError, match="differs from torch by nan"):
+    with pytest.raises(ExportError, match="NaN or infinity for 64 of 64 rows"):
         kit.export()
 
 
@@ -216,13 +229,33 @@ def test_a_file_of_another_origin_is_refused(kit: Kit, tmp_path: Path) -> None:
         read_artifact(tmp_path / "nowhere.onnx")
 
 
-def test_a_warning_about_frozen_control_flow_reaches_the_user(kit: Kit, caplog: pytest.LogCaptureFixture) -> None:
-    class Branching(ToyNet):
-        def forward(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
-            return super().forward(features) if features["trace"].sum() > -1e9 else super().forward(features) * 2
+def test_what_torch_says_about_its_own_layers_does_not_reach_the_user(kit: Kit, capfd: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kit.export()
 
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_8_bit_file_is_asked_row_by_row(kit: Kit) -> None:
     kit.export()
-    assert not caplog.records, "torch's own layers are not the user's business"
-    kit.export(module=Branching(3, 2).eval(), path=kit.path.with_name("branching.onnx"))
+    model = onnx.load(kit.path)
+    model.metadata_props.add(key=QUANTISED_KEY, value="int8 of another")
 
-    assert any("freezes" in record.message for record in caplog.records)
+    class Counting:
+        """A session that keeps the sizes of its batches."""
+
+        def __init__(self) -> None:
+            self.session, self.sizes = open_session(model.SerializeToString()), []
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.session, name)
+
+        def run(self, names: Any, given: dict[str, np.ndarray]) -> Any:
+            self.sizes.append(len(given["pressure"]))
+            return self.session.run(names, given)
+
+    counting = Counting()
+    export._answer(counting, kit.task.features, kit.rows.select(np.arange(5)))
+
+    assert counting.sizes == [1] * 5

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from clipdrift_trainer.quantise import QUANTISED_KEY, QuantiseError, QuantisePolicy, quantise
+from clipdrift_trainer.quantise import QUANTISED_KEY, QuantiseError, QuantisePolicy, quantise, quantise_when_it_passes
 
 STEPS, FEATURES = 8, 4
 
@@ -99,6 +99,27 @@ def test_metadata_is_kept_and_the_original_named(original: bytes, x: np.ndarray,
 
 def test_the_same_model_gives_the_same_bytes(original: bytes, x: np.ndarray, labels: np.ndarray) -> None:
     assert quantise(original, {"x": x}, labels).digest == quantise(original, {"x": x}, labels).digest
+
+
+def test_the_answers_kept_are_those_to_each_row_alone(original: bytes, x: np.ndarray, labels: np.ndarray) -> None:
+    made = quantise(original, {"x": x}, labels)
+    assert np.array_equal(made.answers.astype("f4"), answers(made.content, x))
+
+
+def test_when_it_passes_the_8_bit_model_is_chosen_and_else_the_original_with_the_reason(
+    original: bytes, x: np.ndarray, labels: np.ndarray
+) -> None:
+    chosen = quantise_when_it_passes(original, {"x": x}, labels)
+    assert (chosen.precision, chosen.content) == ("int8", quantise(original, {"x": x}, labels).content)
+    assert "kB" in chosen.words
+    assert "accuracy" in chosen.words
+    for kept, words in (
+        (quantise_when_it_passes(original, {"x": x}, labels, QuantisePolicy(min_rows=10**6)), "at least 1000000 rows"),
+        (quantise_when_it_passes(recurrent("GRU"), {"x": x}, labels), "a GRU cannot be quantised"),
+    ):
+        assert (kept.precision, kept.answers) == ("float32", None)
+        assert words in kept.words
+    assert kept.content == recurrent("GRU")
 
 
 def test_a_value_is_judged_by_its_root_mean_squared_error(x: np.ndarray) -> None:

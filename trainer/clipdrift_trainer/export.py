@@ -5,29 +5,26 @@ are inside. The reference profile and the lineage are in the file's metadata.
 """
 
 import hashlib
-import io
 import logging
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-# ONNX Runtime sends usage data home unless this is set before it is imported.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
-import torch
 from onnx import TensorProto, helper
 from torch import nn
-from torch.jit._trace import TracerWarning
 
-from clipdrift_contract.errors import ClipdriftError
-from clipdrift_contract.profile import FeatureSpec, ReferenceProfile, TaskKind
+from clipdrift_contract.profile import FeatureSpec, ReferenceProfile
+from clipdrift_trainer.conversion import CONVERTERS, Question
+from clipdrift_trainer.export_error import ExportError
+from clipdrift_trainer.inference import open_session
 from clipdrift_trainer.lineage import Lineage
+from clipdrift_trainer.quantise import QUANTISED_KEY
+from clipdrift_trainer.soundness import check_module, with_hard_cases
 from clipdrift_trainer.tasks.fitting import predict_logits, to_scores
 from clipdrift_trainer.tasks.task import Rows, Task, encode
 
@@ -35,16 +32,16 @@ _log = logging.getLogger(__name__)
 PROFILE_KEY = "clipdrift.profile"
 LINEAGE_KEY = "clipdrift.lineage"
 TEMPERATURE_KEY = "clipdrift.temperature"
-_OPSET = 17
 _TOLERANCE = 1e-5
+_EXAMPLE_ROWS = 8
 _CHECK_BATCHES = (1, 2, 7, 128)
+_SPREAD_ROWS = 2_048  # compared besides, from all over the rows
 _SCORE_ROWS = 4_096
-_TORCH_FOLDER = Path(torch.__file__).parent
 _CODE_SUFFIX = "__code"
 
 
-class ExportError(ClipdriftError):
-    """The exported file does not say what torch says; it must not be served."""
+class _UnreadError(ExportError):
+    """No other exporter will change that."""
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,21 +58,6 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
         return self.path.resolve().as_uri()
 
 
-class _Exported(nn.Module):
-    """The module with positional inputs (what the exporter understands) and its last step inside."""
-
-    def __init__(self, module: nn.Module, names: Sequence[str], kind: TaskKind, temperature: float) -> None:
-        super().__init__()
-        self._module = module
-        self._names = tuple(names)
-        self._kind = kind
-        self._temperature = temperature
-
-    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self._module(dict(zip(self._names, tensors, strict=True)))
-        return output if self._kind == "regression" else torch.softmax(output / self._temperature, dim=1)
-
-
 def export_onnx(
     task: Task,
     module: nn.Module,
@@ -89,7 +71,30 @@ def export_onnx(
 ) -> Artifact:
     """Write `module` to `path` and return it only when it agrees with torch on real rows.
 
-    The same module gives the same bytes. The batch is the only dynamic axis: the exporter silently freezes others.
+    See `build_onnx` for what it takes, what it refuses and what it raises.
+
+    Raises:
+        ExportError: As `build_onnx`, or `path` exists with other content.
+    """
+    content = build_onnx(task, module, rows, vocabularies, profile=profile, lineage=lineage, temperature=temperature)
+    return write_artifact(path, content)
+
+
+def build_onnx(
+    task: Task,
+    module: nn.Module,
+    rows: Rows,
+    vocabularies: Mapping[str, tuple[str, ...]],
+    *,
+    profile: ReferenceProfile,
+    lineage: Lineage,
+    temperature: float,
+) -> bytes:
+    """The file's content, which agrees with torch on real rows.
+
+    The same module gives the same bytes; it is left in evaluation mode. The batch is the only dynamic axis. torch's older
+    exporter traces the module; where that fails, would freeze a decision of the module's code or answers otherwise, its newer
+    one captures the code.
 
     Args:
         task: Names the features.
@@ -99,29 +104,50 @@ def export_onnx(
         profile: Goes into the metadata, like lineage and temperature.
         lineage: See `profile`.
         temperature: Divides the logits; 1 for regression.
-        path: The file to write; its folder is made.
 
     Raises:
-        ExportError: The graph cannot be exported, differs from torch by more than 1e-5 (relative, for values above 1), or
-            `path` exists with other content.
+        ExportError: The module is not sound (see `check_module`), neither exporter takes it, or what they make differs from
+            torch by more than 1e-5 (relative, for values above 1).
     """
     if len(rows) < 2:
         raise ExportError(f"an export needs at least 2 rows to check with, got {len(rows)}")
     module.eval()
-    graph = _trace(task, module, rows, vocabularies, temperature)
-    _encode_labels(graph, task.features, vocabularies)
+    check_module(task, module, rows, vocabularies)
+    question = _question(task, module, rows, vocabularies, temperature)
     metadata = {
         PROFILE_KEY: msgspec.json.encode(profile).decode(),
         LINEAGE_KEY: msgspec.json.encode(lineage).decode(),
         TEMPERATURE_KEY: repr(temperature),
     }
-    helper.set_model_props(graph, metadata)
-    graph.producer_name, graph.producer_version = "clipdrift", ""
-    onnx.checker.check_model(graph)
-    content = graph.SerializeToString(deterministic=True)
-    _compare(task, module, rows, vocabularies, temperature, content)
+    reasons = []
+    for convert in CONVERTERS:
+        try:
+            graph = convert(question)
+            _check_reads_all(graph, question)
+            content = _finished(graph, task.features, vocabularies, metadata)
+            _compare(task, module, rows, vocabularies, temperature, content)
+        except _UnreadError:
+            raise
+        except ExportError as error:
+            reasons.append(str(error))
+            _log.info("%s does not give a faithful file: %s", convert.__name__, error)
+        else:
+            return content
+    raise ExportError(
+        f"the module cannot be exported faithfully. Its trace: {reasons[0]}. Its code: {reasons[1]}. Choose by torch.where "
+        "instead of if, take the number of rows from x.shape[0], and use operators that ONNX has"
+    )
+
+
+def write_artifact(path: Path, content: bytes) -> Artifact:
+    """Write an exported model to `path`, whose folder is made, and return what it says of itself.
+
+    Raises:
+        ExportError: `path` exists with other content, or the content was not exported here.
+    """
+    artifact = parse_artifact(path, content)
     _write_once(path, content)
-    return Artifact(path=path, digest=digest_of(content), profile=profile, lineage=lineage, temperature=temperature)
+    return artifact
 
 
 def read_artifact(path: Path) -> Artifact:
@@ -156,22 +182,23 @@ def parse_artifact(path: Path, content: bytes) -> Artifact:
 
 
 def score_rows(content: bytes, features: Sequence[FeatureSpec], rows: Rows) -> npt.NDArray[np.float64]:
-    """What an exported model answers for raw rows: class probabilities [N, K] or values [N, 1]."""
-    return _answer(_session(content), features, rows)
+    """What an exported model answers for raw rows: class probabilities [N, K] or values [N, 1]. An 8-bit model is asked row by
+    row, as it is in service."""
+    return _answer(open_session(content), features, rows)
 
 
-def _session(content: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+def raw_columns(features: Sequence[FeatureSpec], rows: Rows) -> dict[str, npt.NDArray[Any]]:
+    """Raw rows as a model's inputs take them: float32, or strings as objects."""
+    return {spec.name: _raw(spec, rows, slice(None)) for spec in features}
 
 
-def _answer(session: onnxruntime.InferenceSession, features: Sequence[FeatureSpec], rows: Rows) -> npt.NDArray[np.float64]:
+def _answer(session: Any, features: Sequence[FeatureSpec], rows: Rows) -> npt.NDArray[np.float64]:
     if not len(rows):  # a GRU on an empty batch kills the process: ONNX Runtime divides by zero
         return np.zeros((0, session.get_outputs()[0].shape[1]))
+    num_together = 1 if QUANTISED_KEY in session.get_modelmeta().custom_metadata_map else _SCORE_ROWS
     pieces = [
-        session.run(None, {spec.name: _raw(spec, rows, slice(start, start + _SCORE_ROWS)) for spec in features})[0]
-        for start in range(0, len(rows), _SCORE_ROWS)
+        session.run(None, {spec.name: _raw(spec, rows, slice(start, start + num_together)) for spec in features})[0]
+        for start in range(0, len(rows), num_together)
     ]
     joined: npt.NDArray[np.float64] = np.concatenate(pieces).astype(np.float64)
     return joined
@@ -195,37 +222,44 @@ def _write_once(path: Path, content: bytes) -> None:
     partial.replace(path)
 
 
-def _trace(
+def _question(
     task: Task, module: nn.Module, rows: Rows, vocabularies: Mapping[str, tuple[str, ...]], temperature: float
-) -> onnx.ModelProto:
-    names = [spec.name for spec in task.features]
-    tensors = encode(task, rows.select(np.arange(min(len(rows), 8))), vocabularies)
-    inputs = [
-        name + _CODE_SUFFIX if spec.kind == "categorical" else name for name, spec in zip(names, task.features, strict=True)
-    ]
-    output = "value" if task.kind == "regression" else "probabilities"
-    buffer = io.BytesIO()
+) -> Question:
+    tensors = encode(task, rows.select(np.arange(min(len(rows), _EXAMPLE_ROWS))), vocabularies)
+    names = tuple(spec.name for spec in task.features)
+    return Question(
+        module=module,
+        kind=task.kind,
+        temperature=temperature,
+        features=names,
+        inputs=tuple(spec.name + _CODE_SUFFIX if spec.kind == "categorical" else spec.name for spec in task.features),
+        output="value" if task.kind == "regression" else "probabilities",
+        example=tuple(tensors[name] for name in names),
+    )
+
+
+def _check_reads_all(graph: onnx.ModelProto, question: Question) -> None:
+    read = {name for node in graph.graph.node for name in node.input}
+    unread = [name for name, given in zip(question.features, question.inputs, strict=True) if given not in read]
+    if unread:
+        raise _UnreadError(f"the module never reads its features {unread}; drop them from the task")
+
+
+def _finished(
+    graph: onnx.ModelProto,
+    features: Sequence[FeatureSpec],
+    vocabularies: Mapping[str, tuple[str, ...]],
+    metadata: dict[str, str],
+) -> bytes:
+    _encode_labels(graph, features, vocabularies)
+    helper.set_model_props(graph, metadata)
+    graph.producer_name, graph.producer_version = "clipdrift", ""
     try:
-        with warnings.catch_warnings(record=True) as raised:
-            warnings.simplefilter("always")
-            # The older exporter is tens of times faster here (docs/design/trainer.md) and as faithful.
-            torch.onnx.export(
-                _Exported(module, names, task.kind, temperature),
-                tuple(tensors[name] for name in names),
-                buffer,  # type: ignore[arg-type]  # a buffer is allowed, the annotation is behind
-                dynamo=False,
-                opset_version=_OPSET,
-                input_names=inputs,
-                output_names=[output],
-                dynamic_axes={name: {0: "batch"} for name in (*inputs, output)},
-            )
-    except Exception as error:  # the exporter raises whatever its passes raise; the user needs the reason
-        raise ExportError(f"torch cannot export this module: {type(error).__name__}: {error}") from error
-    for warning in raised:  # the others are about the exporter itself, or about torch's own layers, which it knows
-        is_the_users = not Path(warning.filename).is_relative_to(_TORCH_FOLDER)
-        if issubclass(warning.category, TracerWarning) and is_the_users:
-            _log.warning("the export freezes a decision of the module as it fell for the example: %s", warning.message)
-    return onnx.load_from_string(buffer.getvalue())
+        onnx.checker.check_model(graph)
+    except Exception as error:  # the checker raises several types
+        raise ExportError(f"what torch wrote is not valid ONNX: {error}") from error
+    content: bytes = graph.SerializeToString(deterministic=True)
+    return content
 
 
 def _encode_labels(
@@ -267,34 +301,31 @@ def _compare(
     temperature: float,
     content: bytes,
 ) -> None:
-    session = _session(content)
+    try:
+        session = open_session(content)
+    except Exception as error:  # ONNX Runtime raises many types
+        raise ExportError(
+            f"ONNX Runtime cannot run it: {str(error)[:300]} (its CPU kernels are for float32: call .float() on a float64 or "
+            "float16 module)"
+        ) from error
     for value in session.get_inputs():
         spec = next(spec for spec in task.features if spec.name == value.name)
         if value.shape != ["batch", *spec.shape]:
             raise ExportError(f"input {value.name!r} was frozen to shape {value.shape}, expected ['batch', {list(spec.shape)}]")
-    missing = {spec.name for spec in task.features} - {value.name for value in session.get_inputs()}
-    if missing:
-        raise ExportError(f"the module never reads its features {sorted(missing)}; drop them from the task")
-    for num_rows in _CHECK_BATCHES:
-        some = _with_hard_cases(task, rows.select(np.arange(num_rows) % len(rows)))
+    spread = np.unique(np.linspace(0, len(rows) - 1, _SPREAD_ROWS).astype(np.int64))
+    for chosen in (*(np.arange(num_rows) % len(rows) for num_rows in _CHECK_BATCHES), spread):
+        some = with_hard_cases(task, rows.select(chosen))
         logits = predict_logits(module, encode(task, some, vocabularies))
         expected = to_scores(logits, task.kind, temperature)
-        difference = float(np.abs(_answer(session, task.features, some) - expected).max())
+        try:
+            answers = _answer(session, task.features, some)
+        except Exception as error:  # as above
+            raise ExportError(f"ONNX Runtime fails at batch {len(some)}: {str(error)[:300]}") from error
+        difference = float(np.abs(answers - expected).max()) if answers.shape == expected.shape else float("nan")
         if not difference <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
             raise ExportError(
-                f"the exported model differs from torch by {difference:.2g} at batch {num_rows} (allowed {_TOLERANCE})"
+                f"the exported model differs from torch by {difference:.2g} at batch {len(some)} (allowed {_TOLERANCE})"
             )
-
-
-def _with_hard_cases(task: Task, rows: Rows) -> Rows:
-    """The same rows, the first with every nullable number missing and every category unknown."""
-    features = {name: column.copy() for name, column in rows.features.items()}
-    for spec in task.features:
-        if spec.kind == "categorical":
-            features[spec.name][0] = "never seen before"
-        elif spec.nullable:
-            features[spec.name][0] = np.nan
-    return Rows(features, rows.label, rows.time_ms, rows.label_time_ms)
 
 
 def _raw(spec: FeatureSpec, rows: Rows, part: slice) -> npt.NDArray[np.generic]:

@@ -10,25 +10,24 @@ Axes: N rows, K classes.
 """
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any, NamedTuple, TypeAlias
-
-# ONNX Runtime sends usage data home unless this is set before it is imported.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
-from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from clipdrift_contract.errors import ClipdriftError
+from clipdrift_trainer.inference import open_session  # first of those that import onnxruntime: it sets what that must find
+
+# isort: split
+import onnxruntime
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 QUANTISED_KEY = "clipdrift.quantised"
 RawRows: TypeAlias = Mapping[str, npt.NDArray[Any]]
@@ -78,6 +77,7 @@ class Quantised(NamedTuple):
     num_bytes: int
     quality_before: Quality
     quality: Quality  # of rows alone
+    answers: npt.NDArray[np.float64]  # to the validation rows, each alone
     seconds_before: float  # one row, the median, on one thread; both models in turn
     seconds: float
 
@@ -103,14 +103,47 @@ def quantise(content: bytes, rows: RawRows, labels: npt.ArrayLike, policy: Quant
     made = _to_int8(content)
     if len(made) >= len(content):
         raise QuantiseError(f"8 bits do not make it smaller: {len(made)} bytes, the original {len(content)}; keep the original")
-    before, after = _session(content), _session(made)
-    quality_before = _quality(before, rows, label_N, _TOGETHER)
-    together, quality = (_quality(after, rows, label_N, num_rows) for num_rows in (_TOGETHER, 1))
-    for found in (together, quality):
+    before, after = open_session(content), open_session(made)
+    quality_before = _quality(_answers(before, rows, len(label_N), _TOGETHER), label_N)
+    together, alone = (_answers(after, rows, len(label_N), num_rows) for num_rows in (_TOGETHER, 1))
+    quality = _quality(alone, label_N)
+    for found in (_quality(together, label_N), quality):
         _check_quality(quality_before, found, policy)
     seconds_before, seconds = _seconds_in_turn(before, after, {name: column[:1] for name, column in rows.items()})
     digest = f"sha256:{hashlib.sha256(made).hexdigest()}"
-    return Quantised(made, digest, len(content), len(made), quality_before, quality, seconds_before, seconds)
+    return Quantised(made, digest, len(content), len(made), quality_before, quality, alone[1], seconds_before, seconds)
+
+
+class Choice(NamedTuple):
+    """Which of the two models is kept, and why in words."""
+
+    content: bytes
+    precision: Literal["float32", "int8"]
+    words: str
+    answers: npt.NDArray[np.float64] | None  # of the 8-bit model to the validation rows; None: the original is kept
+
+
+def quantise_when_it_passes(
+    content: bytes, rows: RawRows, labels: npt.ArrayLike, policy: QuantisePolicy | None = None
+) -> Choice:
+    """The 8-bit model where `quantise` makes one, else the original with the reason."""
+    try:
+        made = quantise(content, rows, labels, policy)
+    except (QuantiseError, ValueError) as error:
+        return Choice(content, "float32", str(error), None)
+    return Choice(made.content, "int8", _words(made), made.answers)
+
+
+def _words(made: Quantised) -> str:
+    before, after = made.quality_before, made.quality
+    figures = (
+        f"rmse {before.rmse:.4g} -> {after.rmse:.4g}"
+        if np.isnan(after.accuracy)
+        else f"accuracy {before.accuracy:.4f} -> {after.accuracy:.4f}, log loss {before.nll:.4f} -> {after.nll:.4f}"
+    )
+    size = f"{made.num_bytes_before / 1000:.0f} -> {made.num_bytes / 1000:.0f} kB"
+    speed = f"one row {made.seconds_before * 1e6:.0f} -> {made.seconds * 1e6:.0f} µs here"
+    return f"8-bit weights of its LSTM layers: {size}, {figures}, {speed}"
 
 
 def _checked_labels(rows: RawRows, labels: npt.ArrayLike, policy: QuantisePolicy) -> npt.NDArray[np.float64]:
@@ -166,25 +199,23 @@ def _check_quality(before: Quality, after: Quality, policy: QuantisePolicy) -> N
             )
 
 
-def _session(content: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-
-
-def _quality(
-    session: onnxruntime.InferenceSession, rows: RawRows, label_N: npt.NDArray[np.float64], num_together: int
-) -> Quality:
+def _answers(
+    session: onnxruntime.InferenceSession, rows: RawRows, num_rows: int, num_together: int
+) -> tuple[str, npt.NDArray[np.float64]]:
+    """The name of the model's output and its answers [N, K]."""
     outputs = [value.name for value in session.get_outputs()]
     output = next((name for name in ("probabilities", "value") if name in outputs), None)
     if output is None:
         raise ValueError(f"the model needs an output named probabilities or value, it has {outputs}")
     pieces = [
         session.run([output], {name: column[start : start + num_together] for name, column in rows.items()})[0]
-        for start in range(0, len(label_N), num_together)
+        for start in range(0, num_rows, num_together)
     ]
-    answer_NK = np.concatenate(pieces).astype(np.float64).reshape(len(label_N), -1)
+    return output, np.concatenate(pieces).astype(np.float64).reshape(num_rows, -1)
+
+
+def _quality(answered: tuple[str, npt.NDArray[np.float64]], label_N: npt.NDArray[np.float64]) -> Quality:
+    output, answer_NK = answered
     if not np.isfinite(answer_NK).all():
         return Quality(np.nan, np.nan, np.nan) if output == "value" else Quality(0.0, np.inf, np.nan)
     if output == "value":
