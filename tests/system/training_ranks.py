@@ -137,6 +137,9 @@ RULES = {
     "per_tensor": ClipSpec(kind="per_tensor", max_norm=0.2),
     "agc": ClipSpec(kind="agc"),
     "autoclip": ClipSpec(kind="autoclip", percentile=30.0),
+    "zclip": ClipSpec(kind="zclip", max_norm=1.0),
+    "adagc": ClipSpec(kind="adagc", max_norm=0.5),
+    "quantile": ClipSpec(kind="quantile", max_norm=0.5),
     "off": ClipSpec(),
 }
 
@@ -147,7 +150,10 @@ def sharded(rank: int) -> Seen:
     for name, shape in (("replicated", (NUM_RANKS, 1)), ("sharded_in_two_axes", (1, NUM_RANKS))):
         seen[name] = train(_shard(by_hand.make_module(), shape), halves(rank), max_norm=by_hand.MAX_NORM)
     seen["checked"] = _train_at_step(_shard(by_hand.make_module(), (NUM_RANKS,)), halves(rank))
-    seen["collectives_of_a_clip"] = _collectives_of_a_clip(_shard(by_hand.make_module(), (NUM_RANKS,)), halves(rank)[0])
+    seen["collectives_of_a_clip"] = {
+        name: _collectives_of_a_clip(_shard(by_hand.make_module(), (NUM_RANKS,)), halves(rank)[0], clip)
+        for name, clip in RULES.items()
+    }
     seen["misplaced"] = _clipped_before_backward(_shard(by_hand.make_module(), (NUM_RANKS,)), halves(rank))
     seen["poisoned"] = _poisoned(rank)
     return seen
@@ -160,8 +166,8 @@ def _shard(module: nn.Sequential, shape: tuple[int, ...]) -> nn.Sequential:
     return fully_shard(module, mesh=mesh)
 
 
-def _collectives_of_a_clip(model: nn.Module, batch: Any) -> int:
-    recorder = watch(model, by_hand.make_optimizer(model), by_hand.MAX_NORM)
+def _collectives_of_a_clip(model: nn.Module, batch: Any, clip: ClipSpec) -> int:
+    recorder = watch(model, by_hand.make_optimizer(model), clip=clip)
     by_hand.loss_of(model, batch).backward()
     with CommDebugMode() as counter:
         recorder.clip()

@@ -109,6 +109,23 @@ def test_a_resumed_training_tells_what_an_uninterrupted_one_tells(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("lost", ["other rule", "other window", "no file"])
+def test_a_training_is_resumed_with_what_fits_and_counts_its_steps_on(tmp_path, caplog, lost):
+    settings = {"save_strategy": "steps", "save_steps": 4, "max_grad_norm": 0.0}
+    rule = {"clip": ClipSpec(kind="autoclip"), "run_id": "r", "window_steps": 5}
+    train(Model(), tmp_path, recording=rule, **settings, max_steps=4)
+    if lost == "no file":
+        (tmp_path / "checkpoint-4" / "clipdrift-0.pt").unlink()
+    changed = {"other rule": {"clip": ClipSpec(kind="value", max_norm=1.0)}, "other window": {"window_steps": 1}}.get(lost, {})
+    windows, _, _ = train(
+        Model(), tmp_path, recording=rule | changed, resume=str(tmp_path / "checkpoint-4"), **settings, max_steps=6
+    )
+    assert windows[-1].step_first + windows[-1].num_steps == 6
+    assert windows[0].step_first == (0 if lost == "other rule" else 4)
+    assert {window.run_id for window in windows} == {"r"}
+    assert "without all of its state" in caplog.text or "the record begins anew at step 4" in caplog.text
+
+
 def test_a_second_training_is_a_run_of_its_own(tmp_path):
     windows, _, trainer = train(Model(), tmp_path, recording={"run_id": "night"}, max_steps=3)
     trainer.train()

@@ -52,14 +52,15 @@ class Agc(Rule):
     ) -> ClipStep:
         num_chosen = len(parameters) - self._options.exclude_last
         held = [(i < num_chosen, parameter) for i, parameter in enumerate(parameters) if parameter.grad is not None]
+        vectors = [parameter.detach() for is_chosen, parameter in held if is_chosen and parameter.ndim <= 1]
+        vector_norms = iter(tensor_norms(vectors, self.spec.norm_type).unbind())  # together: of shards, by one collective
         for (is_chosen, parameter), gradient, norm in zip(held, gradients, norm_P.unbind(), strict=True):
             if not is_chosen:
                 continue
             if parameter.ndim > 1:
                 self._clip_rows(parameter, gradient)
             else:
-                weight_norm = tensor_norms([parameter.detach()], self.spec.norm_type)[0]
-                local_parts([gradient])[0].mul_(self._scale(weight_norm, norm))
+                local_parts([gradient])[0].mul_(self._scale(next(vector_norms), norm))
         zero_unless_finite(gradients, before)
         after = total_norm(tensor_norms(gradients, self.spec.norm_type), self.spec.norm_type)
         return own_bounds_step(norm_P, before, after)

@@ -79,7 +79,7 @@ class RecordClipping(pl.Callback):  # type: ignore[misc]
             id(optimizer): self._start(trainer, pl_module, index) for index, optimizer in enumerate(trainer.optimizers)
         }
         for recorder, state in zip(self._recorders.values(), self._restored, strict=False):
-            recorder.load_state_dict(state)
+            recorder.take_up(state)
         self._restored, self._loss = [], None
         if not pl_module.automatic_optimization:
             _refuse_later_clipping(pl_module)

@@ -135,6 +135,19 @@ class LoopRecorder(Recorder):
         self._run_id = state["run_id"]
         self._clipper.load_state_dict(state["clipper"])
 
+    def take_up(self, state: dict[str, Any]) -> None:
+        """`load_state_dict` for a training that goes on by itself: what another model, rule or window length cannot use is left
+        out and said in the log, and steps are counted on."""
+        try:
+            self.load_state_dict(state)
+        except ValueError as error:
+            self._run_id, self._step = state["run_id"], state["step"]
+            _log.warning("the record of %s goes on from step %d without all of its state: %s", self._model, self._step, error)
+
+    def begin_at(self, step: int) -> None:
+        """Count steps from here, where a training goes on whose record is lost."""
+        self._step = step
+
     def _clip_before_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if getattr(optimizer, "grad_scale", None) is not None:
             raise ValueError(

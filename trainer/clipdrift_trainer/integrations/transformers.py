@@ -114,8 +114,9 @@ class _ClippingOf(TrainerCallback):  # type: ignore[misc]
         assert self._recorder is not None
         path = _checkpoint(args, state) / f"clipdrift-{args.process_index}.pt"
         if path.is_file():
-            self._recorder.load_state_dict(torch.load(path, weights_only=True))
+            self._recorder.take_up(torch.load(path, weights_only=True))
         else:
+            self._recorder.begin_at(state.global_step)
             _log.warning("there is no %s: the record begins anew at step %d", path, state.global_step)
 
     def _let_go(self) -> None:
