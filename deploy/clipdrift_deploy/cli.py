@@ -311,6 +311,39 @@ def check_data(
     raise typer.Exit(data_checks.exit_status(checks, is_strict=strict))
 
 
+@app.command(epilog=_examples("watch pump", "watch runs/pump-20261001T0000.jsonl"))
+def watch(
+    target: Annotated[str, typer.Argument(metavar="MODEL|FILE", help="A model of the project, or a run's JSON Lines file.")],
+    project: ProjectOption = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Planned steps. Default: those of the model's last run.")] = None,
+) -> None:
+    """Follow a training that runs elsewhere, until it ends: by the project's bus, or by the file that it writes."""
+    from clipdrift_deploy import watching  # noqa: PLC0415
+
+    try:
+        end = watching.watch(lambda: _open(project), target, out, steps)
+    except KeyboardInterrupt:
+        return
+    _say(f"{escape(target)}: ended" + (f", version {escape(end.version)}" if end else ""))
+
+
+@app.command(
+    name="clip-report",
+    epilog=_examples("clip-report pump", "clip-report pump --run 20261001-abc123", "clip-report runs/pump-20261001T0000.jsonl"),
+)
+def clip_report(
+    target: Annotated[str, typer.Argument(metavar="MODEL|FILE", help="A model of the project, or a run's JSON Lines file.")],
+    project: ProjectOption = None,
+    run: Annotated[str, typer.Option(help="A version or run id. Default: the newest run.")] = "",
+    to: Annotated[Path, typer.Option("--out", "-o", help="The HTML file to write.")] = Path("clip-report.html"),
+) -> None:
+    """Write what clipping did in a run as one HTML file: is clipping the problem here, and what else stood out."""
+    from clipdrift_deploy.clip_report.report import report_on  # noqa: PLC0415  matplotlib takes a second
+
+    said = report_on(lambda: _open(project), target, run, to)
+    _say(f"{escape(said)}\nwrote {escape(str(to))}")
+
+
 @app.command(epilog=_examples("serve", "serve --project pumps --port 8080 --admin-port 8081"))
 def serve(
     project: ProjectOption = None,

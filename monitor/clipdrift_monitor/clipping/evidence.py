@@ -10,9 +10,9 @@ import msgspec
 
 from clipdrift_contract.events import ArmResult, ClippingVerdict, Contrast, RetrainOutcome, RunEnd
 
-_ADAPTIVE_OPTIMIZERS = frozenset({"Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "RMSprop", "Lion"})
-_STRONG_REMOVAL = 0.75  # no run in the evidence lost a point of accuracy below this (R3)
-_FEW_NONFINITE = 0.01  # of the steps: an overflow now and then, which AMP's scaler answers, is no fault
+ADAPTIVE_OPTIMIZERS = frozenset({"Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "RMSprop", "Lion"})
+STRONG_REMOVAL = 0.75  # no run in the evidence lost a point of accuracy below this (R3)
+FEW_NONFINITE = 0.01  # of the steps: an overflow now and then, which AMP's scaler answers, is no fault
 SAME = "same"
 
 
@@ -42,7 +42,7 @@ class ClippingEvidence(msgspec.Struct, frozen=True, kw_only=True):
 def evidence_of(run: RunEnd, outcome: RetrainOutcome | None) -> ClippingEvidence:
     """The evidence from the run in service and, when there was one, the shadow retrain that was ordered for it."""
     faults = []
-    if run.num_nonfinite > _FEW_NONFINITE * run.num_steps:
+    if run.num_nonfinite > FEW_NONFINITE * run.num_steps:
         faults.append(f"{run.num_nonfinite} of {run.num_steps} steps had a norm that is not finite")
     if run.num_ineffective:
         faults.append(
@@ -50,9 +50,9 @@ def evidence_of(run: RunEnd, outcome: RetrainOutcome | None) -> ClippingEvidence
         )
     arm, contrast = _best_arm(outcome.arms) if outcome is not None else ("", None)
     return ClippingEvidence(
-        is_adaptive=run.optimizer in _ADAPTIVE_OPTIMIZERS,
+        is_adaptive=run.optimizer in ADAPTIVE_OPTIMIZERS,
         is_norm_clipped=run.clip.kind in ("global_norm", "autoclip"),
-        is_strong=run.removed_mass_ratio >= _STRONG_REMOVAL,
+        is_strong=run.removed_mass_ratio >= STRONG_REMOVAL,
         has_fault=bool(faults),
         removed_mass_ratio=run.removed_mass_ratio,
         clip_rate_ratio=run.clip_rate_ratio,

@@ -1,0 +1,103 @@
+"""The windows of one run and its end, from the project's bus or from a run's JSON Lines file."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from clipdrift_contract.bus.log import Bus
+from clipdrift_contract.envelope import decode
+from clipdrift_contract.errors import ConfigError, PoisonError
+from clipdrift_contract.events import TRAINING, GradWindow, RunEnd
+from clipdrift_trainer.recording.sinks.lines import LinesReader
+from clipdrift_trainer.recording.sinks.sink import Telemetry
+
+_POLL_SECONDS = 0.2
+
+
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known of one run. Windows are those of rank 0, each once, by step; there may be none of them."""
+
+    run_id: str
+    model: str
+    windows: tuple[GradWindow, ...]
+    end: RunEnd | None = None
+    """None: the run goes on, or was killed, or its end was not recorded."""
+    num_unreadable: int = 0
+    """Lines of the file that were no event."""
+
+
+def from_file(path: Path, run: str = "") -> RunRecord:
+    """A run in a JSON Lines file: the one whose version or run id begins with `run`, else the newest.
+
+    Raises:
+        ConfigError: The file cannot be read, or holds no such run.
+    """
+    reader = LinesReader(path)
+    try:
+        events = reader.read()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    return msgspec.structs.replace(pick(events, run, str(path)), num_unreadable=reader.num_unreadable)
+
+
+def from_bus(bus: Bus, model: str, run: str = "") -> RunRecord:
+    """A run of `model` on the bus: the one whose version or run id begins with `run`, else the newest.
+
+    Raises:
+        ConfigError: There is no such run.
+    """
+    consumer = bus.consumer(None, (TRAINING,))
+    events: list[Telemetry] = []
+    try:
+        while records := consumer.poll(500, _POLL_SECONDS):
+            for record in records:
+                try:
+                    _, event = decode(record.headers, record.value)
+                except PoisonError:  # the monitor parks and counts it
+                    continue
+                if isinstance(event, GradWindow | RunEnd) and event.model == model:
+                    events.append(event)
+    finally:
+        consumer.close()
+    return pick(events, run, f"the bus, for {model}")
+
+
+def pick(events: Iterable[Telemetry], run: str, where: str) -> RunRecord:
+    """One run among the events: the one whose version or run id begins with `run`; without a name, the newest that has ended,
+    else the newest.
+
+    Raises:
+        ConfigError: There is no such run, or the name fits several.
+    """
+    windows: dict[str, dict[int, GradWindow]] = {}
+    ends: dict[str, RunEnd] = {}
+    models: dict[str, str] = {}
+    for event in events:
+        models.pop(event.run_id, None)  # in the order of the last event
+        models[event.run_id] = event.model
+        if isinstance(event, RunEnd):
+            ends[event.run_id] = event
+        elif event.rank == 0:
+            windows.setdefault(event.run_id, {}).setdefault(event.step_first, event)
+    chosen = _choose(list(models), ends, run, where)
+    kept = windows.get(chosen, {})
+    return RunRecord(
+        run_id=chosen, model=models[chosen], windows=tuple(kept[step] for step in sorted(kept)), end=ends.get(chosen)
+    )
+
+
+def _choose(runs: list[str], ends: dict[str, RunEnd], name: str, where: str) -> str:
+    if not runs:
+        raise ConfigError(f"there is no run in {where}")
+    if not name:
+        ended = [run for run in runs if run in ends]
+        return (ended or runs)[-1]
+    versions = {run: ends[run].version if run in ends else "" for run in runs}
+    exact = [run for run in runs if name in (run, versions[run])]
+    fitting = exact or [run for run in runs if run.startswith(name) or versions[run].startswith(name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    known = ", ".join(versions[run] or run for run in (fitting or runs)[-10:])
+    problem = f"{len(fitting)} runs fit" if fitting else "no run has the version or run id"
+    raise ConfigError(f"{problem} {name!r} in {where}; there are: {known}")
