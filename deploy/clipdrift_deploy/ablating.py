@@ -303,7 +303,7 @@ def say_answer(result: AblationResult, folder: Path, console: Console) -> None:
 
 def answer_table(result: AblationResult) -> Table:
     """The arms side by side, for the terminal."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     has_later = any(one.later is not None for one in result.arms)
     columns = ("policy", "removed", "accuracy", rows.loss_name(result), "minus present's", *(("later",) if has_later else ()))
     for column in columns:

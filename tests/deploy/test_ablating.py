@@ -1,0 +1,203 @@
+"""`clipdrift ablate` on the small project: what it writes and says, how it goes on, and what it refuses in which words."""
+
+import io
+import logging
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from clipdrift_contract.errors import ClipdriftError, ConfigError
+from clipdrift_deploy import ablating
+from clipdrift_deploy.ablating import REPORT_FILE, Asked, ablate_model
+from clipdrift_deploy.cli import app
+from clipdrift_deploy.training import TaskError
+from clipdrift_trainer.ablation.result import AblationResult
+from clipdrift_trainer.ablation.run import RESULT_FILE
+
+DAY = 86_400_000
+TASK = (Path(__file__).parent / "conftest.py").read_text().partition("TASK = '''")[2].partition("'''")[0]
+QUICK = {"start_ms": 0, "end_ms": 15 * DAY, "as_of_ms": 15 * DAY, "thresholds": (0.1,), "num_seeds": 2, "num_workers": 1}
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+def carry_out(project, console: Console | None = None, **changes):
+    return ablate_model(project, "pump", Asked(**(QUICK | changes)), console or Console(file=io.StringIO()))
+
+
+def test_the_result_and_the_report_lie_in_a_folder_of_the_projects_state(make_project) -> None:
+    project = make_project()
+
+    result, folder = carry_out(project)
+
+    assert folder.is_relative_to(project.state / "ablations")
+    assert msgspec.json.decode((folder / RESULT_FILE).read_bytes(), type=AblationResult) == result
+    assert "<svg" in (folder / REPORT_FILE).read_text()
+    assert result.seeds == (3, 4), "the project's seed first"
+
+
+def test_the_command_says_the_answer_its_reasons_and_where_the_report_is(make_project, tmp_path: Path) -> None:
+    project, out = make_project(), tmp_path / "out"
+    words = ["ablate", "pump", "--project", project.folder, "--until", "1970-01-16", "--threshold", "0.1", "--seeds", "2"]
+
+    said = CliRunner().invoke(app, [*map(str, words), "--workers", "1", "--out", str(out)])
+
+    assert said.exit_code == 0, said.output
+    assert "global_norm 0.5 (present)" in said.output
+    assert str(out / REPORT_FILE) in said.output.replace("\n", "")
+
+
+def test_progress_is_a_line_for_each_trial_where_there_is_no_terminal(make_project) -> None:
+    shown = io.StringIO()
+
+    carry_out(make_project(), Console(file=shown))
+
+    lines = shown.getvalue().splitlines()
+    assert lines[1].startswith("1 of 4: present, seed 3: brier 0.")
+    assert [line.partition(" of ")[0] for line in lines[1:]] == [str(i) for i in range(1, len(lines))]
+    assert "left; best so far" in lines[4]
+
+
+def test_progress_is_a_bar_on_a_terminal(make_project) -> None:
+    shown = io.StringIO()
+
+    carry_out(make_project(), Console(file=shown, force_terminal=True, width=120))
+
+    assert "best so far" in shown.getvalue()
+
+
+def test_what_is_done_is_not_done_again(make_project) -> None:
+    project, shown = make_project(), io.StringIO()
+    first, _ = carry_out(project)
+
+    again, _ = carry_out(project, Console(file=shown))
+
+    assert again == first
+    assert all("made by an earlier start" in line for line in shown.getvalue().splitlines()[1:])
+
+
+def test_a_changed_task_is_kept_apart_by_itself_and_refused_in_a_folder_that_was_named(make_project, tmp_path: Path) -> None:
+    project = make_project()
+    _, first = carry_out(project)
+    carry_out(project, out=tmp_path / "out")
+
+    path = project.folder / "small_task.py"
+    path.write_text(path.read_text() + "\n# changed\n")
+
+    assert carry_out(project)[1] != first
+    with pytest.raises(ConfigError, match="changed since are the task's code or options"):
+        carry_out(project, out=tmp_path / "out")
+
+
+def test_changed_options_are_a_changed_task(make_project, tmp_path: Path) -> None:
+    project = make_project()
+    carry_out(project, out=tmp_path / "out")
+    section = msgspec.structs.replace(project.file.models["pump"], options={"breaks_at": "nowhere"})
+    other = msgspec.structs.replace(project, file=msgspec.structs.replace(project.file, models={"pump": section}))
+
+    with pytest.raises(ConfigError, match="changed since are the task's code or options"):
+        carry_out(other, out=tmp_path / "out")
+
+
+def test_other_data_are_refused_in_a_folder_that_was_named(make_project, tmp_path: Path) -> None:
+    carry_out(make_project(), out=tmp_path / "out")
+    with pytest.raises(ConfigError, match="changed since are the rows of training and validation"):
+        carry_out(make_project(), out=tmp_path / "out", end_ms=16 * DAY, as_of_ms=16 * DAY)
+
+
+def test_later_months_are_judged_and_what_is_trained_on_ends_with_its_labels_where_they_begin(make_project) -> None:
+    result, _ = carry_out(make_project(), end_ms=20 * DAY, as_of_ms=21 * DAY, later_from_ms=15 * DAY)
+
+    assert result.arms[0].later is not None
+    assert result.arms[0].later.num_rows == 5 * 50
+    assert result.later_check is not None
+    alone, _ = carry_out(make_project())
+    assert result.recommendation == alone.recommendation
+
+
+def test_ctrl_c_says_how_to_go_on_and_that_command_does(make_project, tmp_path: Path) -> None:
+    project = make_project()
+
+    class Interrupted(io.StringIO):
+        def write(self, text: str) -> int:
+            if text.startswith("3 of"):
+                raise KeyboardInterrupt
+            return len(text)
+
+    with pytest.raises(ClipdriftError, match="to go on where it stopped: clipdrift ablate pump") as told:
+        carry_out(project, Console(file=Interrupted()), out=tmp_path / "out")
+
+    words = shlex.split(str(told.value).partition("stopped: ")[2])
+    said = CliRunner().invoke(app, words[1:])
+    assert said.exit_code == 0, said.output
+    assert sum("made by an earlier start" in line for line in said.output.splitlines()) == 3
+
+
+def test_a_task_that_raises_in_every_run_ends_it_with_the_reason(make_project) -> None:
+    broken = TASK.replace("return Net()", 'raise KeyError("layers")')
+
+    with pytest.raises(ClipdriftError, match=r"KeyError: 'layers' \(in build, line \d+ of the task\)"):
+        carry_out(make_project(task=broken))
+
+
+def test_a_task_that_cannot_load_its_rows_is_told_like_in_a_training(make_project) -> None:
+    project = make_project()
+    section = msgspec.structs.replace(project.file.models["pump"], options={"breaks_at": "load"})
+    project = msgspec.structs.replace(project, file=msgspec.structs.replace(project.file, models={"pump": section}))
+
+    with pytest.raises(TaskError, match="in load"):
+        carry_out(project)
+
+
+def test_the_traceback_of_a_trial_that_raised_is_kept_and_the_other_seed_goes_on(make_project) -> None:
+    moody = TASK.replace("return Net()", 'return Net() if torch.initial_seed() != 4 else int("four")')
+
+    result, folder = carry_out(make_project(task=moody))
+
+    assert {one.status for one in result.arms} == {"failed"}
+    assert {one.seeds for one in result.arms} == {(3,)}
+    assert result.recommendation.verdict == "cannot_tell"
+    told = (folder / "failures.txt").read_text()
+    assert told.startswith("present, seed 4")
+    assert "ValueError: invalid literal" in told
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rules": ("zclpi",)}, "--rule must be one of global_norm, value"),
+        ({"rules": ("off",)}, "--rule must be one of"),
+        ({"rules": ("value=much",)}, "must be a number, got 'much'"),
+        ({"rules": ("value=-1",)}, "must be a positive number"),
+        ({"thresholds": (0.0,)}, "--threshold must be a positive number, got 0"),
+        ({"thresholds": (float("nan"),)}, "--threshold must be a positive number"),
+        ({"num_seeds": 0}, "--seeds must be at least 1"),
+        ({"end_ms": 0}, "must begin before they end"),
+        ({"later_from_ms": 15 * DAY}, "--test-from must lie between"),
+        ({"start_ms": 14 * DAY}, "too few"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_trained(make_project, changes: dict, words: str) -> None:
+    with pytest.raises((ConfigError, ClipdriftError), match=words):
+        carry_out(make_project(), **changes)
+
+
+def test_ray_is_asked_for_only_where_it_was_named(make_project) -> None:
+    carry_out(make_project())
+    assert "ray" not in sys.modules or "clipdrift_trainer.ablation.on_ray" not in sys.modules
+
+
+def test_a_duration_is_said_as_people_say_it() -> None:
+    assert [ablating._duration(seconds) for seconds in (3.2, 99.0, 600.0, 7200.0)] == ["3 s", "99 s", "10 min", "2.0 h"]
