@@ -76,6 +76,13 @@ def test_a_rank_that_lost_its_slices_holds_up_nobody(ddp):
     assert num_samples == [10 * by_hand.BATCH, 10 * by_hand.BATCH // 2, 4 * by_hand.BATCH // 2]
 
 
+def test_ranks_that_do_not_step_together_are_named_in_the_log(ddp):
+    first, second = (rank["out_of_step"] for rank in ddp)
+    assert [window.loss_sum for window in first["windows"]] == [1.5]
+    assert [words.split(":")[0] for words in first["said"]] == ["the ranks do not step together"]
+    assert (second["windows"], second["said"]) == ([], [])
+
+
 def test_data_parallel_recording_adds_one_collective_a_window_and_none_a_step(ddp):
     assert [rank["plain"]["num_collectives"] for rank in ddp] == [3, 3]
 

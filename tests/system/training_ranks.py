@@ -1,5 +1,6 @@
 """A small training on one process or on several (gloo), by DDP and by FSDP2, recorded; what each rank saw comes back."""
 
+import logging.handlers
 import os
 import socket
 import sys
@@ -16,8 +17,9 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.debug import CommDebugMode
 from torch.nn.parallel import DistributedDataParallel
 
-from clipdrift_contract.events import ClipSpec
+from clipdrift_contract.events import ClipSpec, GradWindow
 from clipdrift_trainer import watch
+from clipdrift_trainer.integrations.ranks import MergedRanks
 from clipdrift_trainer.recording.slices import SliceMass
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "trainer" / "integrations"))
@@ -99,6 +101,7 @@ def data_parallel(rank: int) -> Seen:
         "accumulated": train(DistributedDataParallel(by_hand.make_module()), halves(rank), accumulate=3, **bounded),
         "at_step": _train_at_step(DistributedDataParallel(by_hand.make_module()), halves(rank)),
         "lost_slices": _lost_slices(rank),
+        "out_of_step": _out_of_step(rank),
     }
 
 
@@ -115,6 +118,24 @@ def _lost_slices(rank: int) -> Seen:
         optimizer.step()
     recorder.finish()
     return {"windows": windows}
+
+
+def _out_of_step(rank: int) -> Seen:
+    """The second rank is ten steps ahead."""
+    said, windows = logging.handlers.BufferingHandler(10), []
+    logging.getLogger("clipdrift_trainer.integrations.ranks").addHandler(said)
+    window = GradWindow(
+        run_id="r",
+        model="m",
+        started_at_ms=0,
+        ended_at_ms=0,
+        step_first=10 * rank,
+        num_steps=10,
+        num_clipped=0,
+        loss_sum=1.0 + rank,
+    )
+    MergedRanks(windows.append, dist.group.WORLD, torch.device("cpu"))(window)
+    return {"windows": windows, "said": [record.getMessage() for record in said.buffer]}
 
 
 def _train_at_step(model: nn.Module, batches: list[Any]) -> Seen:
