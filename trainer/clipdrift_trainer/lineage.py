@@ -32,6 +32,7 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     num_train_rows: int = 0
     hold_out_every: int = 5
     hold_out_offset: int = 4
+    weights_digest: str = ""  # of the file of weights beside the model; empty: trained before they were kept
 
 
 def data_digest(rows: Rows) -> str:
