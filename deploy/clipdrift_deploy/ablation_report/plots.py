@@ -19,7 +19,7 @@ _SIZE = (6.8, 4.5)
 _CATEGORY_STEP = 0.45  # decades between rules that have no threshold
 _LABEL_ROOM = 0.28  # decades that a label needs
 _PADDING = 0.12
-_ASIDE = 0.07  # decades that later months stand beside the held-out days
+_TALL = 6.4  # inches, for two sets of rows one below the other
 
 
 class _Point(NamedTuple):
@@ -38,21 +38,19 @@ def figure_over_threshold(arms: Sequence[ArmFigures], figure: rows.Figure, recom
         figure: Which figure.
         recommended: The arm that gets a ring.
     """
+    sense = "" if figure.is_better_higher is None else f" ({'higher' if figure.is_better_higher else 'lower'} is better)"
+    places = places_of(arms)
+    sets = {"held-out days": _points(arms, places, figure, lambda one: one.validation)}
+    later = _points(arms, places, figure, lambda one: one.later)
+    sets |= {"later months": later} if later else {}
     with drawn_in_style():
-        drawn = Figure(figsize=_SIZE, layout="constrained")
-        axis = drawn.subplots()
-        places = places_of(arms)
-        held_out = _points(arms, places, figure, lambda one: one.validation)
-        later = [one._replace(place=one.place + _ASIDE) for one in _points(arms, places, figure, lambda one: one.later)]
-        limits = _limits(arms, [*held_out, *later])
-        _draw(axis, arms, later, LATER_COLOUR, "later months", limits, filled=False)
-        _draw(axis, arms, held_out, HELD_OUT_COLOUR, "held-out days", limits, filled=True)
-        _ring(axis, held_out, recommended)
-        _name_places(axis, arms, places)
-        sense = {True: " (higher is better)", False: " (lower is better)", None: ""}[figure.is_better_higher]
-        axis.set_title(figure.name + sense)
-        if later:
-            axis.legend(loc="best", fontsize=8.5)
+        drawn = Figure(figsize=(_SIZE[0], _SIZE[1] if len(sets) == 1 else _TALL), layout="constrained")
+        axes = drawn.subplots(len(sets), 1, sharex=True, squeeze=False)[:, 0]  # scales of their own: months may differ a lot
+        for axis, (name, points), colour in zip(axes, sets.items(), (HELD_OUT_COLOUR, LATER_COLOUR), strict=False):
+            _draw(axis, arms, points, colour, _limits(arms, points))
+            _ring(axis, points, recommended)
+            axis.set_title(f"{figure.name}, {name}{sense}")
+        _name_places(axes[-1], arms, places)
         return to_svg(drawn)
 
 
@@ -69,7 +67,7 @@ def share_over_threshold(
             for one in rows.by_bound(arms)
             if (value := share(one)) is not None
         ]
-        _draw(axis, arms, points, HELD_OUT_COLOUR, name, (-5.0, 105.0), filled=True)
+        _draw(axis, arms, points, HELD_OUT_COLOUR, (-5.0, 105.0))
         _ring(axis, points, recommended)
         _name_places(axis, arms, places)
         axis.set_title(name)
@@ -104,16 +102,7 @@ def _points(
     return points
 
 
-def _draw(
-    axis: Axes,
-    arms: Sequence[ArmFigures],
-    points: Sequence[_Point],
-    colour: str,
-    label: str,
-    limits: tuple[float, float],
-    *,
-    filled: bool,
-) -> None:
+def _draw(axis: Axes, arms: Sequence[ArmFigures], points: Sequence[_Point], colour: str, limits: tuple[float, float]) -> None:
     """One set of rows. A collapsed arm far outside the limits is a triangle at the edge; its figure stands in the table."""
     low, high = limits
     axis.set_ylim(low, high)
@@ -129,10 +118,7 @@ def _draw(
             axis.axhline(value, color=colour, lw=1.1, ls="--", alpha=0.8)
         axis.plot([place, place], [value - _bar(half), value + _bar(half)], color=colour, lw=1.6, alpha=0.75)
     shown = [point for point in points if low <= point.value <= high]
-    axis.plot(
-        [point.place for point in shown], [point.value for point in shown], "o", color=colour,
-        mfc=colour if filled else "none", ms=5.5 if filled else 6.5, label=label, ls="none",
-    )  # fmt: skip
+    axis.plot([point.place for point in shown], [point.value for point in shown], "o", color=colour, ms=5.5, ls="none")
 
 
 def _ring(axis: Axes, points: Sequence[_Point], recommended: str) -> None:
@@ -143,7 +129,7 @@ def _ring(axis: Axes, points: Sequence[_Point], recommended: str) -> None:
 
 def _limits(arms: Sequence[ArmFigures], points: Sequence[_Point]) -> tuple[float, float]:
     """What the vertical axis must show: all that somebody might set, with its bars."""
-    usual = {one.arm.name for one in arms if one.multiple_of_median is None or one.multiple_of_median >= REASONABLE_FROM}
+    usual = {one.arm.name for one in arms if one.multiple_of_median is not None and one.multiple_of_median >= REASONABLE_FROM}
     shown = [point for point in points if point.arm in usual | {PRESENT}] or list(points)
     if not shown:
         return 0.0, 1.0

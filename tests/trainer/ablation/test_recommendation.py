@@ -203,7 +203,21 @@ def test_one_day_tells_nothing() -> None:
     single = msgspec.structs.replace(threshold(1, -0.01), gain=Paired(
         difference=-0.01, day_variance=0.0, seed_variance=0.0, num_days=1, num_seeds=5, num_rows=400,
     ))  # fmt: skip
-    assert recommend([present(), single], POLICY).verdict == "cannot_tell"
+    found = recommend([present(), single], POLICY)
+    assert found.verdict == "cannot_tell"
+    assert "one day proves nothing" in found.reasons[0]
+
+
+def test_one_seed_proves_nothing_and_two_more_are_asked_for() -> None:
+    arms = [one if one.gain is None else msgspec.structs.replace(one, gain=msgspec.structs.replace(one.gain, num_seeds=1))
+            for one in (present(), threshold(0.1, 0.0), threshold(1, -0.01), threshold(10, 0.0))]  # fmt: skip
+    arms = [msgspec.structs.replace(one, seeds=(0,)) for one in arms]
+
+    found = recommend(arms, POLICY, {"c1": STABLE})
+
+    assert (found.verdict, found.more_seeds) == ("cannot_tell", 2)
+    level = [msgspec.structs.replace(one, validation=arms[0].validation) for one in (arms[0], arms[1], arms[3])]
+    assert recommend(level, POLICY).verdict != "does_not_matter"
 
 
 def test_an_arm_of_which_a_seed_was_lost_is_never_recommended() -> None:

@@ -31,7 +31,7 @@ def first_arms(present: ClipSpec) -> tuple[Arm, ...]:
     private training depends on the bound."""
     arms = [Arm(name=PRESENT, clip=present, provenance="the policy in clipdrift.toml")]
     if present.kind not in ("off", "per_sample"):
-        arms.append(Arm(name=OFF, clip=ClipSpec(kind="off"), provenance="no clipping"))
+        arms.append(Arm(name=OFF, clip=ClipSpec(kind="off"), provenance="gradients as they are"))
     return tuple(arms)
 
 

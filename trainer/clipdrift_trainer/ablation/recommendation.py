@@ -19,6 +19,7 @@ from clipdrift_trainer.retraining.gate import GatePolicy, slice_verdict
 
 _AS_GOOD = 0.1  # of the margin: an arm whose loss is within this of the best one's is as good
 _LEAST_RANGE = 10.0  # largest over smallest threshold: what was tried in a narrower range says nothing about clipping
+_LEAST_SEEDS = 2  # one has no spread, so what chance did cannot be told
 _MOST_SEEDS = 100  # nobody trains more; then it is the days that are lacking
 
 
@@ -120,7 +121,7 @@ def _level(arms: Sequence[ArmFigures]) -> float:
 def _is_worthwhile(one: ArmFigures, arms: Sequence[ArmFigures], policy: AblationPolicy) -> bool:
     """Proven better, and perhaps by more than the margin."""
     gain = one.gain
-    if gain is None or one.status != "done" or one.arm.clip.kind == "off":
+    if gain is None or one.status != "done" or one.arm.clip.kind == "off" or gain.num_seeds < _LEAST_SEEDS:
         return False
     half = gain.half_width(_level(arms))
     return gain.difference + half < 0 and gain.difference - half < -absolute_margin(arms, policy)
@@ -167,7 +168,9 @@ def _clipping_means_nothing(arms: Sequence[ArmFigures], policy: AblationPolicy) 
     """
     tried, margin = _thresholds(arms), absolute_margin(arms, policy)
     bounds = [one.arm.clip.max_norm for one in tried if one.arm.clip.max_norm is not None]
-    if arms[0].status != "done" or len(bounds) < 2 or max(bounds) < _LEAST_RANGE * min(bounds):
+    if arms[0].status != "done" or len(arms[0].seeds) < _LEAST_SEEDS or len(bounds) < 2:
+        return False
+    if max(bounds) < _LEAST_RANGE * min(bounds):
         return False
     return all(
         one.status == "done" and one.gain is not None and abs(one.gain.difference) + one.gain.half_width() <= margin
@@ -326,6 +329,9 @@ def _off_words(arms: Sequence[ArmFigures]) -> tuple[str, ...]:
 
 
 def _doubt(present: ArmFigures, name: str, gain: Paired, margin: float, level: float, blocked: Sequence[str]) -> Recommendation:
+    if not gain.is_known:
+        words = "There is one held-out day, and one day proves nothing: train on more days."
+        return _stay(present, "cannot_tell", "Cannot tell yet: more labelled days would.", (words, *blocked))
     half = gain.half_width(level)
     seeds = seeds_needed(gain, margin, level)
     seen = (
@@ -357,8 +363,10 @@ def seeds_needed(gain: Paired, margin: float, level: float) -> int | None:
         8
     """
     room = abs(gain.difference) if abs(gain.difference) > margin else margin - abs(gain.difference)
-    if not gain.is_known or gain.num_seeds < 2 or room <= 0:
-        return 2 if gain.is_known and gain.num_seeds < 2 else None
+    if not gain.is_known or room <= 0:
+        return None
+    if gain.num_seeds < _LEAST_SEEDS:
+        return _LEAST_SEEDS
     by_seed = gain.seed_variance * gain.num_seeds
     for number in range(gain.num_seeds + 1, gain.num_seeds + _MOST_SEEDS + 1):
         then = msgspec.structs.replace(gain, seed_variance=by_seed / number, num_seeds=number)
