@@ -256,6 +256,15 @@ def summary(cases: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def mean_ranks(results: dict[str, dict[str, Any]], pair: str) -> dict[str, float]:
+    """By quantity, over the sets in which it changes at all."""
+    found = {}
+    for quantity in QUANTITIES:
+        ranks = [one[pair][quantity]["rank"] for one in results.values()]
+        found[quantity] = round(float(np.mean([value for value in ranks if value is not None])), 2)
+    return found
+
+
 def show(name: str, one: dict[str, Any]) -> None:
     print(f"\n{name}: {one['num_cases']} cases; rank correlation / median relative error")
     print(f"  {'foretold on -> seen in':26}" + "".join(f"{quantity:>18}" for quantity in QUANTITIES))
@@ -281,7 +290,13 @@ def main() -> None:
     results = {name: summary(some) for name, some in cases.items()}
     for name, one in results.items():
         show(name, one)
-    print(json.dumps({"bench": "probe", "seconds": round(time.perf_counter() - started, 1), **results}))
+    pairs = ("recent->retrain_first", "all->retrain_last", "recent->warm_recent", "all->warm_all")
+    means = {pair: mean_ranks(results, pair) for pair in pairs}
+    print("\nmean rank correlation over the sets:")
+    for pair, ranks in means.items():
+        print(f"  {pair:26}", ranks)
+    seconds = round(time.perf_counter() - started, 1)
+    print(json.dumps({"bench": "probe", "seconds": seconds, "mean_ranks": means, **results}))
 
 
 if __name__ == "__main__":
