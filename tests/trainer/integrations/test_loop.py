@@ -188,7 +188,7 @@ def test_a_setting_that_is_refused_leaves_nothing_at_the_optimizer():
 
 def test_what_is_no_optimizer_or_takes_several_gradients_a_step_is_refused():
     module = by_hand.make_module()
-    with pytest.raises(ValueError, match=r"must be a torch.optim.Optimizer, got Sequential"):
+    with pytest.raises(ValueError, match=r"must be a torch.optim.Optimizer .* got Sequential"):
         watch(module, module, 1.0)
     with pytest.raises(ValueError, match="L-BFGS takes several gradients a step"):
         watch(module, torch.optim.LBFGS(module.parameters()), 1.0)
@@ -203,6 +203,32 @@ def test_a_second_recorder_is_refused_until_the_first_has_ended():
     first.abandon()
     watch(module, optimizer, 1.0, at_step=True).finish()
     watch(module, optimizer, 1.0).finish()
+
+
+class Wrapper(torch.optim.Optimizer):
+    """Looks like an optimizer, takes hooks, and never runs them: as several libraries wrap one."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+        self._optimizer_step_pre_hooks = {}
+
+    def step(self):
+        self.optimizer.step()
+
+    def zero_grad(self):
+        self.optimizer.zero_grad()
+
+
+def test_an_optimizer_inside_another_is_found_and_clipped():
+    module, windows = by_hand.make_module(), []
+    optimizer = Wrapper(Wrapper(torch.optim.SGD(module.parameters(), lr=0.1)))
+    recorder = watch(module, optimizer, 0.1, sinks=windows.append, check_every=1, at_step=True)
+    for batch in by_hand.make_batches(6):
+        optimizer.zero_grad()
+        by_hand.loss_of(module, batch).backward()
+        optimizer.step()
+    recorder.finish()
+    assert (windows[0].num_steps, windows[0].num_checked, windows[0].faults, windows[0].optimizer) == (6, 6, (), "SGD")
 
 
 def test_a_watched_model_can_be_copied_and_saved(tmp_path):

@@ -278,19 +278,27 @@ def _inside(model: nn.Module) -> nn.Module | None:
 
 
 def inner_optimizer(optimizer: Any) -> torch.optim.Optimizer:
-    """torch's own optimizer inside what frameworks wrap it in: the one that steps, and whose hooks run.
+    """torch's own optimizer inside what frameworks wrap it in: the one whose step runs the hooks that recording needs.
 
     Raises:
         ValueError: There is none, or it is L-BFGS.
     """
     inner = optimizer
-    while "_optimizer_step_pre_hooks" not in vars(inner) and hasattr(inner, "optimizer"):
+    while not _runs_hooks(inner) and hasattr(inner, "optimizer"):
         inner = inner.optimizer
-    if not isinstance(inner, torch.optim.Optimizer):
-        raise ValueError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    if not isinstance(inner, torch.optim.Optimizer) or not _runs_hooks(inner):
+        raise ValueError(
+            f"optimizer must be a torch.optim.Optimizer whose __init__ has run, since its step then runs hooks; "
+            f"got {type(optimizer).__name__}"
+        )
     if isinstance(inner, torch.optim.LBFGS):
         raise ValueError("L-BFGS takes several gradients a step and searches along them: clipped, they mislead it; do not clip")
     return inner
+
+
+def _runs_hooks(optimizer: Any) -> bool:
+    """What torch writes at the class's step when it makes it run hooks; wrappers that only look like optimizers lack it."""
+    return getattr(getattr(type(optimizer), "step", None), "hooked", None) is True
 
 
 def named_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
