@@ -119,3 +119,15 @@ def test_a_private_fit_says_what_it_spent():
     assert found.privacy.sample_rate == pytest.approx(64 / 300)
     assert found.privacy.epsilon > 1
     assert not torch.equal(weights(found), weights(fitted(clip=clip, num_steps=10)))  # its randomness is secret
+
+
+def test_exact_norms_on_some_steps_change_nothing_and_tell_of_their_samples():
+    sampled = fitted(num_steps=12, exact_norms_every=5)  # steps 0, 5 and 10
+    assert torch.equal(weights(sampled), weights(fitted(num_steps=12)))
+    assert {one.kind for one in sampled.exact_slices} == {"exact"}
+    assert sum(one.num_samples for one in sampled.exact_slices) == 3 * Toy.batch_size
+    assert {one.kind for one in sampled.total.slices} == {"head"}
+    assert not sampled.total.faults
+    by_head = {one.slice: one.grad_mass_sum / one.num_samples for one in sampled.total.slices if one.num_samples}
+    exact = {one.slice: one.grad_mass_sum / one.num_samples for one in sampled.exact_slices if one.num_samples}
+    assert all(0.2 * exact[name] < by_head[name] < exact[name] for name in exact)  # a part of the whole

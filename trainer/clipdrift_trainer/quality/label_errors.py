@@ -63,7 +63,9 @@ def check_label_errors(table: Table, policy: LabelErrorsPolicy, clip: ClipSpec |
     if len(table) < _MIN_ROWS:
         return skipped(f"fewer than {_MIN_ROWS} rows")
     rows = _even(len(table), policy.max_rows)
-    predict = by_linear_model if policy.model == "linear" else by_own_model(clip or ClipSpec(), policy.max_steps)
+    if clip is None or clip.kind == "per_sample":  # slow, and a budget of privacy is for the run alone
+        clip = ClipSpec()
+    predict = by_linear_model if policy.model == "linear" else by_own_model(clip, policy.max_steps)
     scores = cross_fit(table, rows, policy.num_folds, predict)
     if not np.isfinite(scores).all():
         return skipped("the model diverged; its scores are no numbers")

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from clipdrift_contract.clock import Clock, SystemClock
-from clipdrift_contract.events import ClipSpec, GradWindow, NormQuantiles, PrivacyBudget
+from clipdrift_contract.events import ClipSpec, GradWindow, NormQuantiles, PrivacyBudget, SliceGradient
 from clipdrift_contract.profile import TaskKind
 from clipdrift_trainer.clipping.rules import make_clipper
 from clipdrift_trainer.profiling import slice_index, slice_names
+from clipdrift_trainer.recording.per_sample_norms import NormSampler
 from clipdrift_trainer.recording.recorder import Recorder
 from clipdrift_trainer.recording.slices import SliceMass, SliceSums, head_of
 from clipdrift_trainer.recording.window import merge
@@ -39,6 +40,7 @@ class Fit:
     norm_quantiles: NormQuantiles | None
     total: GradWindow
     privacy: PrivacyBudget | None = None  # of private training by per_sample
+    exact_slices: tuple[SliceGradient, ...] = ()  # of the steps whose samples were measured exactly
 
     @property
     def removed_mass_ratio(self) -> float:
@@ -64,8 +66,10 @@ def fit(
     on_window: Callable[[GradWindow], None] | None = None,
     on_progress: OnProgress | None = None,
     clock: Clock | None = None,
+    exact_norms_every: int = 0,
 ) -> Fit:
-    """Train the task's model on `rows`.
+    """Train the task's model on `rows`; on every `exact_norms_every`-th step measure each sample's exact gradient norm (0:
+    never).
 
     The same arguments give the same weights, bit for bit, on one machine's CPU with one thread; private training, whose
     randomness is secret, is the exception. torch's global random state is as it was before.
@@ -81,6 +85,10 @@ def fit(
         module = task.build(BuildContext(rows, vocabularies))
         optimizer = task.optimizer(module)
         rule = _per_sample_rule(task, module, optimizer, clip, len(rows), seed) if clip.kind == "per_sample" else None
+        clipper = make_clipper(clip) if rule is None else rule
+        sampler = None
+        if exact_norms_every and rule is None:  # clipping by sample has them anyway
+            sampler = NormSampler(module, task.loss, slice_names(task), every=exact_norms_every)
         windows: list[GradWindow] = []
 
         def keep(window: GradWindow) -> None:
@@ -92,7 +100,7 @@ def fit(
                 on_progress(window.step_first + window.num_steps, task.num_steps)
 
         recorder = Recorder(
-            make_clipper(clip) if rule is None else rule,
+            clipper,
             module.named_parameters(),
             optimizer,
             run_id=run_id,
@@ -101,7 +109,12 @@ def fit(
             clock=clock or SystemClock(),
             slices=_slice_sums(task, module, rule),
         )
-        _step_through(task, module, optimizer, recorder, rows, encode(task, rows, vocabularies), seed, rule)
+
+        def measure(inputs: dict[str, torch.Tensor], label: torch.Tensor, slices: torch.Tensor) -> None:
+            if sampler is not None and clipper.last is not None:
+                sampler.step(inputs, label, slices, clipper.last.coefficient)
+
+        _step_through(task, module, optimizer, recorder, rows, encode(task, rows, vocabularies), seed, rule, measure)
         recorder.finish()
         if rule is not None:
             rule.finish()
@@ -114,6 +127,7 @@ def fit(
         norm_quantiles=recorder.norm_quantiles() if rule is None else rule.norm_quantiles(),
         total=reduce(merge, windows),
         privacy=None if rule is None else rule.privacy(),
+        exact_slices=() if sampler is None else sampler.slices(),
     )
 
 
@@ -140,6 +154,7 @@ def _step_through(
     tensors: dict[str, torch.Tensor],
     seed: int,
     rule: "PerSample | None",
+    measure: Callable[[dict[str, torch.Tensor], torch.Tensor, torch.Tensor], None],
 ) -> None:
     label = torch.from_numpy(rows.label).to(torch.float32 if task.kind == "regression" else torch.int64)
     slices = torch.from_numpy(slice_index(task, rows).astype(np.int64))
@@ -161,6 +176,7 @@ def _step_through(
         else:
             loss = rule.backward(inputs, label[batch])
         recorder.clip(loss, slice_index=slices[batch])
+        measure(inputs, label[batch], slices[batch])
         optimizer.step()
 
 
