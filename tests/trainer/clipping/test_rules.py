@@ -25,9 +25,24 @@ def test_a_rule_that_makes_no_sense_is_refused_in_words(spec, words):
         make_clipper(spec)
 
 
-def test_a_stateless_rule_refuses_anothers_state():
-    with pytest.raises(ValueError, match="no state"):
-        make_clipper(ClipSpec()).load_state_dict({"norms": [1.0]})
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("off", "off has no state, got ..norms..: the state is that of another rule"),
+        ("zclip", "zclip keeps"),
+        ("adagc", "gamma"),
+    ],
+)
+def test_a_rule_refuses_anothers_state(kind, words):
+    with pytest.raises(ValueError, match=words):
+        make_clipper(ClipSpec(kind=kind)).load_state_dict({"norms": [1.0]})
+
+
+@pytest.mark.parametrize("kind", ["autoclip", "zclip", "quantile", "adagc"])
+def test_a_damaged_state_is_refused(kind):
+    damaged = {key: [{}] for key in make_clipper(ClipSpec(kind=kind)).state_dict()}
+    with pytest.raises(ValueError, match="is damaged"):
+        make_clipper(ClipSpec(kind=kind)).load_state_dict(damaged)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(clip_grad_norm_, "clip_grad_norm_"), (clip_grad_value_, "clip_grad_value_")])

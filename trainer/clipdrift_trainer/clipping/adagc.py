@@ -99,7 +99,7 @@ class AdaGc(Rule):
         gamma = [] if self._gamma is None else self._gamma.tolist()
         return {"step": int(self._step), "gamma": [None if norm == float("inf") else norm for norm in gamma]}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: dict[str, Any]) -> None:
         self._step = torch.tensor(int(state["step"]))
         gamma = [float("inf") if norm is None else float(norm) for norm in state["gamma"]]
         self._gamma = torch.tensor(gamma) if gamma else None

@@ -45,7 +45,7 @@ class AutoClip(ScalingRule):
     def state_dict(self) -> dict[str, Any]:
         return {"norms": self._norms.to_list()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: dict[str, Any]) -> None:
         self._norms = _SortedNorms(sorted(float(norm) for norm in state["norms"]))
 
 

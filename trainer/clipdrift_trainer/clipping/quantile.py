@@ -66,5 +66,5 @@ class Quantile(ScalingRule):
     def state_dict(self) -> dict[str, Any]:
         return {"bound": state_number(self._bound)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: dict[str, Any]) -> None:
         self._bound = torch.tensor(float("inf") if state["bound"] is None else float(state["bound"]))

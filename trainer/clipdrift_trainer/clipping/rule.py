@@ -63,8 +63,22 @@ class Rule:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state:
-            raise ValueError(f"clipping by {self.spec.kind} has no state, got {sorted(state)}")
+        """Take up where `state_dict` was taken.
+
+        Raises:
+            ValueError: The state is that of another rule, or holds something else than numbers.
+        """
+        kept = sorted(self.state_dict())
+        if sorted(state) != kept:
+            keeps = f"keeps {kept}" if kept else "has no state"
+            raise ValueError(f"clipping by {self.kind} {keeps}, got {sorted(state)}: the state is that of another rule")
+        try:
+            self._restore(state)
+        except TypeError as error:
+            raise ValueError(f"the state of clipping by {self.kind} is damaged: {error}") from error
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Set what `state_dict` tells; a rule without state has nothing to set."""
 
 
 class ScalingRule(Rule):

@@ -75,5 +75,5 @@ class ZClip(ScalingRule):
     def state_dict(self) -> dict[str, Any]:
         return {"count": int(self._count), "mean": state_number(self._mean), "variance": state_number(self._variance)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: dict[str, Any]) -> None:
         self._count, self._mean, self._variance = (torch.tensor(float(state[name])) for name in ("count", "mean", "variance"))
