@@ -159,7 +159,9 @@ def seconds_left(windows: Sequence[GradWindow], num_steps: int | None) -> float 
     recent = list(windows)[-_PACE_WINDOWS:]
     if num_steps is None or not recent:
         return None
-    seconds = (recent[-1].ended_at_ms - recent[0].started_at_ms) / 1000
+    seconds = (
+        sum(max(0, window.ended_at_ms - window.started_at_ms) for window in recent) / 1000
+    )  # a pause between them is no pace
     steps = sum(window.num_steps for window in recent)
     return max(0, num_steps - _done(recent[-1])) * seconds / steps if seconds > 0 else None
 

@@ -103,6 +103,8 @@ def test_the_time_left_follows_the_pace_of_the_last_windows() -> None:
     slow = [window(0, started_at_ms=0, ended_at_ms=100_000)]
     quick = [window(50 * i, started_at_ms=100_000 + 1_000 * i, ended_at_ms=101_000 + 1_000 * i) for i in range(1, 21)]
     assert seconds_left(slow + quick, 2_000) == pytest.approx(950 / 50)
+    after_a_pause = [window(1_050, started_at_ms=9_000_000, ended_at_ms=9_001_000)]
+    assert seconds_left(slow + quick + after_a_pause, 2_000) == pytest.approx(900 / 50)
     assert seconds_left(slow, None) is None
     assert seconds_left([window(0, ended_at_ms=0)], 100) is None
     assert seconds_left([window(0)], 10) == 0

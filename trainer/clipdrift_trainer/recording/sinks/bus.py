@@ -11,13 +11,13 @@ class BusSink:
 
     Args:
         publisher: Stays open: it belongs to the caller.
-        timeout_seconds: How long one acknowledgement may take.
+        timeout_seconds: How long to wait for an acknowledgement before asking again; what is queued is not queued twice.
     """
 
     name = "bus"
     needs_every_window = True
 
-    def __init__(self, publisher: EventPublisher, timeout_seconds: float = 10.0) -> None:
+    def __init__(self, publisher: EventPublisher, timeout_seconds: float = 2.0) -> None:
         self._publisher = publisher
         self._timeout_seconds = timeout_seconds
         self._queued: set[str] = set()  # in the publisher's own queue since the last acknowledgement
