@@ -10,12 +10,12 @@ from toy_task import DAY, ROWS_A_DAY, Toy
 from clipdrift_contract.bus.publishing import EventPublisher
 from clipdrift_contract.clock import ManualClock
 from clipdrift_contract.envelope import decode
-from clipdrift_contract.events import ClipSpec, GradWindow, NormQuantiles, RunEnd
+from clipdrift_contract.events import ClipSpec, GradWindow, RunEnd
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_trainer.export import read_artifact
 from clipdrift_trainer.registry import NoRegistry
 from clipdrift_trainer.tasks.task import LeakError, Rows
-from clipdrift_trainer.training import Finished, Order, TrainingConfig, split_held_out, threshold_candidates, train
+from clipdrift_trainer.training import Finished, Order, TrainingConfig, split_held_out, train
 
 ORDER = Order(
     model="pump", start_ms=0, end_ms=20 * DAY, as_of_ms=20 * DAY, clip=ClipSpec(kind="global_norm", max_norm=0.5), seed=1
@@ -145,18 +145,6 @@ def test_without_calibration_or_with_one_day_all_held_out_rows_judge() -> None:
         assert (len(fitting), len(judging)) == (0, ROWS_A_DAY)
 
 
-def test_candidates_are_the_same_policy_autoclip_and_the_runs_own_ninetieth_percentile() -> None:
-    clip = ClipSpec(kind="value", max_norm=0.1)
-
-    arms = threshold_candidates(clip, NormQuantiles(p10=1, p50=2, p90=3.5, p99=9))
-
-    assert [(arm.name, arm.clip.kind, arm.clip.max_norm) for arm in arms] == [
-        ("same", "value", 0.1),
-        ("autoclip_p10", "autoclip", None),
-        ("q90", "global_norm", 3.5),
-    ]
-    assert all(arm.provenance for arm in arms)
-    assert [arm.name for arm in threshold_candidates(clip, None)] == ["same", "autoclip_p10"]
 
 
 def test_what_is_held_out_is_never_trained_on(tmp_path: Path) -> None:

@@ -21,9 +21,10 @@ from clipdrift_contract.events import Arm, ClipSpec
 from clipdrift_deploy.demo.figures import Month, figures_of
 from clipdrift_deploy.project import Environment, open_project
 from clipdrift_deploy.tasks import load_task
+from clipdrift_trainer.retraining.candidates import threshold_candidates
 from clipdrift_trainer.tasks.fitting import predict_logits, to_scores
 from clipdrift_trainer.tasks.task import encode, load_as_of
-from clipdrift_trainer.training import Order, TrainingConfig, fit_order, prepare, threshold_candidates
+from clipdrift_trainer.training import Order, TrainingConfig, fit_order, prepare
 
 SAME = "same"
 Scores = npt.NDArray[np.float64]
@@ -102,7 +103,7 @@ def train_month(job: MonthJob) -> MonthScores:
         fitted = fit_order(task, prepared, order, run_id=f"{job.model}-{job.month.name}-{arm.name}")
         scores[arm.name] = to_scores(predict_logits(fitted.module, tensors), task.kind)
         seconds[arm.name] = time.process_time() - started
-        return threshold_candidates(job.clip, fitted.norm_quantiles)
+        return threshold_candidates(job.clip, fitted.norm_quantiles, fitted.optimizer)
 
     for arm in train(Arm(name=SAME, clip=job.clip)):
         if arm.name != SAME:

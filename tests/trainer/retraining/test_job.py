@@ -18,7 +18,7 @@ from clipdrift_contract.bus.sqlite import SqliteBus
 from clipdrift_contract.clock import ManualClock
 from clipdrift_contract.envelope import decode
 from clipdrift_contract.errors import ClipdriftError, RetryableError
-from clipdrift_contract.events import RETRAINING, TRAINING, ClipSpec, RetrainOutcome, RetrainRequest, RunEnd
+from clipdrift_contract.events import RETRAINING, TRAINING, ArmResult, ClipSpec, RetrainOutcome, RetrainRequest, RunEnd
 from clipdrift_contract.jobs import JobFolder
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_trainer.quality.policy import QualityPolicy
@@ -103,20 +103,24 @@ def test_a_model_whose_world_turned_is_beaten_and_the_candidate_passes(world: Wo
     outcome = world.run()
 
     assert outcome is not None
-    assert (outcome.verdict, {arm.arm.name for arm in outcome.arms}) == ("pass", {"same", "autoclip_p10", "q90"})
-    winner = next(arm for arm in outcome.arms if arm.arm.name == outcome.winner)
+    assert (outcome.verdict, {arm.arm.name for arm in outcome.arms}) == ("pass", {"same", "q90"})
+    winner = winner_of(outcome)
     assert winner.against_champion[0].high < 0
     assert winner.artifact_digest == outcome.candidate_digest
-    assert [arm.version for arm in outcome.arms if arm.arm.name != outcome.winner] == ["", ""]
+    assert [arm.version for arm in outcome.arms if arm.arm.name != outcome.winner] == [""]
     run_end = next(event for _, event in world.events() if isinstance(event, RunEnd))
     assert (run_end.version, run_end.retrain_key, run_end.arm) == (outcome.candidate_version, "order-1", outcome.winner)
+
+
+def winner_of(outcome: RetrainOutcome) -> ArmResult:
+    return next(arm for arm in outcome.arms if arm.arm.name == outcome.winner)
 
 
 def test_only_rows_newer_than_the_champions_data_face_the_gate(world: World) -> None:
     outcome = world.run()
 
     assert outcome is not None
-    whole = outcome.arms[0].against_champion[0]
+    whole = winner_of(outcome).against_champion[0]
     assert whole.num_blocks == 12, "days 34, 39, ... 89: every fifth, none of the champion's thirty"
 
 
@@ -124,8 +128,34 @@ def test_where_nothing_changed_the_gate_does_not_pass_for_lack_of_a_difference(t
     outcome = World(tmp_path, Toy(turn_day=1_000)).run()
 
     assert outcome is not None
-    assert outcome.verdict != "pass" or outcome.arms[0].against_champion[0].high < 0
-    assert outcome.winner == "same" or next(a for a in outcome.arms if a.arm.name == outcome.winner).against_same[0].high < 0
+    assert outcome.verdict != "pass" or winner_of(outcome).against_champion[0].high < 0
+    assert outcome.winner == "same" or winner_of(outcome).against_same[0].difference < 0
+
+
+def test_arms_are_judged_on_the_newest_quarter_of_the_days(world: World) -> None:
+    outcome = world.run()
+
+    assert outcome is not None
+    q90 = next(arm for arm in outcome.arms if arm.arm.name == "q90")
+    assert q90.against_same[0].num_blocks == 22, "days 68 to 89 of 90"
+
+
+def test_an_order_of_one_arm_trains_once_and_has_nothing_to_choose(world: World) -> None:
+    trained: list[int] = []
+
+    class Counting(Toy):
+        def optimizer(self, module: Any) -> Any:
+            trained.append(1)
+            return super().optimizer(module)
+
+    world.order(arms=world.champion.candidates[:1], seeds=(0, 1))
+
+    outcome = world.run(task=Counting())
+
+    assert outcome is not None
+    assert (outcome.verdict, outcome.winner, len(outcome.arms)) == ("pass", "same", 1)
+    assert outcome.arms[0].against_same == ()
+    assert len(trained) <= 2, "one training, and the gradient probe's look at the optimizer"
 
 
 def test_workers_in_processes_give_the_same_bytes_as_one_process(world: World, tmp_path: Path) -> None:

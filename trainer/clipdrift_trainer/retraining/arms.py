@@ -9,7 +9,8 @@ import msgspec
 from clipdrift_contract.events import Arm, GradWindow, RetrainRequest
 from clipdrift_trainer.evaluation.scores import Floats
 from clipdrift_trainer.tasks.fitting import Fit, predict_logits, to_scores
-from clipdrift_trainer.tasks.task import Task, encode
+from clipdrift_trainer.tasks.split import split_newest
+from clipdrift_trainer.tasks.task import Task, encode, vocabularies_of
 from clipdrift_trainer.training import Order, Prepared, TrainingConfig, fit_order, fit_temperature_on, split_held_out
 from clipdrift_trainer.workers import forked_workers, single_threaded, unpack
 
@@ -46,6 +47,22 @@ def order_of(request: RetrainRequest, arm: Arm, seed: int, code_revision: str = 
         model=request.model, start_ms=request.data_start_ms, end_ms=request.as_of_ms, as_of_ms=request.as_of_ms,
         clip=arm.clip, seed=seed, arm=arm.name, retrain_key=request.key, code_revision=code_revision,
     )  # fmt: skip
+
+
+def in_time_order(work: Work) -> Work:
+    """The same work on the older days alone, to be judged on the newest quarter of them: what comes after is what counts."""
+    rows = work.prepared.rows
+    older, newest = split_newest(rows.time_ms)
+    vocabularies = vocabularies_of(work.task, rows.select(older))
+    prepared = msgspec.structs.replace(work.prepared, train=older, held_out=newest, vocabularies=vocabularies)
+    return msgspec.structs.replace(work, prepared=prepared)
+
+
+def of_one_arm(work: Work, name: str) -> Work:
+    """The same work with one arm and the first seed: what will be exported."""
+    request = work.request
+    arm = next(one for one in request.arms if one.name == name)
+    return msgspec.structs.replace(work, request=msgspec.structs.replace(request, arms=(arm,), seeds=request.seeds[:1]))
 
 
 def fit_arms(work: Work, max_workers: int, meanwhile: Callable[[], None]) -> list[FittedArm]:
@@ -85,7 +102,7 @@ def _fit_arm(work: Work, arm: Arm, seed: int) -> FittedArm:
         )  # fmt: skip
         held_out = prepared.rows.select(prepared.held_out)
         logits = predict_logits(fitted.module, encode(task, held_out, prepared.vocabularies))
-        fitting, judging = split_held_out(task, work.training, held_out)
+        fitting, judging = split_held_out(task, work.training.for_clip(arm.clip), held_out)
         temperature = fit_temperature_on(logits, held_out, fitting)
     return FittedArm(arm=arm, seed=seed, fit=fitted, windows=windows, scores=to_scores(logits, task.kind, temperature)[judging])
 

@@ -21,10 +21,10 @@ from clipdrift_trainer.profiling import slice_index, slice_names
 from clipdrift_trainer.quality.policy import QualityPolicy
 from clipdrift_trainer.recording.sinks import WindowSink
 from clipdrift_trainer.registry import Registry
-from clipdrift_trainer.retraining.arms import FittedArm, Work, fit_arms, order_of, run_id_of
+from clipdrift_trainer.retraining.arms import FittedArm, Work, fit_arms, in_time_order, of_one_arm, order_of, run_id_of
 from clipdrift_trainer.retraining.gate import GatePolicy, GateVerdict
-from clipdrift_trainer.retraining.judging import HeldOut, Judgement, judge_arms
-from clipdrift_trainer.tasks.task import Task
+from clipdrift_trainer.retraining.judging import HeldOut, Judgement, JudgingRows, choose_arm, judgement_of, only_arm
+from clipdrift_trainer.tasks.task import Rows, Task
 from clipdrift_trainer.training import Prepared, TrainingConfig, finish, inspect, prepare, split_held_out
 from clipdrift_trainer.workers import single_threaded
 
@@ -155,9 +155,16 @@ def _retrain(job: _Job) -> tuple[Judgement, RunEnd]:
         job.registry.prepare()
         inspected.append(inspect(task, prepared, job.config.quality, profile=champion.profile, clip=request.champion_clip))
 
-    fitted = fit_arms(work, job.config.max_workers, meanwhile)
-    judgement = judge_arms(fitted, _held_out(job, prepared, champion, content), job.config.gate)
-    best = next(one for one in fitted if one.arm.name == judgement.winner and one.seed == request.seeds[0])
+    held_out = _held_out(job, prepared, champion, content)
+    if len(request.arms) > 1:
+        older = in_time_order(work)
+        shadows = fit_arms(older, job.config.max_workers, meanwhile)
+        choice = choose_arm(shadows, _judging_rows(job, older.prepared, champion), job.config.gate)
+        (best,) = fit_arms(of_one_arm(work, choice.winner), max_workers=1, meanwhile=_nothing)
+    else:
+        (best,) = fit_arms(of_one_arm(work, request.arms[0].name), max_workers=1, meanwhile=meanwhile)
+        choice = only_arm(best, held_out)
+    judgement = judgement_of(choice, best, held_out, job.config.gate)
     _send_windows(job, best)
     done = finish(
         task, training, order_of(request, best.arm, best.seed, job.code_revision), inspected[0], best.fit,
@@ -197,22 +204,36 @@ def _read_champion(request: RetrainRequest, task: Task) -> tuple[Artifact, bytes
 
 
 def _held_out(job: _Job, prepared: Prepared, champion: Artifact, content: bytes) -> HeldOut:
-    task = job.task
-    held_out = prepared.rows.select(prepared.held_out)
-    _, judging = split_held_out(task, job.config.training, held_out)
-    rows = held_out.select(judging)
+    rows = _judging(job, prepared)
     is_fresh = rows.time_ms >= champion.lineage.data_end_ms
     specs = [one.spec for one in champion.profile.features]
     return HeldOut(
+        **msgspec.structs.asdict(_judging_rows(job, prepared, champion)),
+        is_fresh=is_fresh,
+        champion_scores=score_rows(content, specs, rows.select(is_fresh)),
+    )
+
+
+def _judging_rows(job: _Job, prepared: Prepared, champion: Artifact) -> JudgingRows:
+    task, rows = job.task, _judging(job, prepared)
+    return JudgingRows(
         kind=task.kind,
         label=rows.label,
         time_ms=rows.time_ms,
         slice_index=slice_index(task, rows),
         slice_names=slice_names(task),
-        is_fresh=is_fresh,
-        champion_scores=score_rows(content, specs, rows.select(is_fresh)),
         label_span=champion.profile.label_high - champion.profile.label_low,
     )
+
+
+def _judging(job: _Job, prepared: Prepared) -> Rows:
+    held_out = prepared.rows.select(prepared.held_out)
+    _, judging = split_held_out(job.task, job.config.training.for_clip(job.request.champion_clip), held_out)
+    return held_out.select(judging)
+
+
+def _nothing() -> None:
+    """What is done while the last arm trains."""
 
 
 def _send_windows(job: _Job, best: FittedArm) -> None:

@@ -12,21 +12,35 @@ from clipdrift_contract.profile import TaskKind
 from clipdrift_trainer.evaluation.scores import Floats, score_slices
 from clipdrift_trainer.retraining.arms import FittedArm
 from clipdrift_trainer.retraining.contrast import contrasts, losses_by_metric
-from clipdrift_trainer.retraining.gate import GatePolicy, GateVerdict, judge
+from clipdrift_trainer.retraining.gate import GatePolicy, GateVerdict, judge, slice_verdict
 from clipdrift_trainer.retraining.selection import SAME, select
+from clipdrift_trainer.retraining.stability import instability
 
 
-class HeldOut(msgspec.Struct, frozen=True, kw_only=True):
-    """The held-out rows that judge, in columns of length N, and what the model in service says to the fresh ones."""
+class JudgingRows(msgspec.Struct, frozen=True, kw_only=True):
+    """Labelled rows that nothing under judgement was trained on, in columns of length N."""
 
     kind: TaskKind
     label: Floats
     time_ms: npt.NDArray[np.int64]
     slice_index: npt.NDArray[np.int16]
     slice_names: tuple[str, ...]
+    label_span: float = 1.0  # regression: losses are in units of its square
+
+
+class HeldOut(JudgingRows, frozen=True, kw_only=True):
+    """The held-out rows of a candidate, and what the model in service says to the fresh ones."""
+
     is_fresh: npt.NDArray[np.bool_]  # newer than all data of the model in service: neither model was trained on them
     champion_scores: Floats  # [number of fresh rows, K]
-    label_span: float = 1.0  # regression: losses are in units of its square
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """Each arm's figures, the winner's name, and what is to be said of those that were out."""
+
+    results: tuple[ArmResult, ...]
+    winner: str
+    notes: tuple[str, ...] = ()
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,54 +51,95 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     verdict: GateVerdict
 
 
-def judge_arms(fitted: Sequence[FittedArm], rows: HeldOut, policy: GatePolicy) -> Judgement:
-    """Compare the arms with "same" on all held-out rows, the winner with the model in service on the fresh ones.
+def choose_arm(shadows: Sequence[FittedArm], rows: JudgingRows, policy: GatePolicy) -> Choice:
+    """Choose the policy of a retrain, by arms that were trained on older days and are judged on the newest.
 
-    All seeds speak when arms are compared; of the winner only the first seed is exported, so it alone faces the gate. An arm
-    that answers NaN or infinity has diverged: it has no figures and cannot win.
+    All seeds speak. Three kinds of arm cannot win: one that answers NaN or infinity has diverged; one that raised the bound and
+    did not stay stable is not trusted; one that is proven worse than "same" on a slice, by more than the gate's margin, would
+    only be stopped there. Where "same" diverged the lowest loss wins.
 
     Raises:
         ClipdriftError: Every arm has diverged.
         ValueError: There is no arm "same".
     """
     by_arm: dict[str, list[FittedArm]] = {}
-    for one in fitted:
+    for one in shadows:
         by_arm.setdefault(one.arm.name, []).append(one)
     if SAME not in by_arm:
         raise ValueError(f"a retrain needs the arm {SAME!r} to compare with, got {sorted(by_arm)}")
     sound = {name: runs for name, runs in by_arm.items() if all(np.isfinite(run.scores).all() for run in runs)}
     if not sound:
         raise ClipdriftError(f"every arm diverged ({', '.join(by_arm)}): lower the task's learning rate")
+    notes = [f"arm {name} diverged and is out" for name in by_arm if name not in sound]
+    unstable = {name: why for name, runs in sound.items() if name != SAME and (why := _why_unstable(runs, by_arm[SAME]))}
+    notes += [f"arm {name} is out: with its looser bound {why}" for name, why in unstable.items()]
+    results = {name: _result(runs, by_arm[SAME], rows, is_sound=name in sound) for name, runs in by_arm.items()}
     metric = "brier" if rows.kind == "regression" else policy.metric
-    results = {name: _result(runs, by_arm, sound, rows) for name, runs in by_arm.items()}
-    winner = _winner(results, sound, rows, metric)
-    verdict = judge(results[winner].against_champion, msgspec.structs.replace(policy, metric=metric))
-    lost = tuple(f"arm {name} diverged and is out" for name in by_arm if name not in sound)
-    return Judgement(
-        results=tuple(results.values()),
-        winner=winner,
-        verdict=msgspec.structs.replace(verdict, reasons=(*verdict.reasons, *lost)),
+    harmful = {name: worse for name in sound if (worse := _worse_slices(results[name].against_same, metric, policy))}
+    notes += [f"arm {name} is out: worse than {SAME} on {', '.join(worse)}" for name, worse in harmful.items()]
+    trusted = {name: runs for name, runs in sound.items() if name not in unstable and name not in harmful}
+    return Choice(results=tuple(results.values()), winner=_winner(results, trusted or sound, rows, metric), notes=tuple(notes))
+
+
+def judge_candidate(candidate: FittedArm, rows: HeldOut, policy: GatePolicy) -> tuple[tuple[Contrast, ...], GateVerdict]:
+    """The candidate against the model in service on the fresh held-out rows: contrasts, and the gate's verdict on them."""
+    metric = "brier" if rows.kind == "regression" else policy.metric
+    if not np.isfinite(candidate.scores).all():
+        return (), GateVerdict(verdict="inconclusive", reasons=("the candidate diverged: lower the task's learning rate",))
+    fresh, span = rows.is_fresh, rows.label_span
+    label = rows.label[fresh]
+    found = contrasts(
+        [losses_by_metric(candidate.scores[fresh], label, rows.kind, span)],
+        [losses_by_metric(rows.champion_scores, label, rows.kind, span)],
+        rows.time_ms[fresh], rows.slice_index[fresh], rows.slice_names,
+    )  # fmt: skip
+    return found, judge(found, msgspec.structs.replace(policy, metric=metric))
+
+
+def judgement_of(choice: Choice, candidate: FittedArm, rows: HeldOut, policy: GatePolicy) -> Judgement:
+    """The whole: what the shadows showed of every arm, and what the gate says to the winner, fitted on all days."""
+    against_champion, verdict = judge_candidate(candidate, rows, policy)
+    results = tuple(
+        msgspec.structs.replace(one, against_champion=against_champion) if one.arm.name == choice.winner else one
+        for one in choice.results
     )
+    verdict = msgspec.structs.replace(verdict, reasons=(*verdict.reasons, *choice.notes))
+    return Judgement(results=results, winner=choice.winner, verdict=verdict)
 
 
-def _winner(results: Mapping[str, ArmResult], sound: Mapping[str, Sequence[FittedArm]], rows: HeldOut, metric: str) -> str:
-    if SAME in sound:
-        return select({name: results[name].against_same for name in sound if name != SAME}, metric)
+def only_arm(candidate: FittedArm, rows: JudgingRows) -> Choice:
+    """The choice where there is one arm alone: nothing to choose, its figures are those of its held-out rows."""
+    is_sound = bool(np.isfinite(candidate.scores).all())
+    return Choice(results=(_result([candidate], (), rows, is_sound=is_sound),), winner=candidate.arm.name)
+
+
+def _why_unstable(runs: Sequence[FittedArm], same: Sequence[FittedArm]) -> str:
+    bound, old = runs[0].arm.clip.max_norm, same[0].arm.clip.max_norm
+    if old is None or (bound is not None and bound <= old):
+        return ""
+    found = (instability(run.windows, beside.windows) for run, beside in zip(runs, same, strict=True))
+    return next((why for why in found if why), "")
+
+
+def _worse_slices(against_same: Sequence[Contrast], metric: str, policy: GatePolicy) -> list[str]:
+    slices = [one for one in against_same if one.slice and one.metric == metric]
+    return [one.slice for one in slices if slice_verdict(one, policy) == "fail"]
+
+
+def _winner(
+    results: Mapping[str, ArmResult], trusted: Mapping[str, Sequence[FittedArm]], rows: JudgingRows, metric: str
+) -> str:
+    if SAME in trusted:
+        return select({name: results[name].against_same for name in trusted if name != SAME}, metric)
     mean_loss = {
-        name: float(np.mean([_losses(run.scores, rows)[metric].mean() for run in runs])) for name, runs in sound.items()
+        name: float(np.mean([_losses(run.scores, rows)[metric].mean() for run in runs])) for name, runs in trusted.items()
     }
     return min(mean_loss, key=lambda name: mean_loss[name])
 
 
-def _result(
-    runs: Sequence[FittedArm],
-    by_arm: Mapping[str, Sequence[FittedArm]],
-    sound: Mapping[str, Sequence[FittedArm]],
-    rows: HeldOut,
-) -> ArmResult:
+def _result(runs: Sequence[FittedArm], same: Sequence[FittedArm], rows: JudgingRows, *, is_sound: bool) -> ArmResult:
     first = runs[0]
-    is_sound = first.arm.name in sound
-    is_compared = is_sound and SAME in sound and first.arm.name != SAME
+    is_compared = is_sound and first.arm.name != SAME and all(np.isfinite(run.scores).all() for run in same)
     return ArmResult(
         arm=first.arm,
         run_id="",
@@ -93,28 +148,17 @@ def _result(
         artifact_digest="",
         removed_mass_ratio=float(np.mean([run.fit.removed_mass_ratio for run in runs])),
         validation=score_slices(first.scores, rows.label, rows.slice_index, rows.slice_names, rows.kind) if is_sound else (),
-        against_same=_against_same(runs, by_arm[SAME], rows) if is_compared else (),
-        against_champion=_against_champion(first, rows) if is_sound else (),
+        against_same=_against_same(runs, same, rows) if is_compared else (),
         seeds=tuple(run.seed for run in runs),
     )
 
 
-def _against_same(runs: Sequence[FittedArm], same: Sequence[FittedArm], rows: HeldOut) -> tuple[Contrast, ...]:
+def _against_same(runs: Sequence[FittedArm], same: Sequence[FittedArm], rows: JudgingRows) -> tuple[Contrast, ...]:
     return contrasts(
         [_losses(run.scores, rows) for run in runs], [_losses(run.scores, rows) for run in same],
         rows.time_ms, rows.slice_index, rows.slice_names,
     )  # fmt: skip
 
 
-def _against_champion(run: FittedArm, rows: HeldOut) -> tuple[Contrast, ...]:
-    fresh, span = rows.is_fresh, rows.label_span
-    label = rows.label[fresh]
-    return contrasts(
-        [losses_by_metric(run.scores[fresh], label, rows.kind, span)],
-        [losses_by_metric(rows.champion_scores, label, rows.kind, span)],
-        rows.time_ms[fresh], rows.slice_index[fresh], rows.slice_names,
-    )  # fmt: skip
-
-
-def _losses(scores: Floats, rows: HeldOut) -> dict[str, Floats]:
+def _losses(scores: Floats, rows: JudgingRows) -> dict[str, Floats]:
     return losses_by_metric(scores, rows.label, rows.kind, rows.label_span)
