@@ -31,6 +31,7 @@ from clipdrift_trainer.retraining.candidates import threshold_candidates
 from clipdrift_trainer.tasks.fitting import Fit, OnProgress, fit, predict_logits, to_scores
 from clipdrift_trainer.tasks.split import hold_out_blocks
 from clipdrift_trainer.tasks.task import Rows, Task, encode, load_as_of, vocabularies_of
+from clipdrift_trainer.weights import WEIGHTS_NAME, save_weights
 
 _log = logging.getLogger(__name__)
 _DRAIN_SECONDS = 10.0
@@ -238,8 +239,9 @@ def finish(
     fitting, judged = split_held_out(task, config.for_clip(order.clip), held_out)
     temperature = fit_temperature_on(logits_NK, held_out, fitting)
     scores_NK = to_scores(logits_NK, task.kind, temperature)
+    weights = weights_digest(fitted.module)
     # the weights stand for what else went in: the task's options, torch, the machine
-    origin = (prepared.digest, repr(order.clip), str(order.seed), order.arm, order.code_revision, weights_digest(fitted.module))
+    origin = (prepared.digest, repr(order.clip), str(order.seed), order.arm, order.code_revision, weights)
     version = version_name(order.as_of_ms, order.model, *origin, repr(config))
     lineage = Lineage(
         run_id=version,
@@ -257,11 +259,14 @@ def finish(
         num_train_rows=len(prepared.train),
         hold_out_every=config.hold_out_every,
         hold_out_offset=config.hold_out_offset,
+        weights_digest=weights,
     )
+    folder = artifacts / order.model / version
+    save_weights(fitted.module, folder / WEIGHTS_NAME)  # first: where a model file is, its weights are
     artifact = export_onnx(
         task, fitted.module, held_out, prepared.vocabularies,
         profile=make_profile(task, held_out, scores_NK, prepared.vocabularies),
-        lineage=lineage, temperature=temperature, path=artifacts / order.model / version / "model.onnx",
+        lineage=lineage, temperature=temperature, path=folder / "model.onnx",
     )  # fmt: skip
     run_end = _run_end(
         task, order, prepared, fitted, artifact, scores_NK[judged], held_out.select(judged), started_at_ms, clock

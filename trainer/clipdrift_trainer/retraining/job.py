@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,10 +14,12 @@ import msgspec
 from clipdrift_contract.bus.publishing import EventPublisher
 from clipdrift_contract.clock import Clock
 from clipdrift_contract.errors import ClipdriftError
-from clipdrift_contract.events import ArmResult, RetrainOutcome, RetrainRequest, RunEnd
+from clipdrift_contract.events import ArmResult, GradProbe, RetrainOutcome, RetrainRequest, RunEnd
 from clipdrift_contract.jobs import JobFolder, JobTakenError
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_trainer.export import Artifact, parse_artifact, score_rows
+from clipdrift_trainer.probing.champion import probe_champion
+from clipdrift_trainer.probing.probe import with_seen
 from clipdrift_trainer.profiling import slice_index, slice_names
 from clipdrift_trainer.quality.policy import QualityPolicy
 from clipdrift_trainer.recording.sinks import WindowSink
@@ -24,6 +27,7 @@ from clipdrift_trainer.registry import Registry
 from clipdrift_trainer.retraining.arms import FittedArm, Work, fit_arms, in_time_order, of_one_arm, order_of, run_id_of
 from clipdrift_trainer.retraining.gate import GatePolicy, GateVerdict
 from clipdrift_trainer.retraining.judging import HeldOut, Judgement, JudgingRows, choose_arm, judgement_of, only_arm
+from clipdrift_trainer.retraining.selection import SAME
 from clipdrift_trainer.tasks.task import Rows, Task
 from clipdrift_trainer.training import Prepared, TrainingConfig, finish, inspect, prepare, split_held_out
 from clipdrift_trainer.workers import single_threaded
@@ -130,19 +134,19 @@ def _carry_out(job: _Job) -> tuple[RetrainOutcome, RunEnd | None]:
     request, spent = job.request, _Spent()
     try:
         with single_threaded():
-            judgement, run_end = _retrain(job)
+            judgement, run_end, probe = _retrain(job)
     except Exception as error:  # noqa: BLE001  an order must end with a reason, whatever the user's task raises
         _log.exception("retrain %s of %s did not come to a verdict", request.key, request.model)
         kind = "" if isinstance(error, ClipdriftError) else f"{type(error).__name__}: "
         reason = f"{kind}{error}; the whole story is in {job.log_path}"
         lost = Judgement(results=(), winner="", verdict=GateVerdict(verdict="inconclusive", reasons=(reason,)))
-        return _outcome(job, spent, lost, None), None
+        return _outcome(job, spent, lost, None, None), None
     verdict = judgement.verdict
     _log.info("%s: arm %s, %s: %s", request.model, judgement.winner, verdict.verdict, "; ".join(verdict.reasons))
-    return _outcome(job, spent, judgement, run_end), run_end
+    return _outcome(job, spent, judgement, run_end, probe), run_end
 
 
-def _retrain(job: _Job) -> tuple[Judgement, RunEnd]:
+def _retrain(job: _Job) -> tuple[Judgement, RunEnd, GradProbe | None]:
     request, task, training = job.request, job.task, job.config.training
     started_at_ms = job.clock.now_ms()
     champion, content = _read_champion(request, task)
@@ -150,10 +154,12 @@ def _retrain(job: _Job) -> tuple[Judgement, RunEnd]:
     _log.info("%s: %d rows, %d held out", request.model, len(prepared.rows), len(prepared.held_out))
     work = Work(task=task, training=training, prepared=prepared, request=request)
     inspected: list[Prepared] = []
+    foretold: list[GradProbe | None] = []
 
     def meanwhile() -> None:
         job.registry.prepare()
         inspected.append(inspect(task, prepared, job.config.quality, profile=champion.profile, clip=request.champion_clip))
+        foretold.append(_foretell(job, champion, content, prepared.rows))
 
     held_out = _held_out(job, prepared, champion, content)
     if len(request.arms) > 1:
@@ -162,7 +168,8 @@ def _retrain(job: _Job) -> tuple[Judgement, RunEnd]:
         choice = choose_arm(shadows, _judging_rows(job, older.prepared, champion), job.config.gate)
         (best,) = fit_arms(of_one_arm(work, choice.winner), max_workers=1, meanwhile=_nothing)
     else:
-        (best,) = fit_arms(of_one_arm(work, request.arms[0].name), max_workers=1, meanwhile=meanwhile)
+        shadows = fit_arms(of_one_arm(work, request.arms[0].name), max_workers=1, meanwhile=meanwhile)
+        (best,) = shadows
         choice = only_arm(best, held_out)
     judgement = judgement_of(choice, best, held_out, job.config.gate)
     _send_windows(job, best)
@@ -171,7 +178,25 @@ def _retrain(job: _Job) -> tuple[Judgement, RunEnd]:
         run_id=run_id_of(request, best.arm, best.seed), started_at_ms=started_at_ms,
         artifacts=job.artifacts, registry=job.registry, publisher=None, clock=job.clock,
     )  # fmt: skip
-    return judgement, done.run_end
+    return judgement, done.run_end, _with_seen(foretold[0], shadows)
+
+
+def _foretell(job: _Job, champion: Artifact, content: bytes, rows: Rows) -> GradProbe | None:
+    """The gradient probe of the model in service. It is for the record alone, so one that fails never fails the retrain."""
+    request = job.request
+    try:
+        return probe_champion(
+            job.task, champion, content, rows, request.champion_clip, at_ms=job.clock.now_ms(), seed=request.seeds[0]
+        )
+    except Exception as error:  # noqa: BLE001  whatever the user's task raises
+        _log.warning("%s: no gradient probe: %s", request.model, error, exc_info=not isinstance(error, ClipdriftError))
+        return None
+
+
+def _with_seen(probe: GradProbe | None, fitted: Sequence[FittedArm]) -> GradProbe | None:
+    """Beside what was foretold, what the first steps of the retrain with the same rule showed."""
+    same = next((one for one in fitted if one.arm.name == SAME), None)
+    return probe if probe is None or same is None else with_seen(probe, same.windows)
 
 
 def _read_champion(request: RetrainRequest, task: Task) -> tuple[Artifact, bytes]:
@@ -260,7 +285,7 @@ def _cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def _outcome(job: _Job, spent: _Spent, judgement: Judgement, run_end: RunEnd | None) -> RetrainOutcome:
+def _outcome(job: _Job, spent: _Spent, judgement: Judgement, run_end: RunEnd | None, probe: GradProbe | None) -> RetrainOutcome:
     request = job.request
     named = tuple(
         _with_artifact(result, run_end) if run_end is not None and result.arm.name == judgement.winner else result
@@ -280,6 +305,7 @@ def _outcome(job: _Job, spent: _Spent, judgement: Judgement, run_end: RunEnd | N
         candidate_run_id=run_end.run_id if run_end else "",
         wall_seconds=spent.wall_seconds(),
         cpu_seconds=spent.cpu_seconds(),
+        probe=probe,
     )
 
 
