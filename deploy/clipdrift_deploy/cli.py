@@ -23,12 +23,12 @@ from typer.core import TyperGroup
 
 from clipdrift_contract.clock import SystemClock
 from clipdrift_contract.errors import ClipdriftError, ConfigError
-from clipdrift_contract.events import RunEnd
 from clipdrift_deploy import monitor_client
 from clipdrift_deploy import up as processes
 from clipdrift_deploy.initialise import initialise, split_moment_ms
 from clipdrift_deploy.moments import format_moment, parse_moment
 from clipdrift_deploy.project import Project, open_project, read_environment
+from clipdrift_deploy.validation_words import validation_words
 
 EXTRA_OF = {
     "torch": "trainer", "onnx": "trainer", "onnxscript": "trainer", "mlflow": "trainer", "onnxruntime": "serving",
@@ -193,23 +193,11 @@ def train(
         metrics_port=metrics_port,
         console=out,
     )
-    _say(f"[bold]{model}[/] version {run.version}: {escape(_validation_words(run))}")
+    _say(f"[bold]{model}[/] version {run.version}: {escape(validation_words(run))}")
     _say(
         f"clipping removed {run.removed_mass_ratio:.0%} of the gradient mass ({run.clip_rate_ratio:.0%} of steps clipped)\n"
         f"{escape(run.artifact_uri)}"
     )
-
-
-def _validation_words(run: RunEnd) -> str:
-    overall = run.validation[0]
-    is_regression = run.profile is not None and run.profile.task == "regression"
-    num_rows = max(1, overall.num_rows)
-    figure = (
-        f"mean absolute error {overall.absolute_error_sum / num_rows:.4g}"
-        if is_regression
-        else f"accuracy {overall.num_correct / num_rows:.3f}"
-    )
-    return f"{figure} on {overall.num_rows:,} held-out rows"
 
 
 @app.command(

@@ -115,6 +115,7 @@ def _parameters(run: RunEnd) -> dict[str, Any]:
         "code_revision": run.code_revision,
         "as_of_ms": run.as_of_ms,
         "arm": run.arm,
+        "precision": run.precision,
     }
 
 
@@ -128,5 +129,11 @@ def _figures(run: RunEnd) -> dict[str, float]:
         "ece": overall.ece,
         "removed_mass_ratio": run.removed_mass_ratio,
         "clip_rate_ratio": run.clip_rate_ratio,
+        "num_hidden_slices": len(run.hidden_slices),
     }
+    for one in run.intervals:
+        if not one.slice and one.num_blocks > 1:
+            figures |= {f"{one.metric}_low": one.low, f"{one.metric}_high": one.high}
+    if run.calibration is not None:
+        figures["nll_gain_of_temperature"] = run.calibration.nll_before - run.calibration.nll_after
     return figures | ({"auc": overall.auc} if overall.auc is not None else {})

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -13,17 +14,19 @@ import numpy.typing as npt
 
 from clipdrift_contract.bus.publishing import EventPublisher
 from clipdrift_contract.clock import Clock
-from clipdrift_contract.events import ClipSpec, DataCheck, GradWindow, RunEnd
+from clipdrift_contract.events import Calibration, ClipSpec, DataCheck, GradWindow, RunEnd, ScoreInterval
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_contract.profile import ReferenceProfile
-from clipdrift_trainer.evaluation.calibration import fit_temperature
-from clipdrift_trainer.evaluation.clustering import cluster_errors
-from clipdrift_trainer.evaluation.scores import score_slices
-from clipdrift_trainer.export import Artifact, export_onnx
+from clipdrift_trainer.evaluation.calibration import cross_fitted_gain, fit_temperature, gain_of_temperature
+from clipdrift_trainer.evaluation.hidden import HiddenSlicePolicy
+from clipdrift_trainer.evaluation.membership import measure_membership
+from clipdrift_trainer.evaluation.validation import Validation, validate
+from clipdrift_trainer.export import Artifact, build_onnx, raw_columns, write_artifact
 from clipdrift_trainer.lineage import Lineage, data_digest, version_name, weights_digest
 from clipdrift_trainer.profiling import make_profile, slice_index, slice_names
 from clipdrift_trainer.quality.checking import check_rows, require_usable
 from clipdrift_trainer.quality.policy import DEFAULT, QualityPolicy
+from clipdrift_trainer.quantise import Choice, quantise_when_it_passes
 from clipdrift_trainer.recording.sinks import WindowSink
 from clipdrift_trainer.recording.sinks.sink import Sink
 from clipdrift_trainer.registry import Registry
@@ -31,10 +34,12 @@ from clipdrift_trainer.retraining.candidates import threshold_candidates
 from clipdrift_trainer.tasks.fitting import Fit, OnProgress, fit, predict_logits, to_scores
 from clipdrift_trainer.tasks.split import hold_out_blocks
 from clipdrift_trainer.tasks.task import Rows, Task, encode, load_as_of, vocabularies_of
+from clipdrift_trainer.validation_file import write_validation
 from clipdrift_trainer.weights import WEIGHTS_NAME, save_weights
 
 _log = logging.getLogger(__name__)
 _DRAIN_SECONDS = 10.0
+_FIRST_SETTINGS = ("hold_out_every", "hold_out_offset", "calibrate")
 
 
 class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +51,14 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The first day that is held out, counted from 0."""
     calibrate: bool = False
     """Fit a temperature on half of the held-out days; the other half then judges. Off: all held-out days judge."""
+    membership: bool = False
+    """Measure how well the loss tells trained rows from held-out ones (membership inference), into the run's record."""
+    exact_norms_every: int = 0
+    """On every so-manieth step measure the exact gradient norm of each sample, by slice, into the run's record; 0: never."""
+    int8: Literal["off", "when_it_passes"] = "off"
+    """Store LSTM layers with 8-bit weights where accuracy and log loss on the held-out rows stay within 0.005."""
+    hidden_slice_margin: float = 0.02
+    """Warn of a slice whose Brier score is surely worse than that of all rows, and by more than this."""
 
     def __post_init__(self) -> None:
         if self.hold_out_every < 2:
@@ -55,6 +68,18 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
                 f"training.hold_out_offset must be in 0..{self.hold_out_every - 1} (below hold_out_every), "
                 f"got {self.hold_out_offset!r}"
             )
+        if self.exact_norms_every < 0:
+            raise ValueError(f"training.exact_norms_every must be >= 0 (0: never), got {self.exact_norms_every!r}")
+        if not 0 <= self.hidden_slice_margin < 1:
+            raise ValueError(f"training.hidden_slice_margin must be in 0..1, got {self.hidden_slice_margin!r}")
+
+    @property
+    def identity(self) -> str:
+        """The part of a version's name that settings decide. One that came later counts only where it is not at its default:
+        a name that was given must not change."""
+        fields = {field.name: (getattr(self, field.name), field.default) for field in msgspec.structs.fields(self)}
+        told = {name: value for name, (value, default) in fields.items() if name in _FIRST_SETTINGS or value != default}
+        return f"TrainingConfig({', '.join(f'{name}={value!r}' for name, value in told.items())})"
 
     def for_clip(self, clip: ClipSpec) -> "TrainingConfig":
         """The same, but always with a temperature where samples are clipped one by one: that makes probabilities wrong while
@@ -169,12 +194,13 @@ def train(
     spool: Path | None = None,
     quality: QualityPolicy = DEFAULT,
     profile: ReferenceProfile | None = None,
+    in_service: Sequence[ScoreInterval] = (),
 ) -> Finished:
     """Carry out `order` and publish its windows and its `RunEnd`.
 
     `on_window` sees each window in the training thread; `sinks` are further places for them, and `spool` is the folder where
     windows wait for a place that is away. `quality` says which checks the rows must stand, beside the `profile` of the model in
-    service where there is one.
+    service where there is one; slices are compared with `in_service`, its validation.
 
     Raises:
         LeakError, QualityError, ValueError: The task's rows are not usable.
@@ -192,11 +218,14 @@ def train(
             if on_window is not None:
                 on_window(window)
 
-        fitted = fit_order(task, prepared, order, run_id, on_window=tell, on_progress=on_progress, clock=clock)
+        fitted = fit_order(
+            task, prepared, order, run_id,
+            on_window=tell, on_progress=on_progress, clock=clock, exact_norms_every=config.exact_norms_every,
+        )  # fmt: skip
         sink.drain(_DRAIN_SECONDS)  # on the bus, windows stand before the end of their run
         finished = finish(
             task, config, order, prepared, fitted, run_id=run_id, started_at_ms=started_at_ms,
-            artifacts=artifacts, registry=registry, publisher=publisher, clock=clock,
+            artifacts=artifacts, registry=registry, publisher=publisher, clock=clock, in_service=in_service,
         )  # fmt: skip
         sink.end(finished.run_end)
     return finished
@@ -211,11 +240,13 @@ def fit_order(
     on_window: Callable[[GradWindow], None] | None = None,
     on_progress: OnProgress | None = None,
     clock: Clock | None = None,
+    exact_norms_every: int = 0,
 ) -> Fit:
     """Fit the task's model on the prepared training rows."""
     return fit(
         task, prepared.rows.select(prepared.train), prepared.vocabularies, order.clip, order.seed,
         run_id=run_id, model=order.model, on_window=on_window, on_progress=on_progress, clock=clock,
+        exact_norms_every=exact_norms_every,
     )  # fmt: skip
 
 
@@ -232,17 +263,18 @@ def finish(
     registry: Registry,
     publisher: EventPublisher | None,
     clock: Clock,
+    in_service: Sequence[ScoreInterval] = (),
 ) -> Finished:
-    """Evaluate, export, register and publish a fitted model."""
+    """Evaluate, export, register and publish a fitted model. `in_service`: the validation of the model in service, if known."""
     held_out = prepared.rows.select(prepared.held_out)
     logits_NK = predict_logits(fitted.module, encode(task, held_out, prepared.vocabularies))
     fitting, judged = split_held_out(task, config.for_clip(order.clip), held_out)
     temperature = fit_temperature_on(logits_NK, held_out, fitting)
     scores_NK = to_scores(logits_NK, task.kind, temperature)
-    weights = weights_digest(fitted.module)
     # the weights stand for what else went in: the task's options, torch, the machine
+    weights = weights_digest(fitted.module)
     origin = (prepared.digest, repr(order.clip), str(order.seed), order.arm, order.code_revision, weights)
-    version = version_name(order.as_of_ms, order.model, *origin, repr(config))
+    version = version_name(order.as_of_ms, order.model, *origin, config.identity)
     lineage = Lineage(
         run_id=version,
         model=order.model,
@@ -263,15 +295,28 @@ def finish(
     )
     folder = artifacts / order.model / version
     save_weights(fitted.module, folder / WEIGHTS_NAME)  # first: where a model file is, its weights are
-    artifact = export_onnx(
+    content = build_onnx(
         task, fitted.module, held_out, prepared.vocabularies,
-        profile=make_profile(task, held_out, scores_NK, prepared.vocabularies),
-        lineage=lineage, temperature=temperature, path=folder / "model.onnx",
+        profile=make_profile(task, held_out, scores_NK, prepared.vocabularies), lineage=lineage, temperature=temperature,
     )  # fmt: skip
-    run_end = _run_end(
-        task, order, prepared, fitted, artifact, scores_NK[judged], held_out.select(judged), started_at_ms, clock
-    )
-    run_end = msgspec.structs.replace(run_end, run_id=run_id)
+    chosen = _choose_precision(task, config, content, held_out.select(judged))
+    if chosen.answers is not None:
+        scores_NK[judged] = chosen.answers  # the figures are those of the file that is served
+    artifact = write_artifact(folder / "model.onnx", chosen.content)
+    found = _validate(
+        task, config, prepared, artifact.profile, scores_NK[judged], held_out.select(judged), in_service,
+        calibration=_calibration(task, logits_NK[judged], held_out.select(judged), temperature if len(fitting) else None),
+    )  # fmt: skip
+    write_validation(folder, found.intervals)
+    run_end = _run_end(order, prepared, fitted, artifact, found, started_at_ms, clock)
+    membership = None
+    if config.membership:
+        trained = prepared.rows.select(prepared.train)
+        membership = measure_membership(task, fitted.module, trained, held_out, prepared.vocabularies, temperature)
+    run_end = msgspec.structs.replace(
+        run_end, run_id=run_id, privacy=fitted.privacy, membership=membership,
+        precision=chosen.precision, precision_words=chosen.words,
+    )  # fmt: skip
     run_end = msgspec.structs.replace(run_end, registry_uri=registry.register(run_end))
     if publisher is not None:
         publisher.publish(run_end, event_id=f"run-end-{run_id}")
@@ -297,20 +342,57 @@ def fit_temperature_on(logits_NK: npt.NDArray[np.float32], held_out: Rows, fitti
     return fit_temperature(logits_NK[fitting].astype(np.float64), held_out.label[fitting]) if len(fitting) else 1.0
 
 
-def _run_end(
+def _choose_precision(task: Task, config: TrainingConfig, content: bytes, judged: Rows) -> Choice:
+    if config.int8 == "off":
+        return Choice(content, "float32", "", None)
+    chosen = quantise_when_it_passes(content, raw_columns(task.features, judged), judged.label)
+    _log.info("stored as %s: %s", chosen.precision, chosen.words)
+    return chosen
+
+
+def _calibration(task: Task, logits_NK: npt.NDArray[np.float32], judged: Rows, temperature: float | None) -> Calibration | None:
+    """What the temperature gains on these rows, which it was not fitted on; None: none was fitted, and it says what one would
+    gain."""
+    if task.kind == "regression":
+        return None
+    if temperature is None:
+        return cross_fitted_gain(logits_NK.astype(np.float64), judged.label, judged.time_ms)
+    return gain_of_temperature(logits_NK.astype(np.float64), judged.label, temperature)
+
+
+def _validate(
     task: Task,
+    config: TrainingConfig,
+    prepared: Prepared,
+    profile: ReferenceProfile,
+    scores_NK: npt.NDArray[np.float64],
+    judged: Rows,
+    in_service: Sequence[ScoreInterval],
+    *,
+    calibration: Calibration | None,
+) -> Validation:
+    names = slice_names(task)
+    train_counts = np.bincount(slice_index(task, prepared.rows.select(prepared.train)), minlength=len(names))
+    found = validate(
+        scores_NK, judged.label, judged.time_ms, slice_index(task, judged), names, task.kind,
+        num_train=[int(count) for count in train_counts], calibration=calibration,
+        policy=HiddenSlicePolicy(margin=config.hidden_slice_margin),
+        label_span=profile.label_high - profile.label_low, in_service=in_service,
+    )  # fmt: skip
+    for one in found.hidden_slices:
+        _log.warning(one.words)
+    return found
+
+
+def _run_end(
     order: Order,
     prepared: Prepared,
     fitted: Fit,
     artifact: Artifact,
-    scores_NK: npt.NDArray[np.float64],
-    judged: Rows,
+    found: Validation,
     started_at_ms: int,
     clock: Clock,
 ) -> RunEnd:
-    slices_N, names = slice_index(task, judged), slice_names(task)
-    train_counts = np.bincount(slice_index(task, prepared.rows.select(prepared.train)), minlength=len(names))
-    is_regression = task.kind == "regression"
     return RunEnd(
         run_id=artifact.lineage.run_id,
         model=order.model,
@@ -335,11 +417,10 @@ def _run_end(
         num_ineffective=fitted.total.num_ineffective,
         num_checked=fitted.total.num_checked,
         faults=fitted.total.faults,
-        slice_gradients=fitted.total.slices,
+        slice_gradients=fitted.exact_slices or fitted.total.slices,
         norm_quantiles=fitted.norm_quantiles,
         candidates=threshold_candidates(order.clip, fitted.norm_quantiles, fitted.optimizer),
-        validation=score_slices(scores_NK, judged.label, slices_N, names, task.kind, [int(n) for n in train_counts]),
-        clustering=() if is_regression else cluster_errors(scores_NK, judged.label, judged.time_ms, slices_N, names),
+        **msgspec.structs.asdict(found),
         profile=artifact.profile,
         artifact_uri=artifact.uri,
         artifact_digest=artifact.digest,
