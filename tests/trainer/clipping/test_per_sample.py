@@ -315,7 +315,7 @@ def test_a_run_is_stopped_before_the_step_that_would_pass_its_budget():
     _, _, free = make(**options)
     within_three = free._account.epsilon(3) * 1.001
     spec = ClipSpec(kind="per_sample", max_norm=BOUND, options=options | {"max_epsilon": within_three})
-    module, optimizer, rule = make(spec=spec)
+    module, _, rule = make(spec=spec)
     x, y = make_rows(BATCH)
     for _ in range(3):
         rule.backward(x, y)
@@ -367,3 +367,72 @@ def test_modules_and_calls_that_do_not_fit_are_refused_with_the_reason():
     _, _, rule = make(Recurrent, gradients="ghost")
     with pytest.raises(ValueError, match="ghost: "):
         rule.backward(x, y)
+
+
+class Attention(nn.Module):
+    def __init__(self, dropout=0.3):
+        super().__init__()
+        self.encoder = nn.TransformerEncoderLayer(2, 1, 4, dropout=dropout, batch_first=True)
+        self.head = nn.Linear(2, 3)
+
+    def forward(self, x):
+        return self.head(self.encoder(x.reshape(len(x), 2, 2))[:, -1])
+
+
+class InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace=True), nn.Linear(6, 3))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.second(torch.tanh(self.first(x)))))
+
+
+class Frozen(Mlp):
+    def __init__(self):
+        super().__init__()
+        self.layers[0].requires_grad_(False)
+
+
+class Unused(Mlp):
+    def __init__(self):
+        super().__init__()
+        self.idle = nn.Linear(3, 3)
+
+
+@pytest.mark.parametrize("build", [InPlace, Tied, Frozen, Unused, lambda: Attention(0.0)])
+def test_odd_modules_are_clipped_as_by_hand_too(build):
+    module, _, rule = make(build)
+    x, y = make_rows(BATCH)
+    twin = build()
+    twin.load_state_dict(module.state_dict())
+    totals = []
+    for i in range(BATCH):
+        gradients = torch.autograd.grad(
+            nn.functional.cross_entropy(twin(x[i : i + 1]), y[i : i + 1]),
+            [parameter for parameter in twin.parameters() if parameter.requires_grad], materialize_grads=True,
+        )  # fmt: skip
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        totals.append(flat * min(1.0, BOUND / (float(flat.norm()) + 1e-6)))
+    rule.backward(x, y)
+    rule(module.parameters())
+    found = torch.cat([parameter.grad.flatten() for parameter in module.parameters() if parameter.requires_grad])
+    torch.testing.assert_close(found, torch.stack(totals).mean(dim=0), rtol=1e-4, atol=1e-6)
+
+
+def test_dropout_does_not_hide_that_opacus_formulas_do_not_hold():
+    module, _, rule = make(Attention)
+    x, y = make_rows(BATCH)
+    rule.backward(x, y)
+    assert rule.way == "vmap"
+    assert all(part.training for part in module.modules())

@@ -276,3 +276,12 @@ def test_a_run_does_not_notice_that_it_is_sampled():
 
 def test_modules_with_recurrent_layers_are_looped_over():
     assert methods_for(nn.Sequential(nn.LSTM(2, 2), nn.Linear(2, 2))) == ["loop"]
+
+
+@pytest.mark.parametrize("module", [TimeFirst, Functional])
+def test_dropout_does_not_hide_that_the_formulas_do_not_hold(module):
+    net = nn.Sequential(module(), nn.Dropout(0.5)).train()
+    shape = (8, 4) if module is TimeFirst else (4,)
+    inputs, label = torch.randn(8, *shape), torch.zeros(8, dtype=torch.int64)
+    assert per_sample_norms(net, nn.functional.cross_entropy, inputs, label).method == "vmap"
+    assert net[1].training

@@ -76,7 +76,7 @@ class PerSample:
     Gradients: "hooks", Opacus' formulas by layer; "ghost", norms by Opacus and a second backward, which needs no memory for the
     samples' gradients; "vmap"; "loop", sample by sample, also for LSTM and GRU, which stay as they are (Opacus' own LSTM would
     take their place and is slower than the loop). "auto" takes the first of loop (recurrent modules), hooks, vmap, loop that
-    agrees with autograd on one sample of the first batch.
+    agrees with autograd on some samples of the first batch.
 
     Private training (noise_multiplier > 0): batches must come from `draw`, which takes each row by a coin of its own, since
     that is what epsilon is computed for. Noise and coins come from the operating system's randomness unless randomness =
@@ -413,11 +413,11 @@ def _checked_options(spec: ClipSpec) -> PerSampleOptions:
 def _checked_parameters(module: nn.Module, optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
         raise ValueError("with batch normalisation a sample has no gradient of its own; use GroupNorm or LayerNorm instead")
-    moved = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    moved = [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.requires_grad]
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not trained or {id(one) for one in moved} != {id(one) for one in trained}:
         raise ValueError(
             f"the optimizer must move exactly the module's trained parameters: it has {len(moved)}, the module trains "
-            f"{len(trained)} (others may be frozen with requires_grad_(False))"
+            f"{len(trained)} (freeze others with requires_grad_(False))"
         )
     return moved

@@ -3,7 +3,6 @@
 Needs the extra `privacy` (Opacus). Axes: B samples, P parameters.
 """
 
-import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clipdrift_trainer.clipping.norms import tensor_norms
-from clipdrift_trainer.recording.per_sample_norms import Inputs, Loss, per_sample_norms, sample_losses, select_samples
+from clipdrift_trainer.recording.per_sample_norms import Inputs, Loss, per_sample_norms, sample_losses, select_samples, steady
 from clipdrift_trainer.recording.slices import uncounted
 
 Way = Literal["hooks", "ghost", "vmap", "loop"]
@@ -46,7 +45,7 @@ class SampleGradients:
         parameters: Those that are trained.
         loss: Of a batch; asked for one sample at a time.
         asked: A way, or "auto": loop for recurrent modules, else the first of hooks, vmap, loop that agrees with autograd on
-            one sample of the first batch.
+            some samples of the first batch.
     """
 
     def __init__(
@@ -108,28 +107,23 @@ class SampleGradients:
                 del parameter.grad_sample
 
     def _settle(self, inputs: Inputs, label_B: torch.Tensor) -> None:
-        few, few_label = _pick(inputs, torch.arange(min(_TRIED_SAMPLES, len(label_B)))), label_B[:_TRIED_SAMPLES]
+        few = _pick(inputs, torch.arange(min(_TRIED_SAMPLES, len(label_B)), device=label_B.device))
+        few_label = label_B[:_TRIED_SAMPLES]
         refused = []
-        with torch.random.fork_rng(devices=[label_B.device] if label_B.is_cuda else []), uncounted():
-            alone = per_sample_norms(self._module, self._loss, _first(few), few_label[:1], method="loop")
+        with torch.random.fork_rng(devices=[label_B.device] if label_B.is_cuda else []), uncounted(), steady(self._module):
+            expected_B = per_sample_norms(self._module, self._loss, few, few_label, method="loop").norm_B
             for way in self._candidates:
                 try:
                     self._attempt(way, few, few_label)
-                    refusal = self._disagreement(float(self._norms(len(few_label))[:, 0].norm()), float(alone.norm_B[0]))
+                    refusal = _disagreement(self._norms(len(few_label)).norm(dim=0), expected_B)
                 except _REFUSALS as error:
-                    refusal = f"{type(error).__name__} {str(error).splitlines()[:1]}"
+                    refusal = f"{type(error).__name__}: {str(error).splitlines()[:1]}"
                 if refusal is None:
                     self.way = way
                     return
                 refused.append(f"{way}: {refusal}")
                 self.close()
         raise ValueError(f"the samples' gradients of {type(self._module).__name__} are not to be had: {'; '.join(refused)}")
-
-    def _disagreement(self, found: float, expected: float) -> str | None:
-        is_random = any(isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0 for part in self._module.modules())
-        if is_random or not math.isfinite(expected) or abs(found - expected) <= _TOLERANCE * expected + 1e-9:
-            return None
-        return f"it gives a norm of {found:.6g} where autograd gives {expected:.6g}"
 
     def _attempt(self, way: Way, inputs: Inputs, label_B: torch.Tensor) -> torch.Tensor:
         self._clear()
@@ -152,7 +146,7 @@ class SampleGradients:
             loss_B.sum().backward(retain_graph=way == "ghost")  # type: ignore[no-untyped-call]
         self._loss_B = loss_B if way == "ghost" else None
         for parameter in self._parameters:
-            if way == "hooks" and getattr(parameter, "grad_sample", None) is None:  # took no part
+            if way == "hooks" and getattr(parameter, "grad_sample", None) is None:  # took no part, or the check finds out
                 parameter.grad_sample = parameter.new_zeros((len(label_B), *parameter.shape))  # type: ignore[attr-defined]
         return loss_B
 
@@ -241,8 +235,12 @@ def _pick(inputs: Inputs, chosen: torch.Tensor) -> Inputs:
     return inputs[chosen] if isinstance(inputs, torch.Tensor) else {name: tensor[chosen] for name, tensor in inputs.items()}
 
 
-def _first(inputs: Inputs) -> Inputs:
-    return select_samples(inputs, slice(0, 1))
+def _disagreement(found_B: torch.Tensor, expected_B: torch.Tensor) -> str | None:
+    is_known_B = torch.isfinite(expected_B)
+    for found, expected in zip(found_B[is_known_B].tolist(), expected_B[is_known_B].tolist(), strict=True):
+        if not abs(found - expected) <= _TOLERANCE * expected + 1e-9:
+            return f"it gives a norm of {found:.6g} where autograd gives {expected:.6g}"
+    return None
 
 
 def _gradient(parameter: nn.Parameter) -> torch.Tensor:
