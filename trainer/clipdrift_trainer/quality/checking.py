@@ -118,8 +118,8 @@ def check_rows(
     if policy.mode == "off":
         return ()
     _refuse_unknown_features(task, policy)
-    if not _Polars.is_usable():
-        return tuple(DataCheck(name=name, outcome="skipped", words=_FORKED) for name in CHECKS)
+    if not len(rows) or not _Polars.is_usable():
+        return tuple(DataCheck(name=name, outcome="skipped", words=_FORKED if len(rows) else "no rows") for name in CHECKS)
     is_held_out_N = np.zeros(len(rows), bool)
     is_held_out_N[held_out] = True
     table = Table(task, rows, is_held_out_N, profile, policy.max_rows)

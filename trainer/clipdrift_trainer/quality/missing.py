@@ -96,14 +96,17 @@ class MissingPatternPolicy(msgspec.Struct, frozen=True, kw_only=True):
     warn_difference: float = 0.25
     """By how much a class's share among the rows that lack a feature may differ from that among the others (regression: the
     mean label, in standard deviations), from which on it warns. Weather stations that fail in storms reach .17."""
+    warn_rate_difference: float = 0.2
+    """By how much a feature may be missing more often in one class than in the others (regression: above the median than
+    below), from which on it warns. Those weather stations reach .09."""
     stop_difference: float = 0.6
-    """Difference from which on it stops, in mode enforce."""
+    """Either difference from which on it stops, in mode enforce."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.warn_difference <= self.stop_difference:
+        if not 0 < max(self.warn_difference, self.warn_rate_difference) <= self.stop_difference:
             raise ValueError(
-                "missing_pattern needs 0 < warn_difference <= stop_difference, "
-                f"got {self.warn_difference!r} and {self.stop_difference!r}"
+                "missing_pattern needs 0 < warn_difference, warn_rate_difference <= stop_difference, "
+                f"got {self.warn_difference!r}, {self.warn_rate_difference!r} and {self.stop_difference!r}"
             )
 
 
@@ -118,39 +121,65 @@ def check_missing_pattern(table: Table, policy: MissingPatternPolicy) -> Finding
     if not tested:
         return passed("nothing is missing often enough to tell", difference=0.0)
     level_each = _SIGNIFICANCE / len(tested)
-    strongest = max(tested, key=lambda one: abs(one[1]))
-    found = [one for one in tested if one[2] < level_each and abs(one[1]) >= policy.warn_difference]
-    figures = {"difference": strongest[1], "p_value": strongest[2], "num_tested": float(len(tested))}
+    found = [
+        one
+        for one in tested
+        if one.p_value < level_each
+        and (abs(one.label_difference) >= policy.warn_difference or abs(one.rate_difference) >= policy.warn_rate_difference)
+    ]
+    strongest = max(found or tested, key=lambda one: max(abs(one.label_difference), abs(one.rate_difference)))
+    figures = {
+        "label_difference": strongest.label_difference, "rate_difference": strongest.rate_difference,
+        "p_value": strongest.p_value, "num_tested": float(len(tested)),
+    }  # fmt: skip
     if not found:
-        words = f"labels differ most where {strongest[0].name} is missing, by {strongest[1]:+.2f}"
-        return passed(f"{words}{'' if strongest[2] < level_each else ', which chance explains'}", **figures)
-    found.sort(key=lambda one: -abs(one[1]))
-    names = [f"{column.name} ({difference:+.2f})" for column, difference, _ in found]
+        chance = "" if strongest.p_value < level_each else ", which chance explains"
+        name = strongest.column.name
+        return passed(f"labels differ most where {name} is missing, by {strongest.label_difference:+.2f}{chance}", **figures)
+    names = dict.fromkeys(f"{one.column.name} (labels {one.label_difference:+.2f})" for one in found)
+    size = max(abs(strongest.label_difference), abs(strongest.rate_difference))
     return Finding(
-        level=level_of(abs(found[0][1]), policy.warn_difference, policy.stop_difference),
-        words=f"where {listed(names)} is missing, labels differ: it is not missing by chance; see that serving misses it "
+        level=level_of(size, 0.0, policy.stop_difference),
+        words=f"where {listed(list(names))} is missing, labels differ: it is not missing by chance; see that serving misses it "
         "for the same reason, or give the reason as a feature",
-        figures={"difference": found[0][1], "p_value": found[0][2], "num_tested": float(len(tested))},
-        features=tuple(dict.fromkeys(column.feature for column, *_ in found)),
-        rows=table.first(np.flatnonzero(found[0][0].is_missing)),
+        figures=figures,
+        features=tuple(dict.fromkeys(one.column.feature for one in found)),
+        rows=table.first(np.flatnonzero(strongest.column.is_missing)),
     )
 
 
-def _associations(table: Table) -> Iterator[tuple[Column, float, float]]:
-    """Column, difference and p-value, for each column with missing values and each class (the label itself in a regression)."""
+class _Association(msgspec.Struct, frozen=True, kw_only=True):
+    """How a column's missing values go with a class (or with the label of a regression)."""
+
+    column: Column
+    label_difference: float  # mean outcome where it is missing, less that elsewhere
+    rate_difference: float  # share missing in the class (above the median), less that elsewhere
+    p_value: float
+
+
+def _associations(table: Table) -> Iterator[_Association]:
+    """For each column with missing values and each class (the label itself in a regression)."""
     days, day_S = np.unique(table.days[table.sample], return_inverse=True)
     for column in table.columns:
         num_missing = int(column.is_missing.sum())
         is_whole = column.name in (column.feature, f"{column.feature} (mean)")  # of a sequence only its mean is tested
         if not is_whole or min(num_missing, len(column.values) - num_missing) < _MIN_MISSING:
             continue
+        missing_S = column.is_missing.astype(np.float64)
         for outcome_S in _outcomes(table):
-            missing_S = column.is_missing.astype(np.float64)
-            centred = (missing_S - missing_S.mean()) * (outcome_S - outcome_S.mean())
-            score_D = np.bincount(day_S, centred, len(days))
+            score_D = np.bincount(day_S, (missing_S - missing_S.mean()) * (outcome_S - outcome_S.mean()), len(days))
             spread = float(np.sqrt((score_D**2).sum()))
-            difference = float(outcome_S[column.is_missing].mean() - outcome_S[~column.is_missing].mean())
-            yield column, difference, normal_tail(float(score_D.sum()) / spread) if spread > 0 else 1.0
+            is_high = outcome_S > (np.median(outcome_S) if table.task.kind == "regression" else 0)
+            yield _Association(
+                column=column,
+                label_difference=float(outcome_S[column.is_missing].mean() - outcome_S[~column.is_missing].mean()),
+                rate_difference=_mean(missing_S[is_high]) - _mean(missing_S[~is_high]),
+                p_value=normal_tail(float(score_D.sum()) / spread) if spread > 0 else 1.0,
+            )
+
+
+def _mean(values: Floats) -> float:
+    return float(values.mean()) if len(values) else 0.0
 
 
 def _outcomes(table: Table) -> Iterator[Floats]:

@@ -10,6 +10,7 @@ from clipdrift_trainer.quality.table import Floats, Table
 _NUM_KNOWN_SPANS = 20  # a number so many spans of the model's reference away from it is another quantity
 _WILD_SPANS = 50  # a number so many half spans (1 % to 99 %) from the median is no measurement but a mark
 _MIN_ROWS = 20
+_MIN_MARKS = 5
 
 
 class SchemaPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +26,8 @@ class SchemaPolicy(msgspec.Struct, frozen=True, kw_only=True):
     warn_unknown_share: float = 0.02
     """By how much the share of categories that the model in service never saw may rise, from which on it warns."""
     warn_wild_share: float = 0.001
-    """Share of numbers that lie so far off that they are marks (-999, 1e9) and not measurements, from which on it warns."""
+    """Share of numbers that lie so far off, and are so often the same, that they are marks (-999, 1e9) and not measurements,
+    from which on it warns."""
     stop_share: float = 0.01
     """Share of rows that break a bound or category given here from which on it stops, in mode enforce."""
 
@@ -71,7 +73,8 @@ def check_schema(table: Table, policy: SchemaPolicy) -> Finding:
         return skipped("too few rows to say what is usual")
     from clipdrift_trainer.quality.validation import violations  # noqa: PLC0415  pandera takes half a second that "off" should not pay
 
-    judged = [(one, _level(one, len(table), policy)) for one in violations(table.frame, expectations(table, policy))]
+    broken = [one for one in violations(table.frame, expectations(table, policy)) if _is_meant(one, table)]
+    judged = [(one, _level(one, len(table), policy)) for one in broken]
     found = [(one, level) for one, level in judged if level != "pass"]
     if not found:
         return passed(f"{len(table.task.features)} features are as declared and within bounds", num_rows=float(len(table)))
@@ -85,6 +88,14 @@ def check_schema(table: Table, policy: SchemaPolicy) -> Finding:
         features=tuple(dict.fromkeys(one.expectation.feature for one, _ in found)),
         rows=np.unique(np.concatenate([one.rows for one, _ in found])),
     )
+
+
+def _is_meant(one: Violation, table: Table) -> bool:
+    """A mark stands in many rows; far numbers that are all different are a heavy tail."""
+    if one.expectation.kind != "wild":
+        return True
+    _, counts = np.unique(table.frame[one.expectation.column].gather(list(one.rows)).to_numpy(), return_counts=True)
+    return bool(counts.max() >= max(_MIN_MARKS, len(one.rows) // 2))
 
 
 def _level(one: Violation, num_rows: int, policy: SchemaPolicy) -> Level:

@@ -32,12 +32,20 @@ def check_shift(table: Table, policy: ShiftPolicy) -> Finding:
 
 
 def distance(column: Column, held_out: npt.NDArray[np.bool_]) -> float:
-    """Jensen-Shannon distance of the column's bins on both sides, missing values a bin of their own: 0 equal, 1 disjoint."""
+    """Jensen-Shannon distance of the column's bins on both sides, less what chance alone brings about: 0 equal, 1 disjoint.
+
+    Missing values are a bin of their own.
+
+    Source: Lin 1991; for two samples of one distribution over K bins the divergence is about (K - 1) (1/n + 1/m) / (8 ln 2)
+    bits, since it is then an eighth of a chi-square distance.
+    """
     num_bins = int(column.bins.max(initial=0)) + 1
     sides = [np.bincount(column.bins[side], minlength=num_bins) for side in (held_out, ~held_out)]
     first, second = (count / max(1, count.sum()) for count in sides)
-    middle = (first + second) / 2
-    return float(np.sqrt(max(0.0, (_entropy(middle) - (_entropy(first) + _entropy(second)) / 2))))
+    divergence = _entropy((first + second) / 2) - (_entropy(first) + _entropy(second)) / 2
+    num_used = int(((sides[0] + sides[1]) > 0).sum())
+    by_chance = (num_used - 1) * sum(1 / max(1, count.sum()) for count in sides) / (8 * np.log(2))
+    return float(np.sqrt(max(0.0, divergence - by_chance)))
 
 
 def _entropy(share: Floats) -> float:

@@ -12,7 +12,7 @@ from clipdrift_trainer.quality.table import Column, Floats, Table
 
 _MIN_ROWS_A_VALUE = 5
 _MIN_VALUES = 10
-_SURE = 0.02  # a value whose rows nearly all have one label says nothing: there is no chance left to miss
+_MIN_EXPECTED = 3.0  # n p (1 - p) of a group, below which a chi-square is not one
 _CHANCE = 1e-4  # how seldom an honest number may scatter as little
 
 
@@ -69,8 +69,9 @@ def encoding_dispersion(table: Table, column: Column) -> float:
         value_G, group, count_G = np.unique(number_N[chosen_N], return_inverse=True, return_counts=True)
         for target in _targets(table, chosen_N):
             mean_G = np.bincount(group, target, len(value_G)) / count_G
-            spread_G = np.bincount(group, (target - mean_G[group]) ** 2, len(value_G)) / np.maximum(count_G - 1, 1)
-            lowest = min(lowest, _dispersion(value_G.astype(np.float64), mean_G, count_G.astype(np.float64), spread_G))
+            within = float(((target - mean_G[group]) ** 2).sum() / max(1, len(target) - len(value_G)))
+            pooled = within if table.task.kind == "regression" else None
+            lowest = min(lowest, dispersion(value_G.astype(np.float64), mean_G, count_G.astype(np.float64), pooled))
     return lowest
 
 
@@ -83,20 +84,45 @@ def _targets(table: Table, chosen_N: npt.NDArray[np.bool_]) -> Iterator[Floats]:
         yield label
 
 
-def _dispersion(value_G: Floats, mean_G: Floats, count_G: Floats, spread_G: Floats) -> float:
-    """Mean squared distance of the groups' means from the best straight line through them, over what chance brings about.
+def dispersion(value_G: Floats, mean_G: Floats, count_G: Floats, variance: float | None = None) -> float:
+    """Mean squared distance of the groups' mean labels from the best straight line through them, over what chance brings about;
+    1 where chance explains it, or too few groups have enough rows.
 
-    Source: Pearson's chi-square over its degrees of freedom, groups less two; the lower tail says whether it is too small.
+    Args:
+        value_G: The number of each group.
+        mean_G: The mean label of its rows.
+        count_G: How many they are.
+        variance: Of a row's label; None: the label is 0 or 1, so the line gives it.
+
+    Source: Pearson's chi-square over its degrees of freedom, groups less two; its lower tail must be below 1e-4.
+
+    Example:
+        >>> rate = np.linspace(0.2, 0.8, 30)
+        >>> dispersion(rate, rate, np.full(30, 100.0)) < 1e-12
+        True
     """
-    scale = float((count_G * spread_G).sum() / max(1.0, count_G.sum()))
-    used = (count_G >= _MIN_ROWS_A_VALUE) & (spread_G > _SURE * scale)
-    num_used = int(used.sum())
-    if num_used < _MIN_VALUES:
+    is_large = count_G >= _MIN_ROWS_A_VALUE
+    value_G, mean_G, count_G = value_G[is_large], mean_G[is_large], count_G[is_large]
+    if len(value_G) < _MIN_VALUES:
         return 1.0
-    weight_G = np.sqrt(count_G[used] / spread_G[used])
-    line_G2 = np.stack([value_G[used] - value_G[used].mean(), np.ones(num_used)], axis=1) * weight_G[:, None]
-    solution, *_ = np.linalg.lstsq(line_G2, mean_G[used] * weight_G, rcond=None)
-    statistic = float(((mean_G[used] * weight_G - line_G2 @ solution) ** 2).sum())
-    degrees = num_used - 2
+    line_G = _line(value_G, mean_G, count_G)
+    variance_G = np.clip(line_G, 0, 1) * (1 - np.clip(line_G, 0, 1)) if variance is None else np.full(len(line_G), variance)
+    # chosen by what is expected, never by what was seen: groups without a rare label would all be left out
+    used = (count_G * variance_G >= _MIN_EXPECTED) if variance is None else variance_G > 0
+    if used.sum() < _MIN_VALUES:
+        return 1.0
+    weight_G = count_G[used] / variance_G[used]
+    statistic = float((weight_G * (mean_G[used] - _line(value_G[used], mean_G[used], weight_G)) ** 2).sum())
+    degrees = int(used.sum()) - 2
     is_chance = 1 - chi_square_tail(statistic, degrees) > _CHANCE
     return 1.0 if is_chance else statistic / degrees
+
+
+def _line(value_G: Floats, mean_G: Floats, weight_G: Floats) -> Floats:
+    """The weighted least-squares line through the means, at each value."""
+    total = weight_G.sum()
+    value_mean, mean_mean = (weight_G * value_G).sum() / total, (weight_G * mean_G).sum() / total
+    spread = (weight_G * (value_G - value_mean) ** 2).sum()
+    slope = (weight_G * (value_G - value_mean) * (mean_G - mean_mean)).sum() / spread if spread > 0 else 0.0
+    fitted: Floats = mean_mean + slope * (value_G - value_mean)
+    return fitted

@@ -12,7 +12,8 @@ from clipdrift_trainer.quality.table import Column, Floats, Table
 _MIN_ROWS = 100
 _MIN_DISTINCT = 10
 _TOLERANCE = 0.04  # of a known factor: the middle of a hundred numbers is not known better
-_LEAST_SINCE_PROFILE = 2.0  # a season may well bring a smaller factor, and there is no moment at which it must have come
+_LEAST_KNOWN = 2.0  # a season may well bring a smaller factor than this, unless it comes from one row to the next
+_LEAST_AT_ONCE = 1.4
 _KNOWN_FACTORS = (
     10, 100, 1e3, 1e6, 60, 3600, 24, 1440, 86_400, 7,  # prefixes and times
     2.54, 25.4, 3.28084, 1.609344, 2.204623, 28.34952, 3.785412, 1.943844, 3.6, 2.236936, 14.50377, 33.86389, 57.29578,
@@ -32,7 +33,8 @@ class UnitsPolicy(msgspec.Struct, frozen=True, kw_only=True):
     most_distance: float = 0.15
     """Distance after the factor is taken out: above it the shape is another one, and it is drift, not a unit."""
     any_factor: float = 5.0
-    """A factor of this size, either way, counts also where it is no known conversion."""
+    """A factor of this size, either way, counts also where it is no known conversion and does not come from one row to the
+    next."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.most_distance < self.least_distance <= 1:
@@ -68,19 +70,27 @@ def _changes(table: Table, column: Column, policy: UnitsPolicy) -> Iterator[tupl
     if len(value) < _MIN_ROWS:
         return
     cut = _moved_most(value)
-    change = unit_change(value[:cut], value[cut:], policy) if cut else None
-    if change is not None and _is_abrupt(value, cut, change[0], policy):
+    change = unit_change(value[:cut], value[cut:], policy, _LEAST_AT_ONCE) if cut and _is_abrupt(value, cut) else None
+    if change is not None:
         day = np.datetime64(int(table.rows.time_ms[table.sample[np.flatnonzero(is_used)[cut]]]), "ms").astype("datetime64[D]")
         yield change[0], f"{change[1]} from {day} on"
     known = table.profile_of(column.feature)
     before = _values_of(known) if known is not None else np.zeros(0)
     change = unit_change(before, value, policy) if len(before) >= _MIN_ROWS else None
-    if change is not None and max(change[0], 1 / change[0]) >= _LEAST_SINCE_PROFILE:
+    if change is not None:
         yield change[0], f"{change[1]} since the model in service was trained"
 
 
-def unit_change(before: Floats, after: Floats, policy: UnitsPolicy) -> tuple[float, str] | None:
+def unit_change(
+    before: Floats, after: Floats, policy: UnitsPolicy, any_factor: float | None = None
+) -> tuple[float, str] | None:
     """Factor and words where `after` is `before` in another unit; None where it is not, or cannot be told.
+
+    Args:
+        before: Numbers, zeros left out.
+        after: The same.
+        policy: How far the distributions must be apart before, and may be after, the factor is taken out.
+        any_factor: Least factor that need not be a known conversion; None: the policy's.
 
     Example:
         >>> metres = np.random.default_rng(0).lognormal(size=500)
@@ -95,21 +105,23 @@ def unit_change(before: Floats, after: Floats, policy: UnitsPolicy) -> tuple[flo
         return None
     shares = np.linspace(0.1, 0.9, 17)
     before_Q, after_Q = np.quantile(before, shares), np.quantile(after, shares)
-    converted = _conversion(before, after, before_Q, after_Q, policy)
+    # two samples of one distribution lie this far apart by chance alone, one standard error or so
+    most_distance = policy.most_distance + float(np.sqrt(1 / len(before) + 1 / len(after)))
+    converted = _conversion(before, after, before_Q, after_Q, most_distance)
     if converted is not None:
         return converted
     factor = float(np.median(after_Q[before_Q != 0] / before_Q[before_Q != 0]))
-    if not factor > 0 or _distance(before * factor, after) > policy.most_distance:
+    if not factor > 0 or _distance(before * factor, after) > most_distance:
         return None
     size = max(factor, 1 / factor)
-    is_known = any(abs(size / known - 1) <= _TOLERANCE for known in _KNOWN_FACTORS)
-    if not is_known and size < policy.any_factor:
+    is_known = size >= _LEAST_KNOWN and any(abs(size / known - 1) <= _TOLERANCE for known in _KNOWN_FACTORS)
+    if not is_known and size < (any_factor or policy.any_factor):
         return None
     return factor, f"is {factor:.4g} times as large"
 
 
 def _conversion(
-    before: Floats, after: Floats, before_Q: Floats, after_Q: Floats, policy: UnitsPolicy
+    before: Floats, after: Floats, before_Q: Floats, after_Q: Floats, most_distance: float
 ) -> tuple[float, str] | None:
     """Temperatures, whose units differ by a constant too."""
     for (slope, offset), words in ((_CELSIUS, "Celsius to Fahrenheit"), (_KELVIN, "Celsius to Kelvin")):
@@ -119,17 +131,19 @@ def _conversion(
             if abs(fitted / slope - 1) > 2 * _TOLERANCE or abs(np.median(second - slope * first) - offset) > 0.1 * offset:
                 continue
             image = before * slope + offset if is_forward else (before - offset) / slope
-            if _distance(image, after) <= policy.most_distance:
+            if _distance(image, after) <= most_distance:
                 named = words if is_forward else " to ".join(reversed(words.split(" to ")))
                 return slope if is_forward else 1 / slope, f"looks converted from {named}"
     return None
 
 
-def _is_abrupt(value: Floats, cut: int, factor: float, policy: UnitsPolicy) -> bool:
-    """A unit changes from one row to the next, a season does not: the rows next to the cut must show the factor too."""
+def _is_abrupt(value: Floats, cut: int) -> bool:
+    """A unit changes from one row to the next, a season does not: the rows next to the cut must differ by half as much at least
+    as all rows before and after it do."""
     near = max(_MIN_ROWS, len(value) // 50)
-    change = unit_change(value[max(0, cut - near) : cut], value[cut : cut + near], policy)
-    return change is not None and abs(change[0] / factor - 1) <= 3 * _TOLERANCE
+    whole = np.median(value[cut:]) - np.median(value[:cut])
+    local = np.median(value[cut : cut + near]) - np.median(value[max(0, cut - near) : cut])
+    return bool(abs(local) >= abs(whole) / 2 and local * whole > 0)
 
 
 def _moved_most(value: Floats) -> int:
