@@ -61,7 +61,7 @@ def identity_of(study: Study, origin: str) -> Identity:
         task=origin,
         data=study.prepared.digest,
         later_data=data_digest(study.later) if study.later is not None else "none",
-        held_out_days=repr(study.training),
+        held_out_days=study.training.identity,
         num_steps=f"{study.task.num_steps} of {study.task.batch_size}",
         versions=f"torch {torch.__version__}, clipdrift {metadata.version('clipdrift')}",
     )

@@ -115,7 +115,7 @@ def run_trial(study: Study, job: Job) -> Trial:
             task, prepared.rows.select(prepared.train), prepared.vocabularies, job.clip, job.seed,
             run_id="ablation", on_window=means.add,
         )  # fmt: skip
-        validation, later = _judge(study, fitted.module)
+        validation, later = _judge(study, job.clip, fitted.module)
     return Trial(
         clip=job.clip,
         seed=job.seed,
@@ -171,14 +171,14 @@ class _Hotter:
         return made
 
 
-def _judge(study: Study, module: nn.Module) -> tuple[DaySums | None, DaySums | None]:
+def _judge(study: Study, clip: ClipSpec, module: nn.Module) -> tuple[DaySums | None, DaySums | None]:
     """Sums over the held-out rows that may judge, and over the later rows; calibrated as the export would be."""
     task, vocabularies = study.task, study.prepared.vocabularies
     held_out = study.prepared.rows.select(study.prepared.held_out)
     logits = _logits(task, module, held_out, vocabularies)
     if not np.isfinite(logits).all():
         return None, None
-    fitting, judging = split_held_out(task, study.training, held_out)
+    fitting, judging = split_held_out(task, study.training.for_clip(clip), held_out)
     temperature = fit_temperature_on(logits, held_out, fitting)
     span = label_span(task, study.prepared)
     validation = _sums(task, to_scores(logits, task.kind, temperature)[judging], held_out.select(judging), span)
