@@ -39,8 +39,10 @@ def distance(column: Column, held_out: npt.NDArray[np.bool_]) -> float:
     Source: Lin 1991; for two samples of one distribution over K bins the divergence is about (K - 1) (1/n + 1/m) / (8 ln 2)
     bits, since it is then an eighth of a chi-square distance.
     """
-    num_bins = int(column.bins.max(initial=0)) + 1
-    sides = [np.bincount(column.bins[side], minlength=num_bins) for side in (held_out, ~held_out)]
+    # missing values, 0, stay a bin of their own; of a number's up to 64 bins four are joined, so that each holds enough rows
+    bins = column.bins if column.is_category else (column.bins + 3) // 4
+    num_bins = int(bins.max(initial=0)) + 1
+    sides = [np.bincount(bins[side], minlength=num_bins) for side in (held_out, ~held_out)]
     first, second = (count / max(1, count.sum()) for count in sides)
     divergence = _entropy((first + second) / 2) - (_entropy(first) + _entropy(second)) / 2
     num_used = int(((sides[0] + sides[1]) > 0).sum())
