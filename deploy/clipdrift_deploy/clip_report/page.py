@@ -76,13 +76,15 @@ def clip_words(clip: ClipSpec) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three digits.
+    """Three digits, or a whole number in the thousands.
 
     Example:
-        >>> number(1234.5), number(0.000123), number(None)
-        ('1.23e+03', '0.000123', '–')
+        >>> number(1234.5), number(0.000123), number(2.5e7), number(None)
+        ('1,234', '0.000123', '2.5e+07', '–')
     """
-    return NOTHING if value is None else f"{value:.3g}"
+    if value is None:
+        return NOTHING
+    return f"{value:,.0f}" if 1_000 <= abs(value) < 1_000_000 else f"{value:.3g}"
 
 
 def share(value: float | None) -> str:

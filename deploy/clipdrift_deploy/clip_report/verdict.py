@@ -14,6 +14,7 @@ COMMON_FACTOR: frozenset[ClipKind] = frozenset({"global_norm", "autoclip", "zcli
 """Rules that scale a step's whole gradient by one factor, which an adaptive optimizer divides out again (R2)."""
 _ASIDE: frozenset[FaultKind] = frozenset({"nan", "inf", "half_overflow", "frozen_layer"})
 """Faults that say nothing of the threshold: a step now and then that is not finite, a layer that gets no gradient."""
+_MOST_STEPS = 0.5  # cut in fewer, a run keeps its learning rate in the median
 
 ADVICE: dict[FaultKind, str] = {
     "clip_before_backward": "Clip between backward() and step(): before backward there is nothing to clip.",
@@ -100,6 +101,17 @@ def _answer_by_size(course: Course, removed: str) -> Answer:
     takes = (
         f"{course.optimizer or 'This optimizer'} takes gradients at their size, so what is removed is missing from the step."
     )
+    if course.removed_mass_ratio >= STRONG_REMOVAL and course.clip_rate_ratio < _MOST_STEPS:
+        return Answer(
+            headline="Clipping is unlikely to be the problem here: it cut a few large steps",
+            tone="good",
+            reasons=(
+                removed,
+                "So the share is large because single norms were: most steps were left as they are, and a threshold that acts "
+                "as a smaller learning rate would have cut most of them.",
+            ),
+            next_step="Look at the spikes below: a few rows are often behind them.",
+        )
     if course.removed_mass_ratio >= STRONG_REMOVAL:
         return Answer(
             headline="Clipping may hold this model back: the threshold acts as a smaller learning rate",

@@ -62,6 +62,12 @@ def test_with_sgd_three_quarters_removed_is_where_a_threshold_may_hold_back(norm
     assert ("may hold this model back" in found.headline) is (tone == "busy")
 
 
+def test_a_few_spikes_that_were_cut_are_no_smaller_learning_rate() -> None:
+    calm = [window(50 * i, 0.5) for i in range(9)]
+    found = answer_of(course_of([*calm, window(450, 1_000.0)]))
+    assert (found.tone, "it cut a few large steps" in found.headline) == ("good", True)
+
+
 def test_per_sample_clipping_asks_for_calibration_first() -> None:
     assert answer(10.0, clip=ClipSpec(kind="per_sample", max_norm=1.0)).headline == "Look at calibration first"
 
