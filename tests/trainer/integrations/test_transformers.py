@@ -91,6 +91,18 @@ def test_a_rule_beside_the_trainers_own_bound_is_refused(tmp_path):
         record_clipping(trainer_of(Model(), tmp_path), clip=ClipSpec(kind="autoclip"))
 
 
+def test_a_trainer_that_clips_by_code_of_its_own_is_refused(tmp_path):
+    class Own(Trainer):
+        def _clip_grad_norm(self, model):
+            return nn.utils.clip_grad_norm_(model.parameters(), self.args.max_grad_norm)
+
+    trainer = trainer_of(Model(), tmp_path)
+    trainer.__class__ = Own
+    record_clipping(trainer)
+    with pytest.raises(ConfigError, match=r"Own clips past .* clip=ClipSpec\(kind='global_norm', max_norm=0.5\)"):
+        trainer.train()
+
+
 def test_bfloat16_precision_is_recorded(tmp_path):
     (window,), logged, _ = train(Model(), tmp_path, bf16=True, max_steps=6)
     assert (window.num_checked, window.num_ineffective, window.faults) == (6, 0, ())

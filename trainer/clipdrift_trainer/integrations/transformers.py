@@ -35,7 +35,8 @@ def record_clipping(trainer: Trainer, *, clip: ClipSpec | None = None, run_id: s
         settings: Those of `watch`: name, sinks, window_steps, check_every, slices, clock.
 
     Raises:
-        ConfigError: `clip` is given and `max_grad_norm` is not 0: only one of them can hold.
+        ConfigError: `clip` is given and `max_grad_norm` is not 0: only one of them can hold. Or, in training, the Trainer clips
+            by code of its own.
     """
     max_norm = trainer.args.max_grad_norm or None
     if clip is not None and max_norm is not None:
@@ -74,12 +75,22 @@ class _ClippingOf(TrainerCallback):  # type: ignore[misc]
         if state.global_step:
             self._resume(args, state)
         self._has_clipped = False
-        self._backward, self._clip_grad_norm = accelerator.backward, accelerator.clip_grad_norm_
+        self._backward = accelerator.backward
         accelerator.backward, accelerator.clip_grad_norm_ = self._note_and_go_back, self._clip
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Clips where the Trainer has not asked for it, as some of its releases do when `max_grad_norm` is 0."""
+        """Clips where the Trainer has not asked for it, as some of its releases do when `max_grad_norm` is 0.
+
+        Raises:
+            ConfigError: It has clipped by itself, as subclasses do and as transformers does with parameters on several meshes.
+        """
         if not self._has_clipped:
+            if args.max_grad_norm:
+                raise ConfigError(
+                    f"{type(self._trainer).__name__} clips past accelerator.clip_grad_norm_, where nothing can be recorded: set "
+                    f"max_grad_norm=0.0 and give record_clipping the rule, clip=ClipSpec(kind='global_norm', "
+                    f"max_norm={args.max_grad_norm!r})"
+                )
             self._clip()
         self._has_clipped = False
 
@@ -105,7 +116,7 @@ class _ClippingOf(TrainerCallback):  # type: ignore[misc]
         return self._recorder.clip()
 
     def _note_and_go_back(self, loss: torch.Tensor, **settings: Any) -> None:
-        """In place of `accelerator.backward(loss)`: the loss comes already divided by the number of accumulated batches."""
+        """In place of `accelerator.backward(loss)`: it divides the loss once more, by steps of its own."""
         assert self._recorder is not None
         self._recorder.note(loss / self._trainer.accelerator.gradient_accumulation_steps)
         self._backward(loss, **settings)
