@@ -164,13 +164,13 @@ def test_a_run_that_left_nothing_is_refused(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ClipdriftError, match="cannot be written"):
-        write_report(tmp_path / "file" / "report.html", rich_record())
+        write_report(tmp_path / "file" / "report.html", rich_record(windows=()))
 
 
 def test_the_same_run_gives_the_same_page_but_for_the_ids_of_its_pictures(tmp_path: Path) -> None:
     pages = []
     for name in ("a.html", "b.html"):
-        write_report(tmp_path / name, rich_record())
+        write_report(tmp_path / name, rich_record(windows=rich_windows(2), end=None))
         pages.append(re.sub(r'(id="|#|url\(#)[^")]+', r"\1", (tmp_path / name).read_text()))
     assert pages[0] == pages[1]
 
