@@ -86,9 +86,9 @@ class Perceptron(nn.Module):
 
 
 class Recurrent(nn.Module):
-    def __init__(self, kind: type[nn.RNNBase], is_bidirectional: bool = False, num_layers: int = 1) -> None:
+    def __init__(self, kind: type[nn.RNNBase], is_bidirectional: bool = False, num_layers: int = 1, width: int = WIDTH) -> None:
         super().__init__()
-        width = WIDTH // 2 if is_bidirectional else WIDTH
+        width = width // 2 if is_bidirectional else width
         self.layers = kind(
             CHANNELS, width, num_layers, batch_first=True, bidirectional=is_bidirectional, dropout=0.1 * (num_layers > 1)
         )
