@@ -1,6 +1,6 @@
 """The probe: what training would see today on recent rows, beside what it sees on the model's own training data.
 
-It foretells how a training goes on from these weights, not how one from new weights goes: docs/design/trainer.md has the figures.
+It foretells how a training goes on from these weights, not how one from new weights goes (figures: docs/design/trainer.md).
 """
 
 from collections.abc import Mapping, Sequence
@@ -176,6 +176,6 @@ def _words(recent: ProbedSlice, trained: ProbedSlice, task: Task) -> str:
         f"the median gradient of a batch of {task.batch_size} is {recent.norm_p50:.3g} on recent rows, {times} that on its own "
         f"training data; the rule in service would clip {recent.would_clip_ratio:.0%} of recent batches "
         f"({trained.would_clip_ratio:.0%} of its own) and remove {recent.removed_mass_ratio:.0%} of their gradient "
-        f"({trained.removed_mass_ratio:.0%}); measured in eval mode, without a step: so a training would begin that goes on from "
-        "these weights, one from new weights need not"
+        f"({trained.removed_mass_ratio:.0%}); measured in eval mode, without a step: so a training would begin that goes on "
+        "from these weights, one from new weights need not"
     )
