@@ -87,7 +87,7 @@ class _ClippingOf(TrainerCallback):  # type: ignore[misc]
         if not self._has_clipped:
             if args.max_grad_norm:
                 raise ConfigError(
-                    f"{type(self._trainer).__name__} clips past accelerator.clip_grad_norm_, where nothing can be recorded: set "
+                    f"{type(self._trainer).__name__} clips past accelerator.clip_grad_norm_, where nothing is recorded: set "
                     f"max_grad_norm=0.0 and give record_clipping the rule, clip=ClipSpec(kind='global_norm', "
                     f"max_norm={args.max_grad_norm!r})"
                 )
