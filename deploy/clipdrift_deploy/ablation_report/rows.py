@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from clipdrift_contract.events import Contrast
 from clipdrift_deploy.moments import exact_moment
+from clipdrift_trainer.ablation import wording
 from clipdrift_trainer.ablation.grid import PRESENT
-from clipdrift_trainer.ablation.recommendation import policy_words
 from clipdrift_trainer.ablation.result import AblationResult, ArmFigures, SetFigures
 
 TABLE_COLUMNS = (
@@ -19,7 +19,6 @@ TABLE_COLUMNS = (
     "calibration",
     "worst slice",
 )
-LOSS_NAMES = {"brier": "Brier score", "nll": "log loss", "error": "error rate"}
 
 
 class Figure(NamedTuple):
@@ -34,7 +33,7 @@ class Figure(NamedTuple):
 
 def loss_name(result: AblationResult) -> str:
     """What the deciding loss is called."""
-    return "squared error" if result.kind == "regression" else LOSS_NAMES[result.metric]
+    return wording.loss(result.metric, is_value=result.kind == "regression")
 
 
 def figures_of(result: AblationResult) -> tuple[Figure, ...]:
@@ -71,7 +70,7 @@ def has_bound(one: ArmFigures) -> bool:
 
 def name_of(one: ArmFigures) -> str:
     """How a row calls its arm."""
-    words = policy_words(one.arm.clip)
+    words = wording.policy(one.arm.clip)
     if one.arm.name == PRESENT:
         return f"{words} (present)"
     return words if one.arm.name in ("off", words) else f"{words} ({one.arm.name})"

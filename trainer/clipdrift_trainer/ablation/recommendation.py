@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from clipdrift_contract.events import ClipSpec
+from clipdrift_trainer.ablation import wording
 from clipdrift_trainer.ablation.grid import OFF, PRESENT, REASONABLE_FROM
 from clipdrift_trainer.ablation.paired import CALIBRATION, Paired, student_t
 from clipdrift_trainer.ablation.result import ArmFigures, Recommendation, SetFigures
@@ -188,104 +188,47 @@ def _use(
     one: ArmFigures, arms: Sequence[ArmFigures], policy: AblationPolicy, stability: Stability | None, refused: Sequence[str]
 ) -> Recommendation:
     present = arms[0]
-    before = policy_words(present.arm.clip)
-    reasons = []
+    slack = _AS_GOOD * absolute_margin(arms, policy)
     if present.validation is None or one.gain is None:
-        reasons.append(f"The present policy, {before}, diverges: {present.reason}.")
+        reasons = [f"The present policy, {wording.policy(present.arm.clip)}, diverges: {present.reason}."]
     else:
-        reasons += [_gain_words(one, arms, policy), _mass_words(one, present)]
+        number = sum(other.gain is not None for other in arms)
+        reasons = [wording.gain(one, present, _level(arms), number, policy.gate.metric), wording.removed_mass(one, present)]
     reasons += [f"Not chosen: {words}" for words in refused]
-    as_good = _as_good_words(one, arms, policy)
-    if as_good:
-        reasons.append(as_good)
+    reasons.append(wording.as_good(_as_good(one, arms, slack), slack))
     if present.validation is not None and one.validation is not None:
-        reasons.append(_harmless_words(present.validation, one.validation))
+        reasons.append(wording.harmless(present.validation, one.validation))
     if stability is not None:
         reasons.append(f"Stable: {'; '.join(stability.reasons)}.")
     return Recommendation(
         verdict="use",
         arm=one.arm.name,
         clip=one.arm.clip,
-        headline=f"Use {policy_words(one.arm.clip)} instead of {before}.",
-        reasons=tuple(reasons),
+        headline=f"Use {wording.policy(one.arm.clip)} instead of {wording.policy(present.arm.clip)}.",
+        reasons=tuple(filter(None, reasons)),
     )
 
 
-def _gain_words(one: ArmFigures, arms: Sequence[ArmFigures], policy: AblationPolicy) -> str:
-    present, gain = arms[0], one.gain
-    assert gain is not None
-    assert one.validation is not None
-    assert present.validation is not None
-    half = gain.half_width(_level(arms))
-    number = sum(other.gain is not None for other in arms)
-    accuracy = (
-        f", accuracy {one.validation.accuracy:.4f} instead of {present.validation.accuracy:.4f}"
-        if one.validation.accuracy is not None and present.validation.accuracy is not None
-        else ""
-    )
-    return (
-        f"On held-out days its {_loss_name(one.validation, policy)} is {one.validation.loss:.4f} instead of "
-        f"{present.validation.loss:.4f}: {gain.difference:+.4f}, between {gain.difference - half:+.4f} and "
-        f"{gain.difference + half:+.4f} (95 % for all {number} comparisons together; {_extent(gain)}){accuracy}."
-    )
-
-
-def _mass_words(one: ArmFigures, present: ArmFigures) -> str:
-    return (
-        f"The present policy removes {present.removed_mass_ratio or 0:.0%} of the gradient norm, this one "
-        f"{one.removed_mass_ratio or 0:.0%}."
-    )
-
-
-def _as_good_words(one: ArmFigures, arms: Sequence[ArmFigures], policy: AblationPolicy) -> str:
+def _as_good(one: ArmFigures, arms: Sequence[ArmFigures], slack: float) -> list[ArmFigures]:
+    """Other arms within the slack of the best, where `one` is within it too."""
     done = [other for other in arms[1:] if other.status == "done"]
     best = min(_loss(other) for other in done)
-    slack = _AS_GOOD * absolute_margin(arms, policy)
-    others = [other for other in done if other.arm.name != one.arm.name and _loss(other) <= best + slack]
-    if not others or _loss(one) > best + slack:
-        return ""
-    names = ", ".join(policy_words(other.arm.clip) for other in others)
-    return (
-        f"Within {slack:.4f} of the best are also: {names}. Of these, this one clips most, so it still holds an outlier back."
-    )
-
-
-def _harmless_words(before: SetFigures, after: SetFigures) -> str:
-    words = "No slice is proven worse beyond its margin"
-    if before.ece is None or after.ece is None:
-        return words + "."
-    return f"{words}; the calibration error is {after.ece:.4f} instead of {before.ece:.4f}."
+    if _loss(one) > best + slack:
+        return []
+    return [other for other in done if other.arm.name != one.arm.name and _loss(other) <= best + slack]
 
 
 def _does_not_matter(arms: Sequence[ArmFigures], policy: AblationPolicy) -> Recommendation:
-    tried = _thresholds(arms)
-    bounds = [one.arm.clip.max_norm for one in tried if one.arm.clip.max_norm is not None]
-    largest = max(abs(one.gain.difference) + one.gain.half_width() for one in tried if one.gain is not None)
-    gain = tried[0].gain
-    assert gain is not None
-    assert arms[0].validation is not None
-    name = _loss_name(arms[0].validation, policy)
-    reasons = [
-        f"With every threshold from {min(bounds):g} to {max(bounds):g} the {name} stays within {largest:.4f} of the present "
-        f"policy's {arms[0].validation.loss:.4f} (95 % intervals included; {_extent(gain)}). "
-        f"Less than {absolute_margin(arms, policy):.4f} is taken to mean nothing."
-    ]
+    reasons = [wording.equivalence(arms[0], _thresholds(arms), absolute_margin(arms, policy), policy.gate.metric)]
     if _is_adaptive(arms[0]):
-        reasons.append(_adaptive_words(arms[0]))
+        reasons.append(wording.adaptive(arms[0]))
     reasons.append("A better model must come from elsewhere: data, learning rate, network.")
     return _stay(arms[0], "does_not_matter", "Clipping does not matter here: leave it as it is.", reasons)
 
 
-def _adaptive_words(present: ArmFigures) -> str:
-    return (
-        f"{present.optimizer} divides by the gradient's own size, so a bound of the total norm cancels out: that the present "
-        f"policy removes {present.removed_mass_ratio or 0:.0%} of the norm costs nothing by itself."
-    )
-
-
 def _leave_adaptive(arms: Sequence[ArmFigures], policy: AblationPolicy) -> Recommendation:
     present, margin, level = arms[0], absolute_margin(arms, policy), _level(arms)
-    reasons = [_adaptive_words(present)]
+    reasons = [wording.adaptive(present)]
     surprising = [
         one for one in _thresholds(arms) if one.gain is not None and one.gain.difference + one.gain.half_width(level) < -margin
     ]
@@ -296,26 +239,29 @@ def _leave_adaptive(arms: Sequence[ArmFigures], policy: AblationPolicy) -> Recom
         )
     else:
         reasons.append("No threshold is proven better by more than the margin; what differences there are are those of seeds.")
-    return _stay(present, "keep", f"Keep {policy_words(present.arm.clip)}.", reasons)
+    return _stay(present, "keep", f"Keep {wording.policy(present.arm.clip)}.", reasons)
 
 
 def _keep_or_doubt(arms: Sequence[ArmFigures], policy: AblationPolicy, refused: Sequence[str]) -> Recommendation:
     present, margin, level = arms[0], absolute_margin(arms, policy), _level(arms)
     blocked = [f"Better as a whole, but not chosen: {words}" for words in refused]
-    doubtful = []
+    doubtful, is_open = [], False
     for one in arms[1:]:
         if one.gain is None or one.status != "done" or one.arm.clip.kind == "off":
             continue
         objections = _objections(one, policy)
+        may_be_better = one.gain.difference - one.gain.half_width(level) < -margin
         if _is_worthwhile(one, arms, policy):
             if objections:
                 blocked.append(f"{one.arm.name} is better as a whole, but {'; '.join(objections)}.")
-        elif one.gain.difference < 0 and one.gain.difference - one.gain.half_width(level) < -margin and not objections:
+        elif may_be_better and not objections and (one.gain.difference < 0 or not one.gain.is_known):
             doubtful.append(one)
+        else:
+            is_open = is_open or may_be_better
     if not doubtful:
-        words = "No other policy can be better by more than the margin" if not blocked else "Nothing better stands every check"
+        words = "Nothing better stands every check" if blocked else wording.nothing_better(is_open=is_open)
         reasons = (*blocked, f"{words}; the present one stays.", *_off_words(arms))
-        return _stay(present, "keep", f"Keep {policy_words(present.arm.clip)}.", reasons)
+        return _stay(present, "keep", f"Keep {wording.policy(present.arm.clip)}.", reasons)
     best = min(doubtful, key=lambda one: one.gain.difference if one.gain is not None else 0.0)
     assert best.gain is not None
     return _doubt(present, best.arm.name, best.gain, margin, level, blocked)
@@ -336,7 +282,7 @@ def _doubt(present: ArmFigures, name: str, gain: Paired, margin: float, level: f
     seeds = seeds_needed(gain, margin, level)
     seen = (
         f"{name} looks better by {-gain.difference:.4f}, but the truth may lie anywhere between "
-        f"{gain.difference - half:+.4f} and {gain.difference + half:+.4f} ({_extent(gain)})."
+        f"{gain.difference - half:+.4f} and {gain.difference + half:+.4f} ({wording.extent(gain)})."
     )
     if seeds is None:
         headline = "Cannot tell yet: more labelled days would."
@@ -347,10 +293,6 @@ def _doubt(present: ArmFigures, name: str, gain: Paired, margin: float, level: f
         headline = f"Cannot tell yet: about {seeds} more seeds would."
         advice = f"Give --seeds {gain.num_seeds + seeds}; what is done is not done again. Keep the present policy until then."
     return msgspec.structs.replace(_stay(present, "cannot_tell", headline, (seen, advice, *blocked)), more_seeds=seeds)
-
-
-def _extent(gain: Paired) -> str:
-    return f"{gain.num_seeds} seed{'' if gain.num_seeds == 1 else 's'}, {gain.num_days} days"
 
 
 def seeds_needed(gain: Paired, margin: float, level: float) -> int | None:
@@ -379,22 +321,3 @@ def _stay(present: ArmFigures, verdict: str, headline: str, reasons: Sequence[st
     return Recommendation(
         verdict=verdict, arm=PRESENT, clip=present.arm.clip, headline=headline, reasons=tuple(filter(None, reasons)),  # type: ignore[arg-type]
     )  # fmt: skip
-
-
-def _loss_name(figures: SetFigures, policy: AblationPolicy) -> str:
-    names = {"brier": "Brier score", "nll": "log loss", "error": "error rate"}
-    return names[policy.gate.metric] if figures.accuracy is not None else "squared error"
-
-
-def policy_words(clip: ClipSpec) -> str:
-    """A policy as a sentence names it.
-
-    Example:
-        >>> policy_words(ClipSpec(kind="global_norm", max_norm=0.05)), policy_words(ClipSpec(kind="autoclip"))
-        ('global_norm 0.05', 'autoclip p10')
-    """
-    if clip.kind == "off":
-        return "no clipping"
-    if clip.kind == "autoclip":
-        return f"autoclip p{clip.percentile:g}"
-    return clip.kind if clip.max_norm is None else f"{clip.kind} {clip.max_norm:g}"
