@@ -1,6 +1,15 @@
 import msgspec
 
-from clipdrift_contract.events import Calibration, ClipSpec, HiddenSlice, RunEnd, ScoreInterval, SliceScore
+from clipdrift_contract.events import (
+    Calibration,
+    ClipSpec,
+    HiddenSlice,
+    Membership,
+    PrivacyBudget,
+    RunEnd,
+    ScoreInterval,
+    SliceScore,
+)
 from clipdrift_contract.profile import ReferenceProfile
 from clipdrift_deploy.validation_words import validation_words
 
@@ -57,3 +66,20 @@ def test_regression_tells_the_mean_absolute_error():
     interval = msgspec.structs.replace(INTERVAL, metric="mae", low=1.0, high=1.5)
     told = validation_words(with_(validation=(score,), intervals=(interval,), profile=ReferenceProfile(task="regression")))
     assert told == "mean absolute error 1.2 [1, 1.5] on 10 held-out rows"
+
+
+def test_a_run_clipped_by_sample_says_what_its_temperature_repaired():
+    clip = ClipSpec(kind="per_sample", max_norm=1.0)
+    told = validation_words(with_(clip=clip, calibration=GAIN, temperature=1.4)).splitlines()
+    assert "temperature of 1.40 takes the calibration error from 0.050 to 0.010" in told[1]
+
+
+def test_a_private_run_says_what_it_spent_and_what_an_attack_finds():
+    budget = PrivacyBudget(
+        epsilon=0.534, delta=2.72e-6, noise_multiplier=1.0, max_norm=0.25, sample_rate=0.003, num_steps=600, accountant="prv"
+    )
+    attack = Membership(auc=0.51, auc_low=0.48, auc_high=0.54, tpr_at_fpr_1=0.012, num_members=9, num_others=9)
+    assert validation_words(with_(privacy=budget, membership=attack)).splitlines()[1:] == [
+        "private: epsilon 0.53 at delta 2.7e-06 for one row, by prv",
+        "membership by the loss: AUC 0.510 [0.480, 0.540] (0.5 is a guess), 1.2% found at 1 % false alarms",
+    ]
