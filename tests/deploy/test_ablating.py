@@ -77,7 +77,8 @@ def test_progress_is_a_line_for_each_trial_where_there_is_no_terminal(project: P
     lines = shown.getvalue().splitlines()
     assert lines[1].startswith("1 of 2: present, seed 3: brier 0.")
     assert [line.partition(" of ")[0] for line in lines[1:]] == [str(i) for i in range(1, len(lines))]
-    assert "left" in lines[2]
+    assert " left" in lines[3]
+    assert "best so far" in lines[-1]
 
 
 def test_progress_is_a_bar_on_a_terminal(project: Project) -> None:
