@@ -48,11 +48,11 @@ class Champion:
         )  # fmt: skip
         self.path = self.finished.artifact.path
 
-    def probe(self, task: Any = None, num_days: int = 30, **changes: Any):
+    def probe(self, task: Any = None, num_days: int = 30, clip: ClipSpec = CLIP, **changes: Any):
         artifact = msgspec.structs.replace(read_artifact(self.path), **changes)
         rows = (task or self.task).make(num_days)
         return probe_champion(
-            task or self.task, artifact, self.path.read_bytes(), rows, CLIP, at_ms=7, config=SMALL
+            task or self.task, artifact, self.path.read_bytes(), rows, clip, at_ms=7, config=SMALL
         )  # fmt: skip
 
 
@@ -74,6 +74,11 @@ def test_a_model_without_weights_is_told(champion):
     lineage = msgspec.structs.replace(champion.finished.artifact.lineage, weights_digest="")
     with pytest.raises(ProbeError, match="before weights were kept"):
         champion.probe(lineage=lineage)
+
+
+def test_a_rule_that_acts_on_samples_is_not_probed(champion):
+    with pytest.raises(ProbeError, match="acts on samples"):
+        champion.probe(clip=ClipSpec(kind="per_sample", max_norm=1.0))
 
 
 def test_too_few_new_rows_are_told(champion):

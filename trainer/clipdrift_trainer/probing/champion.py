@@ -6,6 +6,7 @@ from torch import nn
 
 from clipdrift_contract.errors import ClipdriftError
 from clipdrift_contract.events import ClipSpec, GradProbe
+from clipdrift_trainer.clipping.rules import RULES
 from clipdrift_trainer.export import Artifact, score_rows
 from clipdrift_trainer.lineage import data_digest
 from clipdrift_trainer.probing.probe import ProbeConfig, probe_gradients
@@ -46,11 +47,13 @@ def probe_champion(
         config: How much is measured.
 
     Raises:
-        ProbeError: There are no weights, too few new rows, or the module built again does not answer like the model.
+        ProbeError: The rule acts on samples, there are no weights, too few new rows, or the module built again does not answer like the model.
         WeightsError: The weights are not those of the model, or do not fit.
         LeakError, ValueError: The task gives rows that are not usable.
     """
     lineage = champion.lineage
+    if clip.kind not in RULES:
+        raise ProbeError(f"clipping by {clip.kind} acts on samples, and the probe measures batches")
     if not lineage.weights_digest:
         raise ProbeError(f"version {lineage.version} was trained before weights were kept; its successor can be probed")
     recent = rows.select(rows.time_ms >= lineage.data_end_ms)
