@@ -47,7 +47,8 @@ def probe_champion(
         config: How much is measured.
 
     Raises:
-        ProbeError: The rule acts on samples, there are no weights, too few new rows, or the module built again does not answer like the model.
+        ProbeError: The rule acts on samples, there are no weights, too few new rows, or the module built again does not
+            answer like the model.
         WeightsError: The weights are not those of the model, or do not fit.
         LeakError, ValueError: The task gives rows that are not usable.
     """
