@@ -129,7 +129,7 @@ def build_onnx(
         except _UnreadError:
             raise
         except ExportError as error:
-            reasons.append(str(error))
+            reasons.append(str(error).rstrip("."))
             _log.info("%s does not give a faithful file: %s", convert.__name__, error)
         else:
             return content

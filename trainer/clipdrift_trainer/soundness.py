@@ -30,9 +30,11 @@ def check_module(task: Task, module: nn.Module, rows: Rows, vocabularies: Mappin
         vocabularies: Categories of each categorical feature.
 
     Raises:
-        ExportError: It fails on such rows, has outputs of another number or type, answers with NaN or infinity, changes its
-            inputs or its own state, draws random numbers, or lets rows of a batch act on each other.
+        ExportError: It is scripted, fails on such rows, has outputs of another number or type, answers with NaN or infinity,
+            changes its inputs or its own state, draws random numbers, or lets rows of a batch act on each other.
     """
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ExportError("a scripted module cannot be exported; let build() give the module itself, without torch.jit.script")
     some = with_hard_cases(task, rows.select(np.arange(min(_NUM_ROWS, len(rows)))))
     before = weights_digest(module)
     first = _ask(task, module, some, vocabularies)

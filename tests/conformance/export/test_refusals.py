@@ -150,6 +150,14 @@ def test_a_module_whose_answer_hangs_on_more_than_the_row_or_fails_is_refused(bu
         Kit(build).content()
 
 
+def test_a_scripted_module_is_refused_and_a_compiled_one_is_not():
+    with pytest.raises(ExportError, match="a scripted module cannot be exported"):
+        Kit(lambda *sizes: torch.jit.script(Plain(*sizes))).content()
+
+    kit = Kit(lambda *sizes: torch.compile(Plain(*sizes), backend="eager"))
+    assert np.abs(score_rows(kit.content(), kit.task.features, kit.rows) - kit.scores(kit.rows)).max() <= 1e-5
+
+
 def test_a_regression_gives_one_value_a_row():
     class Flat(Plain):
         def forward(self, features):
