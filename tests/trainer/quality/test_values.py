@@ -84,6 +84,16 @@ def test_new_categories_are_held_against_what_the_model_in_service_knew() -> Non
     assert check_schema(table({"site": SITE}, YES, profile=profile), SchemaPolicy()).level == "pass"
 
 
+def test_numbers_unlike_all_that_the_model_in_service_knew_are_named_and_a_longer_tail_is_not() -> None:
+    rain = np.where(np.random.default_rng(8).random(N) < 0.9, 0.0, 0.01 + 0.01 * np.abs(X))
+    storm = np.where(np.random.default_rng(9).random(N) < 0.01, 2.0 + X, rain)
+    other = np.where(np.random.default_rng(9).random(N) < 0.1, 200.0 + X, rain)
+    profile = profile_of({"rain": rain})
+
+    assert check_schema(table({"rain": storm}, YES, profile=profile), SchemaPolicy()).level == "pass"
+    assert check_schema(table({"rain": other}, YES, profile=profile), SchemaPolicy()).features == ("rain",)
+
+
 def test_constant_and_repeated_columns_are_named() -> None:
     renamed = np.where(SITE == "north", "N", "S")
     columns = {"x": X, "same": 3 * X - 7, "fixed": np.ones(N), "site": SITE, "place": renamed, "other": -X + 0.1 * SPEED}

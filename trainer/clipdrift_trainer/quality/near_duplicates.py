@@ -73,7 +73,8 @@ def check_near_duplicates(table: Table, policy: NearDuplicatesPolicy) -> Finding
     share = len(twins) * num_extrapolated / len(held_out) - by_nature
     figures = {"share": max(0.0, share), "dimension": dimension, "share_by_nature": by_nature}
     if len(twins) < _MIN_COPIES or share < policy.warn_share or not twins.kappa >= COPIES_AGREE:
-        return passed(f"{max(0.0, share):.1%} of the held-out rows all but equal a training row", **figures)
+        others = ", but their labels do not" if len(twins) >= _MIN_COPIES and share >= policy.warn_share else ""
+        return passed(f"{max(0.0, share):.1%} of the held-out rows all but equal a training row{others}", **figures)
     low, high = wilson(len(twins) * num_extrapolated, len(held_out))
     return Finding(
         level=level_of(share, policy.warn_share, policy.stop_share),

@@ -24,7 +24,8 @@ class SchemaPolicy(msgspec.Struct, frozen=True, kw_only=True):
     categories: dict[str, tuple[str, ...]] = {}
     """Allowed categories by feature. One other category warns."""
     warn_unknown_share: float = 0.02
-    """By how much the share of categories that the model in service never saw may rise, from which on it warns."""
+    """Share of values unlike those that the model in service knew, from which on it warns: categories, by how much they became
+    more, and numbers far outside its bins, whose outermost hold a sixteenth of the rows each."""
     warn_wild_share: float = 0.001
     """Share of numbers that lie so far off, and are so often the same, that they are marks (-999, 1e9) and not measurements,
     from which on it warns."""
@@ -102,7 +103,7 @@ def _level(one: Violation, num_rows: int, policy: SchemaPolicy) -> Level:
     share = len(one.rows) / num_rows
     if one.expectation.kind in ("bounds", "categories", "missing", "type"):
         return level_of(share, 1 / num_rows, policy.stop_share)
-    if one.expectation.kind == "known_categories":
+    if one.expectation.kind in ("known_categories", "known_range"):
         return level_of(share - one.expectation.usual_share, policy.warn_unknown_share, np.inf)
     return level_of(share, policy.warn_wild_share, np.inf)
 

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from clipdrift_trainer.quality.table import Floats, Ints, Table
+from clipdrift_trainer.quality.table import Ints, Table
 
 _SAME_VALUE = 1e-3  # of the label's standard deviation: nearer values of a regression count as the same label
 
@@ -84,21 +84,9 @@ def coordinates(table: Table, max_dimensions: int = 64) -> npt.NDArray[np.float3
 
 def _scaled(numbers_ND: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     some_SD = numbers_ND[:: max(1, len(numbers_ND) // 5_000)]
-    low, middle, high = (np.nan_to_num(q) for q in _quantiles(some_SD))
-    scale = (high - low) / 2
-    spread = np.nan_to_num(_spread(some_SD))
-    scale = np.where(scale > 0, scale, np.where(spread > 0, spread, 1.0))
-    scaled: npt.NDArray[np.float32] = np.clip(np.nan_to_num((numbers_ND - middle) / scale), -10, 10).astype(np.float32)
-    return scaled
-
-
-def _quantiles(some_SD: npt.NDArray[np.float32]) -> Floats:
-    filled = np.where(np.isnan(some_SD).all(axis=0), 0.0, some_SD) if len(some_SD) else np.zeros((1, some_SD.shape[1]))
-    quantiles: Floats = np.nanquantile(filled, (0.16, 0.5, 0.84), axis=0)
-    return quantiles
-
-
-def _spread(some_SD: npt.NDArray[np.float32]) -> Floats:
-    filled = np.where(np.isnan(some_SD).all(axis=0), 0.0, some_SD) if len(some_SD) else np.zeros((1, some_SD.shape[1]))
-    spread: Floats = np.nanstd(filled, axis=0)
-    return spread
+    filled = np.where(np.isnan(some_SD).all(axis=0), 0.0, some_SD) if len(some_SD) else np.zeros((1, numbers_ND.shape[1]))
+    low, middle, high = np.nanquantile(filled, (0.16, 0.5, 0.84), axis=0)
+    # where most values are equal the quantiles lie close, or coincide: a third of the standard deviation is the least scale
+    scale = np.maximum((high - low) / 2, np.nanstd(filled, axis=0) / 3)
+    scaled = np.clip(np.nan_to_num((numbers_ND - middle) / np.where(scale > 0, scale, 1.0)), -10, 10)
+    return np.asarray(scaled, np.float32)

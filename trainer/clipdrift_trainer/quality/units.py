@@ -13,7 +13,7 @@ _MIN_ROWS = 100
 _MIN_DISTINCT = 10
 _TOLERANCE = 0.04  # of a known factor: the middle of a hundred numbers is not known better
 _LEAST_KNOWN = 2.0  # a season may well bring a smaller factor than this, unless it comes from one row to the next
-_LEAST_AT_ONCE = 1.4
+_LEAST_AT_ONCE = 1.5
 _KNOWN_FACTORS = (
     10, 100, 1e3, 1e6, 60, 3600, 24, 1440, 86_400, 7,  # prefixes and times
     2.54, 25.4, 3.28084, 1.609344, 2.204623, 28.34952, 3.785412, 1.943844, 3.6, 2.236936, 14.50377, 33.86389, 57.29578,
@@ -99,7 +99,7 @@ def unit_change(
         >>> unit_change(metres, metres + 20, UnitsPolicy()) is None     # moved, and not by a factor
         True
     """
-    if min(len(before), len(after)) < _MIN_ROWS or min(len(np.unique(before)), len(np.unique(after))) < _MIN_DISTINCT:
+    if min(len(before), len(after)) < _MIN_ROWS or min(_num_values(before), _num_values(after)) < _MIN_DISTINCT:
         return None
     if _distance(before, after) < policy.least_distance:
         return None
@@ -120,6 +120,12 @@ def unit_change(
     return factor, f"is {factor:.4g} times as large"
 
 
+def _num_values(value: Floats) -> int:
+    """How many values differ by more than a hundredth of the range (1 % to 99 %): a calendar's are few, also with noise."""
+    low, high = np.quantile(value, (0.01, 0.99))
+    return len(np.unique(np.round((value - low) / (high - low) * 100))) if high > low else 1
+
+
 def _conversion(
     before: Floats, after: Floats, before_Q: Floats, after_Q: Floats, most_distance: float
 ) -> tuple[float, str] | None:
@@ -138,9 +144,9 @@ def _conversion(
 
 
 def _is_abrupt(value: Floats, cut: int) -> bool:
-    """A unit changes from one row to the next, a season does not: the rows next to the cut must differ by half as much at least
-    as all rows before and after it do."""
-    near = max(_MIN_ROWS, len(value) // 50)
+    """A unit changes from one row to the next, a season does not: the tenths of the rows next to the cut must differ by half as
+    much at least as all rows before and after it do."""
+    near = max(_MIN_ROWS, len(value) // 10)  # some days on both sides: a front, too, changes the wind from one hour to the next
     whole = np.median(value[cut:]) - np.median(value[:cut])
     local = np.median(value[cut : cut + near]) - np.median(value[max(0, cut - near) : cut])
     return bool(abs(local) >= abs(whole) / 2 and local * whole > 0)
