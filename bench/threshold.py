@@ -96,8 +96,8 @@ def _cells(names: Iterable[str], seeds: range) -> list[Cell]:
     chunks = [tuple(seeds[start : start + _SEEDS_A_CELL]) for start in range(0, len(seeds), _SEEDS_A_CELL)]
     return [
         Cell(name, optimizer, per_sample, chunk)
-        for name in names
         for chunk in chunks
+        for name in names
         for optimizer in OPTIMIZERS
         for per_sample in (False, True)
     ]

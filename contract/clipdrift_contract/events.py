@@ -169,7 +169,7 @@ class NormQuantiles(msgspec.Struct, frozen=True, kw_only=True):
 class Arm(msgspec.Struct, frozen=True, kw_only=True):
     """One clipping policy that a retrain tries, and why."""
 
-    name: str  # same, autoclip_p10, q90
+    name: str  # same, half, q90, autoclip_p10
     clip: ClipSpec
     provenance: str = ""
 

@@ -18,7 +18,7 @@ from clipdrift_contract.bus.sqlite import SqliteBus
 from clipdrift_contract.clock import ManualClock
 from clipdrift_contract.envelope import decode
 from clipdrift_contract.errors import ClipdriftError, RetryableError
-from clipdrift_contract.events import RETRAINING, TRAINING, ArmResult, ClipSpec, RetrainOutcome, RetrainRequest, RunEnd
+from clipdrift_contract.events import RETRAINING, TRAINING, Arm, ArmResult, ClipSpec, RetrainOutcome, RetrainRequest, RunEnd
 from clipdrift_contract.jobs import JobFolder
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_trainer.quality.policy import QualityPolicy
@@ -167,6 +167,22 @@ def test_workers_in_processes_give_the_same_bytes_as_one_process(world: World, t
     assert together is not None
     assert (alone.candidate_version, alone.candidate_digest) == (together.candidate_version, together.candidate_digest)
     assert [arm.against_same for arm in alone.arms] == [arm.against_same for arm in together.arms]
+
+
+def test_a_retrain_of_samples_clipped_one_by_one_gets_a_temperature_and_keeps_its_rule(world: World) -> None:
+    pytest.importorskip("opacus")
+    tight, loose = (ClipSpec(kind="per_sample", max_norm=bound) for bound in (0.01, 1.0))
+    world.order(champion_clip=tight, arms=(Arm(name="same", clip=tight), Arm(name="q90", clip=loose)))
+
+    outcome = world.run()
+
+    assert outcome is not None
+    assert outcome.winner == "q90"
+    (run_end,) = (event for _, event in world.events() if isinstance(event, RunEnd))
+    assert run_end.clip == loose
+    assert run_end.temperature != 1.0
+    assert {arm.clip.kind for arm in run_end.candidates} == {"per_sample"}
+    assert winner_of(outcome).against_champion[0].num_blocks == 6, "of the twelve fresh days half went to the temperature"
 
 
 class DyingRegistry(NoRegistry):
