@@ -79,6 +79,7 @@ def test_every_figure_of_the_record_has_its_interval(tmp_path: Path) -> None:
 def test_a_slice_that_the_average_hides_is_in_the_record_and_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     end = trained(tmp_path, OneSiteIsNoise(turn_day=99)).run_end
 
     assert [(one.slice, one.against) for one in end.hidden_slices] == [("south", "all_rows")]

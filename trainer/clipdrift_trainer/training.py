@@ -380,7 +380,7 @@ def _validate(
         label_span=profile.label_high - profile.label_low, in_service=in_service,
     )  # fmt: skip
     for one in found.hidden_slices:
-        _log.warning(one.words)
+        _log.info(one.words)
     return found
 
 

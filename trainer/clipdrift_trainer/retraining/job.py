@@ -30,6 +30,7 @@ from clipdrift_trainer.retraining.judging import HeldOut, Judgement, JudgingRows
 from clipdrift_trainer.retraining.selection import SAME
 from clipdrift_trainer.tasks.task import Rows, Task
 from clipdrift_trainer.training import Prepared, TrainingConfig, finish, inspect, prepare, split_held_out
+from clipdrift_trainer.validation_file import read_validation
 from clipdrift_trainer.workers import single_threaded
 
 _log = logging.getLogger(__name__)
@@ -177,6 +178,7 @@ def _retrain(job: _Job) -> tuple[Judgement, RunEnd, GradProbe | None]:
         task, training, order_of(request, best.arm, best.seed, job.code_revision), inspected[0], best.fit,
         run_id=run_id_of(request, best.arm, best.seed), started_at_ms=started_at_ms,
         artifacts=job.artifacts, registry=job.registry, publisher=None, clock=job.clock,
+        in_service=read_validation(champion.path.parent),
     )  # fmt: skip
     return judgement, done.run_end, _with_seen(foretold[0], shadows)
 
