@@ -150,10 +150,13 @@ def test_a_module_whose_answer_hangs_on_more_than_the_row_or_fails_is_refused(bu
         Kit(build).content()
 
 
-def test_a_scripted_module_is_refused_and_a_compiled_one_is_not():
+def test_a_scripted_module_is_refused():
     with pytest.raises(ExportError, match="a scripted module cannot be exported"):
         Kit(lambda *sizes: torch.jit.script(Plain(*sizes))).content()
 
+
+@pytest.mark.slow
+def test_a_compiled_module_is_exported_like_a_plain_one():
     kit = Kit(lambda *sizes: torch.compile(Plain(*sizes), backend="eager"))
     assert np.abs(score_rows(kit.content(), kit.task.features, kit.rows) - kit.scores(kit.rows)).max() <= 1e-5
 
