@@ -83,8 +83,8 @@ class PerSample:
     "seed", which makes runs repeatable and their privacy void for whoever knows the seed. What the run tells of itself
     (windows, losses, figures by slice) is exact and not covered by epsilon.
 
-    A sample whose gradient is not finite is left out of its step, and the step counts as not finite. One process; no loss scaling
-    and no accumulation over several calls of `backward`.
+    A sample whose gradient is not finite is left out of its step, and the step counts as not finite. One process; no loss
+    scaling, and no accumulation over several calls of `backward`.
 
     Args:
         spec: kind "per_sample"; `max_norm` is c, or where it starts; `options` as in `PerSampleOptions`.
