@@ -7,13 +7,13 @@ import numpy as np
 
 from clipdrift_contract.profile import FeatureProfile
 from clipdrift_trainer.quality.finding import Finding, listed, passed
-from clipdrift_trainer.quality.table import Column, Floats, Table
+from clipdrift_trainer.quality.table import Column, Floats, Ints, Table
 
 _MIN_ROWS = 100
 _MIN_DISTINCT = 10
 _TOLERANCE = 0.04  # of a known factor: the middle of a hundred numbers is not known better
-_LEAST_KNOWN = 2.0  # a season may well bring a smaller factor than this, unless it comes from one row to the next
-_LEAST_AT_ONCE = 1.5
+_LEAST_FACTOR = 2.0  # a season or a warm front may well bring a smaller one: miles and knots are not told from them
+_NEAR_DAYS = 5
 _KNOWN_FACTORS = (
     10, 100, 1e3, 1e6, 60, 3600, 24, 1440, 86_400, 7,  # prefixes and times
     2.54, 25.4, 3.28084, 1.609344, 2.204623, 28.34952, 3.785412, 1.943844, 3.6, 2.236936, 14.50377, 33.86389, 57.29578,
@@ -69,11 +69,12 @@ def _changes(table: Table, column: Column, policy: UnitsPolicy) -> Iterator[tupl
     value = column.values[is_used]
     if len(value) < _MIN_ROWS:
         return
+    day = table.days[table.sample[is_used]]
     cut = _moved_most(value)
-    change = unit_change(value[:cut], value[cut:], policy, _LEAST_AT_ONCE) if cut and _is_abrupt(value, cut) else None
+    change = unit_change(value[:cut], value[cut:], policy, _LEAST_FACTOR) if cut and _is_abrupt(value, day, cut) else None
     if change is not None:
-        day = np.datetime64(int(table.rows.time_ms[table.sample[np.flatnonzero(is_used)[cut]]]), "ms").astype("datetime64[D]")
-        yield change[0], f"{change[1]} from {day} on"
+        since = np.datetime64(int(day[cut]), "D")
+        yield change[0], f"{change[1]} from {since} on"
     known = table.profile_of(column.feature)
     before = _values_of(known) if known is not None else np.zeros(0)
     change = unit_change(before, value, policy) if len(before) >= _MIN_ROWS else None
@@ -114,7 +115,7 @@ def unit_change(
     if not factor > 0 or _distance(before * factor, after) > most_distance:
         return None
     size = max(factor, 1 / factor)
-    is_known = size >= _LEAST_KNOWN and any(abs(size / known - 1) <= _TOLERANCE for known in _KNOWN_FACTORS)
+    is_known = size >= _LEAST_FACTOR and any(abs(size / known - 1) <= _TOLERANCE for known in _KNOWN_FACTORS)
     if not is_known and size < (any_factor or policy.any_factor):
         return None
     return factor, f"is {factor:.4g} times as large"
@@ -143,12 +144,18 @@ def _conversion(
     return None
 
 
-def _is_abrupt(value: Floats, cut: int) -> bool:
-    """A unit changes from one row to the next, a season does not: the tenths of the rows next to the cut must differ by half as
-    much at least as all rows before and after it do."""
-    near = max(_MIN_ROWS, len(value) // 10)  # some days on both sides: a front, too, changes the wind from one hour to the next
+def _is_abrupt(value: Floats, day: Ints, cut: int) -> bool:
+    """A unit changes from one row to the next, a season does not: the days next to the cut must differ by half as much at least
+    as all rows before and after it do.
+
+    Five days on each side (or a tenth of all rows), since a front changes the wind from one hour to the next.
+    """
+    first, last = np.searchsorted(day, day[cut] - _NEAR_DAYS), np.searchsorted(day, day[cut] + _NEAR_DAYS, side="right")
+    tenth = len(value) // 10
+    first = min(max(int(first), cut - tenth), max(0, cut - _MIN_ROWS))
+    last = max(min(int(last), cut + tenth), cut + _MIN_ROWS)
     whole = np.median(value[cut:]) - np.median(value[:cut])
-    local = np.median(value[cut : cut + near]) - np.median(value[max(0, cut - near) : cut])
+    local = np.median(value[cut:last]) - np.median(value[first:cut])
     return bool(abs(local) >= abs(whole) / 2 and local * whole > 0)
 
 
