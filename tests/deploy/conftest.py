@@ -103,6 +103,12 @@ def make_project(tmp_path: Path) -> Iterator[MakeProject]:
 
 
 @pytest.fixture
+def small_task() -> str:
+    """The text of the project's task, to be changed."""
+    return TASK
+
+
+@pytest.fixture
 def events_of() -> Callable[[Project], list[tuple[str, Any]]]:
     """Id and event of all that trainings and retrains of a project put on its bus."""
 

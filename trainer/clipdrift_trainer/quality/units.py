@@ -14,6 +14,7 @@ _MIN_DISTINCT = 10
 _TOLERANCE = 0.04  # of a known factor: the middle of a hundred numbers is not known better
 _LEAST_FACTOR = 2.0  # a season or a warm front may well bring a smaller one: miles and knots are not told from them
 _NEAR_DAYS = 5
+_CRITICAL = 1.63  # of the Kolmogorov-Smirnov distance at 1 %, in units of sqrt(1/n + 1/m)
 _KNOWN_FACTORS = (
     10, 100, 1e3, 1e6, 60, 3600, 24, 1440, 86_400, 7,  # prefixes and times
     2.54, 25.4, 3.28084, 1.609344, 2.204623, 28.34952, 3.785412, 1.943844, 3.6, 2.236936, 14.50377, 33.86389, 57.29578,
@@ -71,7 +72,11 @@ def _changes(table: Table, column: Column, policy: UnitsPolicy) -> Iterator[tupl
         return
     day = table.days[table.sample[is_used]]
     cut = _moved_most(value)
-    change = unit_change(value[:cut], value[cut:], policy, _LEAST_FACTOR) if cut and _is_abrupt(value, day, cut) else None
+    change = (
+        unit_change(value[:cut], value[cut:], policy, _LEAST_FACTOR)
+        if cut and _is_abrupt(value, day, cut) and _days_agree(value, day, cut)
+        else None
+    )
     if change is not None:
         since = np.datetime64(int(day[cut]), "D")
         yield change[0], f"{change[1]} from {since} on"
@@ -157,6 +162,18 @@ def _is_abrupt(value: Floats, day: Ints, cut: int) -> bool:
     whole = np.median(value[cut:]) - np.median(value[:cut])
     local = np.median(value[cut:last]) - np.median(value[first:cut])
     return bool(abs(local) >= abs(whole) / 2 and local * whole > 0)
+
+
+def _days_agree(value: Floats, day: Ints, cut: int) -> bool:
+    """Rows of a day hang together, rain above all: the medians of the days before and after must differ beyond chance at 1 %.
+
+    Source: Kolmogorov-Smirnov for two samples, critical distance 1.63 sqrt(1/n + 1/m).
+    """
+    medians = [
+        np.array([np.median(part) for part in np.split(side, np.flatnonzero(np.diff(days)) + 1)])
+        for side, days in ((value[:cut], day[:cut]), (value[cut:], day[cut:]))
+    ]
+    return _distance(*medians) >= _CRITICAL * float(np.sqrt(sum(1 / len(one) for one in medians)))
 
 
 def _moved_most(value: Floats) -> int:

@@ -1,0 +1,121 @@
+"""`clipdrift check-data`: what it prints, how it ends, and that a training and a retrain are stopped by the same words."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from clipdrift_contract.events import RetrainRequest, RunEnd
+from clipdrift_contract.jobs import JobFolder
+from clipdrift_deploy.cli import app
+from clipdrift_deploy.training import carry_out, train_model
+from clipdrift_trainer.quality.checking import QualityError
+
+DAY = 86_400_000
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+def check(project, *arguments: str) -> Result:
+    words = ["check-data", "pump", "--project", str(project.folder), "--until", "1970-01-31", *arguments]
+    return CliRunner().invoke(app, words)
+
+
+def leaking(task: str) -> str:
+    return task.replace('{"pressure": pressure,', '{"pressure": (2 * label - 1).astype("f4"),')
+
+
+def train(project) -> RunEnd:
+    return train_model(project, "pump", start_ms=0, end_ms=20 * DAY, as_of_ms=20 * DAY, console=Console(file=io.StringIO()))
+
+
+def test_clean_rows_end_with_0_and_every_check_has_a_line(make_project) -> None:
+    result = check(make_project())
+
+    assert result.exit_code == 0, result.output
+    assert "single_feature" in result.stdout
+    assert "no number changed its unit" in " ".join(result.stdout.split())
+
+
+def test_a_warning_ends_with_1_only_where_it_is_asked_for(make_project) -> None:
+    project = make_project("[training.quality.schema]\nbounds = {pressure = [-1, 1]}\n")
+
+    assert (check(project).exit_code, check(project, "--strict").exit_code) == (0, 1)
+
+
+def test_a_leak_ends_with_2_and_is_named_as_json(make_project, small_task: str) -> None:
+    result = check(make_project(task=leaking(small_task)), "--json")
+
+    found = {one["name"]: one for one in json.loads(result.stdout)}
+    assert result.exit_code == 2
+    assert (found["single_feature"]["outcome"], found["single_feature"]["features"]) == ("stop", ["pressure"])
+
+
+def test_labels_are_looked_at_where_it_is_asked_for(make_project) -> None:
+    project = make_project()
+
+    plain, asked = (
+        {one["name"]: one for one in json.loads(check(project, "--json", *words).stdout)}["label_errors"]
+        for words in ((), ("--labels",))
+    )
+    assert "switched off" in plain["words"]
+    assert "switched off" not in asked["words"]
+
+
+def test_checks_that_are_switched_off_are_said_to_be(make_project) -> None:
+    result = check(make_project('[training.quality]\nmode = "off"\n'))
+
+    assert result.exit_code == 2
+    assert 'set "warn" or "enforce"' in result.stderr
+
+
+def test_a_setting_that_does_not_exist_is_named(make_project) -> None:
+    result = check(make_project("[training.quality.units]\nany_faktor = 3\n"))
+
+    assert "[training.quality.units] any_faktor is no setting; did you mean any_factor?" in result.stderr
+
+
+def test_a_training_on_leaking_rows_says_which_feature(make_project, small_task: str) -> None:
+    with pytest.raises(QualityError, match="single_feature: pressure"):
+        train(make_project(task=leaking(small_task)))
+
+
+def test_a_retrain_on_leaking_rows_is_inconclusive_and_says_why(make_project, small_task: str) -> None:
+    champion = train(make_project('[training.quality]\nmode = "off"\n'))
+    project = make_project(task=leaking(small_task))
+    folder = JobFolder(project.jobs, "order-1")
+    folder.write_request(
+        RetrainRequest(
+            key="order-1",
+            model="pump",
+            cause="test",
+            decision_id="d",
+            requested_at_ms=60 * DAY,
+            as_of_ms=60 * DAY,
+            data_start_ms=0,
+            champion_version=champion.version,
+            champion_uri=champion.artifact_uri,
+            champion_digest=champion.artifact_digest,
+            champion_clip=champion.clip,
+            generation=1,
+            arms=champion.candidates[:1],
+        )
+    )
+
+    outcome = carry_out(project, folder.path)
+
+    assert outcome is not None
+    assert (outcome.verdict, outcome.candidate_version) == ("inconclusive", "")
+    assert "not fit to train on. single_feature: pressure" in outcome.reasons[0]
+    assert msgspec.json.decode((folder.path / "outcome.json").read_bytes())["verdict"] == "inconclusive"
