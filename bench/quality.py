@@ -1,8 +1,9 @@
 """What the data checks find, and what they cry about in vain: faults planted into six data sets, and the same sets left clean.
 
-Each fault is planted with seeds that were not used while the checks were made (those were 0 to 4, and eight each from 100, 200
-and 300, which showed mistakes). Recall counts the sets in which the check named the fault, precision the alarms of that check that
-were about a planted fault. The last line is one JSON object. `--tuning` takes the tuning seeds, `--seeds N` other numbers of seeds.
+Each fault is planted with seeds that were not used while the checks were made (those were 0 to 4, and eight each from
+100, 200 and 300, which showed mistakes). Recall counts the sets in which the check named the fault, precision the
+alarms of that check that were about a planted fault. The last line is one JSON object. `--tuning` takes the tuning
+seeds, `--seeds N` other numbers of seeds.
 """
 
 import argparse
