@@ -12,9 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "trainer" / "evaluation"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "deploy" / "clipdrift_deploy" / "demo" / "project"))
+import clustered_worlds as worlds
 import numpy as np
 import torch
-import worlds
 from flights import Flights
 from test_hidden import NAMES, mixed
 from test_intervals import SETTINGS, figures

@@ -145,8 +145,6 @@ def test_without_calibration_or_with_one_day_all_held_out_rows_judge() -> None:
         assert (len(fitting), len(judging)) == (0, ROWS_A_DAY)
 
 
-
-
 def test_what_is_held_out_is_never_trained_on(tmp_path: Path) -> None:
     class Watching(Toy):
         seen_days: set[int] = set()  # noqa: RUF012

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-import worlds
+import clustered_worlds as worlds
 
 from clipdrift_trainer.evaluation.hidden import HiddenSlicePolicy, hidden_slices, slices_that_got_worse
 from clipdrift_trainer.evaluation.intervals import score_intervals

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-import worlds
+import clustered_worlds as worlds
 
 from clipdrift_trainer.evaluation.intervals import score_intervals
 from clipdrift_trainer.evaluation.scores import score_slices

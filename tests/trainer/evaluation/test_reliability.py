@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-import worlds
+import clustered_worlds as worlds
 
 from clipdrift_trainer.evaluation.blocks import Days
 from clipdrift_trainer.evaluation.reliability import calibration_error_interval, reliability, reliability_bins
