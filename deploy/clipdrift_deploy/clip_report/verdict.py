@@ -5,8 +5,9 @@ from typing import Literal
 import msgspec
 
 from clipdrift_contract.events import ClipKind, Fault, FaultKind
+from clipdrift_contract.optimizers import is_adaptive
 from clipdrift_deploy.clip_report.figures import Course
-from clipdrift_monitor.clipping.evidence import ADAPTIVE_OPTIMIZERS, FEW_NONFINITE, STRONG_REMOVAL
+from clipdrift_monitor.clipping.evidence import FEW_NONFINITE, STRONG_REMOVAL
 
 Tone = Literal["good", "busy", "bad", "plain"]
 
@@ -58,7 +59,7 @@ def answer_of(course: Course) -> Answer:
 def _answer_of_healthy(course: Course) -> Answer:
     share, steps = percent(course.removed_mass_ratio), percent(course.clip_rate_ratio)
     removed = f"Clipping removed {share} of the gradient norm, on {steps} of the steps."
-    is_adaptive = course.optimizer in ADAPTIVE_OPTIMIZERS
+    rescales = is_adaptive(course.optimizer)
     if course.clip.kind == "off" or not course.num_clipped:
         why = "Clipping was off." if course.clip.kind == "off" else "No step was above the bound."
         return Answer(headline="Clipping is not the problem here: it changed nothing", tone="good", reasons=(why,))
@@ -72,7 +73,7 @@ def _answer_of_healthy(course: Course) -> Answer:
             ),
             next_step="Compare log loss and calibration error with a run of a larger bound; recalibrate before retraining.",
         )
-    if is_adaptive and course.clip.kind in COMMON_FACTOR:
+    if rescales and course.clip.kind in COMMON_FACTOR:
         return Answer(
             headline="Clipping is not the problem here",
             tone="good",
@@ -82,7 +83,7 @@ def _answer_of_healthy(course: Course) -> Answer:
                 "(R2). A high clip rate or removed share is no sign of harm with it.",
             ),
         )
-    if is_adaptive:
+    if rescales:
         return Answer(
             headline="This run alone cannot tell whether clipping matters",
             tone="busy",

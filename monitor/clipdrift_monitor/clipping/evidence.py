@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import msgspec
 
 from clipdrift_contract.events import ArmResult, ClippingVerdict, Contrast, RetrainOutcome, RunEnd
+from clipdrift_contract.optimizers import is_adaptive
 
-ADAPTIVE_OPTIMIZERS = frozenset({"Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "RMSprop", "Lion"})
 STRONG_REMOVAL = 0.75  # no run in the evidence lost a point of accuracy below this (R3)
 FEW_NONFINITE = 0.01  # of the steps: an overflow now and then, which AMP's scaler answers, is no fault
 SAME = "same"
@@ -50,7 +50,7 @@ def evidence_of(run: RunEnd, outcome: RetrainOutcome | None) -> ClippingEvidence
         )
     arm, contrast = _best_arm(outcome.arms) if outcome is not None else ("", None)
     return ClippingEvidence(
-        is_adaptive=run.optimizer in ADAPTIVE_OPTIMIZERS,
+        is_adaptive=is_adaptive(run.optimizer),
         is_norm_clipped=run.clip.kind in ("global_norm", "autoclip"),
         is_strong=run.removed_mass_ratio >= STRONG_REMOVAL,
         has_fault=bool(faults),

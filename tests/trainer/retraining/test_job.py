@@ -169,6 +169,7 @@ def test_workers_in_processes_give_the_same_bytes_as_one_process(world: World, t
     assert [arm.against_same for arm in alone.arms] == [arm.against_same for arm in together.arms]
 
 
+@pytest.mark.slow
 def test_a_retrain_of_samples_clipped_one_by_one_gets_a_temperature_and_keeps_its_rule(world: World) -> None:
     pytest.importorskip("opacus")
     tight, loose = (ClipSpec(kind="per_sample", max_norm=bound) for bound in (0.01, 1.0))
@@ -367,6 +368,7 @@ class AwayBus:
     def close(self, timeout_seconds: float = 10.0) -> None: ...
 
 
+@pytest.mark.slow
 def test_a_bus_that_is_away_loses_no_work_the_next_start_only_publishes(world: World) -> None:
     with pytest.raises(RetryableError):
         run_retrain(
