@@ -54,7 +54,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
     membership: bool = False
     """Measure how well the loss tells trained rows from held-out ones (membership inference), into the run's record."""
     exact_norms_every: int = 0
-    """On every so-manieth step measure the exact gradient norm of each sample, by slice, into the run's record; 0: never."""
+    """Measure, once in so many steps, the exact gradient norm of each sample, by slice, into the run's record; 0: never."""
     int8: Literal["off", "when_it_passes"] = "off"
     """Store LSTM layers with 8-bit weights where accuracy and log loss on the held-out rows stay within 0.005."""
     hidden_slice_margin: float = 0.02

@@ -84,7 +84,7 @@ def _contents(record: RunRecord, course: Course, answer: Answer) -> dict[str, An
         "tiles": [*tiles_of(course), *(accuracy_words(end) if end else ())],
         "chapters": [*chapters_of(course), *(chapters_of_end(end, course) if end else ())],
         "footer": f"Written by clipdrift clip-report. Run {record.run_id}. A run is shown in at most {MOST_STRETCHES} "
-        "stretches, and a table holds every so-manieth row of its picture.",
+        "stretches, and a table holds only some of its picture's rows.",
     }
 
 

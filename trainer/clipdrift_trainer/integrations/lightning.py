@@ -37,7 +37,7 @@ class RecordClipping(pl.Callback):  # type: ignore[misc]
         run_id: Identity of the run; made up if empty, and kept in checkpoints.
         sinks: As for `watch`.
         window_steps: Optimizer steps in a window.
-        check_every: The norm that the optimizer meets is recorded on each so-manieth step; 0: never.
+        check_every: Once in so many steps the norm that the optimizer meets is recorded; 0: never.
         clock: Gives the windows' times.
 
     Raises:

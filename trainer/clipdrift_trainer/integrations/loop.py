@@ -197,7 +197,7 @@ def watch(
         sinks: Functions that are called with each finished window in the training thread; what one raises is logged and ends
             nothing. Or places (`LinesSink` and others in `recording.sinks`), which are served by threads of their own.
         window_steps: Optimizer steps in a window.
-        check_every: The norm that the optimizer meets is recorded on each so-manieth step; 0: never.
+        check_every: Once in so many steps the norm that the optimizer meets is recorded; 0: never.
         slices: Records gradient mass by slice.
         scaler: The loss scaler, where there is one. Unscale before `clip`, as for torch's own.
         group: The ranks that train this model together; found by itself for DDP and `fully_shard`. Every rank must then call

@@ -47,7 +47,7 @@ class Recorder:
         on_window: Called with each finished window, in the training thread; must not block.
         clock: Gives the windows' times.
         window_steps: Steps in a window.
-        check_every: The norm that the optimizer meets is recorded on each so-manieth step; 0: never.
+        check_every: Once in so many steps the norm that the optimizer meets is recorded; 0: never.
         slices: Gradient mass by slice; None: not recorded. The recorder takes it over and removes its hooks at the end.
         scaler: The loss scaler of mixed precision, so that steps it skips are counted apart.
 
