@@ -1,0 +1,13 @@
+"""The `clipdrift` command. Each subcommand translates words into one call and an error into one sentence; nothing is decided
+here."""
+
+# isort: off
+# in the order of the help
+from clipdrift_deploy.cli import training
+from clipdrift_deploy.cli import running
+from clipdrift_deploy.cli import operating
+from clipdrift_deploy.cli import showing
+from clipdrift_deploy.cli.app import app, main
+# isort: on
+
+__all__ = ["app", "main", "operating", "running", "showing", "training"]

@@ -1,0 +1,98 @@
+"""The commands that ask the monitor, or order it to do something."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from clipdrift_contract.clock import SystemClock
+from clipdrift_contract.errors import ConfigError
+from clipdrift_deploy import monitor_client
+from clipdrift_deploy.cli.app import ModelArgument, ProjectOption, WhyOption, app, examples, open_project_at, out, say
+from clipdrift_deploy.moments import format_moment
+from clipdrift_deploy.project import Project
+
+
+@app.command(epilog=examples("status", "status --json"))
+def status(
+    project: ProjectOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
+) -> None:
+    """Show each model's version, live accuracy, alarms, and what the monitor makes of it."""
+    with monitor_client.connect(open_project_at(project)) as client:
+        models = client.models()
+    if as_json:
+        sys.stdout.write(json.dumps(models, indent=2) + "\n")
+        return
+    if not models:
+        say("no model is known yet; train one with `clipdrift train MODEL`")
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in monitor_client.STATUS_COLUMNS:
+        table.add_column(column, no_wrap=column != "clipping")
+    for model in models:
+        table.add_row(*map(escape, monitor_client.status_row(model)))
+    out.print(table)
+    for model in models:
+        for line in monitor_client.status_words(model):
+            say(escape(line))
+
+
+@app.command(epilog=examples("report", "report --out pumps.html"))
+def report(
+    project: ProjectOption = None,
+    to: Annotated[Path, typer.Option("--out", "-o", help="The HTML file to write.")] = Path("clipdrift-report.html"),
+) -> None:
+    """Write what the status pages show as one HTML file that needs no server."""
+    opened = open_project_at(project)
+    note = f"Written by clipdrift report, {format_moment(SystemClock().now_ms())} UTC."
+    with monitor_client.connect(opened) as client:
+        num_models = client.save_report(to, opened.name, note)
+    say(f"wrote {escape(str(to))} ({num_models} model{'' if num_models == 1 else 's'})")
+
+
+@app.command(epilog=examples("rollback pump --why 'customers complain since noon'"))
+def rollback(model: ModelArgument, why: WhyOption, project: ProjectOption = None) -> None:
+    """Put the previous version back into service, at once, and keep the present one out."""
+    opened = open_project_at(project)
+    opened.model(model)
+    with monitor_client.connect(opened) as client:
+        answer = client.rollback(model, why)
+    say(f"{model}: version {answer['version']} is ordered into service (generation {answer['generation']})")
+
+
+@app.command(epilog=examples("retrain pump --why 'the supplier changed the sensor'", "retrain --job .clipdrift/jobs/KEY"))
+def retrain(
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A model to retrain now, by order of a person.")] = None,
+    project: ProjectOption = None,
+    why: WhyOption = "",
+    job: Annotated[Path | None, typer.Option(help="Carry out the order in this job folder (what the monitor starts).")] = None,
+) -> None:
+    """Order a retrain of a model, or carry out one that was ordered (--job)."""
+    opened = open_project_at(project, log_level="INFO" if job else "WARNING")
+    if job is not None and model is None:
+        _carry_out(opened, job)
+    elif model is not None and job is None:
+        opened.model(model)
+        if not why:
+            raise ConfigError("a retrain ordered by a person needs a reason: --why '...'")
+        with monitor_client.connect(opened) as client:
+            answer = client.order_retrain(model, why)
+        say(f"ordered: {answer['key']}; follow it with `clipdrift status`")
+    else:
+        raise ConfigError("name either a MODEL to order a retrain of, or --job FOLDER to carry one out")
+
+
+def _carry_out(project: Project, job: Path) -> None:
+    from clipdrift_deploy.training import carry_out  # noqa: PLC0415
+
+    outcome = carry_out(project, job)
+    if outcome is None:
+        say("another process is carrying it out")
+    else:
+        say(escape(f"{outcome.verdict}: {'; '.join(outcome.reasons)}"))

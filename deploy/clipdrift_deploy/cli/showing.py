@@ -1,0 +1,31 @@
+"""The demo, and dashboards as files."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from clipdrift_deploy.cli.app import app, dashboards_app, examples, say
+
+
+@app.command(epilog=examples("demo", "demo --keep-open"))
+def demo(
+    to: Annotated[Path, typer.Option("--out", "-o", help="Folder for results and state.")] = Path("build/demo"),
+    keep_open: Annotated[bool, typer.Option("--keep-open", help="Keep the status page up when it has ended.")] = False,
+) -> None:
+    """The whole loop on real flights of 2013: two models decay, are found out, and are repaired. About four minutes."""
+    from clipdrift_deploy.demo.run import run_demo  # noqa: PLC0415
+
+    raise typer.Exit(run_demo(to, keep_open=keep_open))
+
+
+@dashboards_app.command("build", epilog=examples("dashboards build --out /etc/clipdrift/dashboards"))
+def dashboards_build(
+    to: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("dashboards/generated"),
+) -> None:
+    """Write the Grafana dashboards (JSON) and the Prometheus rules (YAML)."""
+    from clipdrift_dashboards.build import build  # noqa: PLC0415
+
+    for path in build(to):
+        say(f"wrote {escape(str(path))}")
