@@ -29,7 +29,7 @@ def test_the_change_is_noticed_and_repaired_once(finished: Loop) -> None:
     assert days_until_alarm in (0, 1, 2), "and not a day before the change"
     assert retrain.outcome is not None
     assert retrain.outcome.verdict == "pass"
-    assert {result.arm.name for result in retrain.outcome.arms} >= {"same", "q90"}
+    assert [result.arm.name for result in retrain.outcome.arms] == ["same"], "Adam undoes any bound of the total norm"
     assert retrain.deployment is not None
     assert retrain.deployment.generation == 2
     assert {decision.action for decision in story.decisions.values()} >= {"none", "retrain", "promote"}
