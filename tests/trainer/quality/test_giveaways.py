@@ -32,6 +32,13 @@ def test_a_number_made_from_the_label_stops_and_is_named(label: np.ndarray, clas
     assert (found.level, found.features, found.is_unmistakable) == ("stop", ("leak",), True)
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_few_rows_that_a_feature_orders_perfectly_stop_whichever_way_it_runs(sign: float) -> None:
+    few = X[:300]
+    found = check_single_feature(table({"leak": sign * few}, (few > 0).astype(float)), SingleFeaturePolicy())
+    assert (found.level, found.features) == ("stop", ("leak",))
+
+
 def test_a_good_feature_is_no_leak() -> None:
     assert check_single_feature(table({"x": X}, YES), SingleFeaturePolicy()).level == "pass"
 

@@ -266,6 +266,21 @@ def test_gradients_that_were_not_unscaled_are_named():
     assert "scaled_gradients" in loop.faults()
 
 
+def test_a_scale_that_is_too_high_still_comes_down_where_unscaling_was_forgotten():
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    loop = Loop(scaler=scaler)
+    before = loop.module[0].weight.detach().clone()
+    for step in range(WINDOW):
+        loop.optimizer.zero_grad()
+        scaler.scale(loop.loss(step)).backward()
+        loop.recorder.clip()
+        scaler.step(loop.optimizer)
+        scaler.update()
+    assert scaler.get_scale() < 2.0**127
+    assert not torch.equal(loop.module[0].weight, before)
+    loop.recorder.finish()
+
+
 def test_an_optimizer_that_runs_backward_in_a_closure_is_sound():
     loop = Loop()
     for step in range(WINDOW):

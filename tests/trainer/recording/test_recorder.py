@@ -272,3 +272,27 @@ def test_slices_that_do_not_fit_the_batch_end_the_recording_of_slices_and_not_th
 def windows_after(recorder, windows):
     recorder.finish()
     return windows
+
+
+def test_an_index_that_no_slice_has_ends_the_recording_of_slices_and_not_the_training(caplog):
+    windows = []
+    module, optimizer, recorder = start(windows, slices=("a", "b"))
+    for step in range(20):
+        index = torch.full((8,), 7 if step == 4 else 0)
+        recorder.clip(backward(module, optimizer, step), slice_index=index)
+        optimizer.step()
+    assert [window.num_steps for window in windows_after(recorder, windows)] == [10, 10]
+    assert "no longer recorded" in caplog.text
+
+
+def test_a_saved_state_does_not_change_while_the_run_goes_on():
+    module, optimizer, recorder = start([], slices=("a", "b"))
+    for step in range(10):
+        if step == 5:
+            state = recorder.state_dict()
+            rows, sums = state["rows"].clone(), state["slice_sums"].clone()
+        recorder.clip(backward(module, optimizer, step), slice_index=torch.zeros(8, dtype=torch.int64))
+        optimizer.step()
+    recorder.finish()
+    assert torch.equal(state["rows"].nan_to_num(), rows.nan_to_num())
+    assert torch.equal(state["slice_sums"], sums)

@@ -86,3 +86,27 @@ def test_categories_come_most_frequent_first_and_are_bounded():
     rows.features["site"][:] = ["a"] * 10 + ["b"] * 30 + ["c"] * 20
     assert vocabularies_of(Toy(), rows) == {"site": ("b", "c", "a")}
     assert vocabularies_of(Toy(), rows, max_categories=2) == {"site": ("b", "c")}
+
+
+@pytest.mark.parametrize("name", ["label", "time_ms", "label_time_ms"])
+def test_a_column_of_shape_n_by_1_is_refused(name):
+    class Columns(Toy):
+        def load(self, start_ms, end_ms, as_of_ms):
+            rows = super().load(start_ms, end_ms, as_of_ms)
+            columns = {"label": rows.label, "time_ms": rows.time_ms, "label_time_ms": rows.label_time_ms}
+            return Rows(rows.features, **{**columns, name: columns[name][:, None]})
+
+    with pytest.raises(ValueError, match=f"{name} must have shape"):
+        load_as_of(Columns(), 0, 5 * DAY, 5 * DAY)
+
+
+def test_a_label_time_that_is_nan_is_refused():
+    class NotYet(Toy):
+        def load(self, start_ms, end_ms, as_of_ms):
+            rows = super().load(start_ms, end_ms, as_of_ms)
+            label_time_ms = rows.label_time_ms.astype(float)
+            label_time_ms[3] = float("nan")
+            return Rows(rows.features, rows.label, rows.time_ms, label_time_ms)
+
+    with pytest.raises(ValueError, match="label_time_ms must be known for every row"):
+        load_as_of(NotYet(), 0, 5 * DAY, 5 * DAY)

@@ -92,14 +92,19 @@ def _level(value: float, low: float, warn: float, stop: float) -> Level:
     return "stop" if value >= stop else "warn"
 
 
+def _known(area: float | None) -> float:
+    """Chance where one class is absent; 0 is a perfect, turned round order and stays 0."""
+    return 0.5 if area is None else area
+
+
 def _judge_area(table: Table, column: Column, policy: SingleFeaturePolicy) -> tuple[Level, float, float]:
     held_out = np.flatnonzero(table.sampled_held_out)
-    binned = area_under_roc(bin_means(table, column)[column.bins[held_out]], table.sampled_labels[held_out]) or 0.5
+    binned = _known(area_under_roc(bin_means(table, column)[column.bins[held_out]], table.sampled_labels[held_out]))
     if column.is_category or binned < _LOOK_CLOSER:
         return _area(binned, table.sampled_labels[held_out], policy)
     # no fit is needed to order rows by a number, so all rows may judge
     present = np.flatnonzero(~column.is_missing)
-    ordered = area_under_roc(column.values[present], table.sampled_labels[present]) or 0.5
+    ordered = _known(area_under_roc(column.values[present], table.sampled_labels[present]))
     by_order = _area(max(ordered, 1 - ordered), table.sampled_labels[present], policy)
     by_bins = _area(binned, table.sampled_labels[held_out], policy)
     return by_order if len(present) == len(table.sampled_labels) and by_order[1:] > by_bins[1:] else by_bins

@@ -85,7 +85,7 @@ def _order_faults(notes: Sequence[StepNote], setting: Setting) -> list[Fault]:
     repeated = [note.step for note in notes if note.is_repeated]
     words = "clipping is called more than once a step, on gradients that are still accumulating: call it once, before step"
     scaled = [note.step for note in taken if note.is_scaled]
-    unscale = "clipping sees gradients still multiplied by the loss scale: call scaler.unscale_(optimizer) first"
+    unscale = "gradients are still multiplied by the loss scale, so they are not clipped: call scaler.unscale_(optimizer) first"
     return found + _fault("double_clip", repeated, words) + _fault("scaled_gradients", scaled, unscale)
 
 

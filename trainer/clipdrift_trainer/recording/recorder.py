@@ -20,7 +20,7 @@ from torch.amp.grad_scaler import OptState
 from clipdrift_contract.clock import Clock
 from clipdrift_contract.events import GradWindow, NormQuantiles, SliceGradient
 from clipdrift_trainer.clipping.norms import gradients_of, tensor_norms, total_norm
-from clipdrift_trainer.clipping.rules import Clipper
+from clipdrift_trainer.clipping.rules import Clipper, ClipStep
 from clipdrift_trainer.recording.faults import Setting, StepNote, find_faults, is_broken_promise, is_misplaced
 from clipdrift_trainer.recording.groups import layer_groups
 from clipdrift_trainer.recording.slices import SliceSums
@@ -143,9 +143,7 @@ class Recorder:
         note = self._open(is_clipped=True)
         note.batch_id = batch_id
         chosen = self._parameters if parameters is None else self._listed(parameters)
-        norm_before_clip = self._clipper(chosen)
-        done = self._clipper.last
-        assert done is not None
+        done = self._measured(chosen) if note.is_scaled else self._clipped(chosen)
         row = self._ring[len(self._notes) - 1]
         self._write_norms(row[:-NUM_COLUMNS], chosen, done.norm_P)
         measured = (done.norm_before, done.norm_after, done.coefficient, done.bound)
@@ -154,7 +152,7 @@ class Recorder:
         if not self._clipped_ids:
             self._clipped_ids = frozenset(map(id, chosen))
         self._version_clipped = self._version_of_gradient()
-        return norm_before_clip
+        return done.norm_before
 
     def finish(self) -> None:
         """Send what is left and let go of model and optimizer. Idempotent."""
@@ -184,10 +182,10 @@ class Recorder:
             "num_clips": self._num_clips,
             "stepped_first": self._stepped_first,
             "window_started_ms": self._window_started_ms,
-            "rows": self._ring[: len(self._notes)].cpu(),
+            "rows": self._ring[: len(self._notes)].cpu().clone(),  # on the CPU, cpu() is no copy
             "notes": [asdict(note) for note in self._notes],
             "totals": torch.from_numpy(np.concatenate(self._totals)) if self._totals else torch.zeros(0),
-            "slice_sums": None if self._slices is None else self._slices.sums.cpu(),
+            "slice_sums": self._slice_sums(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -248,6 +246,17 @@ class Recorder:
         self._backwards_seen = self._num_backwards
         self._notes.append(note)
         return note
+
+    def _clipped(self, chosen: Sequence[torch.Tensor]) -> ClipStep:
+        self._clipper(chosen)
+        assert self._clipper.last is not None
+        return self._clipper.last
+
+    def _measured(self, chosen: Sequence[torch.Tensor]) -> ClipStep:
+        """Nothing is changed: no bound fits gradients that are still scaled, and were infinite ones set to zero, the
+        scaler would never find them, and never lower its scale."""
+        norm_P, total = self._norms(chosen)
+        return ClipStep(norm_P, total, total, torch.ones_like(total), torch.full_like(total, float("inf")))
 
     def _write_norms(self, out: torch.Tensor, chosen: Sequence[torch.Tensor], norm_P: torch.Tensor) -> None:
         if chosen is self._parameters and len(norm_P) == len(out):
@@ -314,10 +323,25 @@ class Recorder:
             return
         try:
             self._slices.add(slice_index, coefficient, self._scale())
-        except ValueError as error:  # telemetry never ends a training
-            _log.warning("%s: gradient mass by slice is no longer recorded: %s", self._model, error)
-            self._slices.remove()
-            self._slices = None
+        except ValueError as error:
+            self._give_up_slices(error)
+
+    def _slice_sums(self) -> torch.Tensor | None:
+        """A copy; None where slices are not, or no longer, recorded."""
+        if self._slices is None:
+            return None
+        try:
+            return self._slices.sums.clone()
+        except ValueError as error:  # an index that no slice has is found when steps are summed
+            self._give_up_slices(error)
+            return None
+
+    def _give_up_slices(self, error: ValueError) -> None:
+        """Telemetry never ends a training."""
+        assert self._slices is not None
+        _log.warning("%s: gradient mass by slice is no longer recorded: %s", self._model, error)
+        self._slices.remove()
+        self._slices = None
 
     def _scale(self) -> torch.Tensor | None:
         """What the loss was multiplied with; None without a scaler."""
@@ -371,10 +395,9 @@ class Recorder:
 
     def _fetch(self) -> tuple[Floats, tuple[SliceGradient, ...]]:
         """Everything that the device holds of this window, in one copy."""
-        rows = self._ring[: len(self._notes)]
-        if self._slices is None:
+        rows, sums = self._ring[: len(self._notes)], self._slice_sums()
+        if self._slices is None or sums is None:
             return rows.cpu().numpy().astype(np.float64), ()
-        sums = self._slices.sums
         together = torch.cat([rows.flatten(), sums.flatten().to(rows)]).cpu().numpy().astype(np.float64)
         self._slices.reset()
         own = together[rows.numel() :].reshape(sums.shape)

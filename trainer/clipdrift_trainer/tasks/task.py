@@ -118,12 +118,26 @@ def load_as_of(task: Task, start_ms: int, end_ms: int, as_of_ms: int) -> Rows:
         ValueError: A column is missing or has the wrong shape, type or values.
     """
     rows = task.load(start_ms, end_ms, as_of_ms)
+    _check_forms(rows)
     _check_leaks(rows, start_ms, end_ms, as_of_ms)
     features = {spec.name: _checked_column(spec, rows) for spec in task.features}
     label = np.asarray(rows.label, np.float64)
     _check_labels(task, label)
     checked = Rows(features, label, np.asarray(rows.time_ms, np.int64), np.asarray(rows.label_time_ms, np.int64))
     return checked.select(np.argsort(checked.time_ms, kind="stable"))
+
+
+def _check_forms(rows: Rows) -> None:
+    """A label of shape [N, 1] would be broadcast against [N] outputs, and a NaN time is after nothing and before nothing."""
+    for name in ("label", "time_ms", "label_time_ms"):
+        column = np.asarray(getattr(rows, name))
+        if column.ndim != 1:
+            raise ValueError(f"{name} must have shape [N], got {column.shape}; flatten it")
+        if name != "label" and column.dtype.kind == "f" and not np.isfinite(column).all():
+            num_missing = int((~np.isfinite(column)).sum())
+            raise ValueError(
+                f"{name} must be known for every row, it is NaN or infinite for {num_missing}; leave those rows out"
+            )
 
 
 def _check_leaks(rows: Rows, start_ms: int, end_ms: int, as_of_ms: int) -> None:
