@@ -112,7 +112,7 @@ class GradWindow(msgspec.Struct, frozen=True, kw_only=True):
     coefficient_sum: float = 0.0
     coefficient_min: float = 1.0
     norm_after_max: float = 0.0
-    loss_sum: float = 0.0
+    loss_sum: float = 0.0  # of the steps whose norm is finite
     norm_histogram: dict[int, int] = {}  # bucket b counts norms in [2**(b/4), 2**((b+1)/4)); b in -80..80
     layers: tuple[LayerNorms, ...] = ()
     slices: tuple[SliceGradient, ...] = ()

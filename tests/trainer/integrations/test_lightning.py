@@ -4,6 +4,7 @@ import msgspec
 import pytest
 import torch
 from lightning.fabric import Fabric
+from lightning.pytorch.callbacks import BaseFinetuning
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
@@ -126,6 +127,38 @@ def test_a_step_that_the_scaler_skips_is_counted_apart():
     (window,) = fit(Bad(), by_hand.make_batches(), plugins=[half_precision()])
     assert (window.num_steps, window.num_skipped, window.num_nonfinite) == (by_hand.NUM_STEPS - 1, 1, 0)
     assert window.faults == ()
+
+
+class Unfreezing(BaseFinetuning):
+    """Trains the head alone in the first epoch, all of it from the second."""
+
+    def freeze_before_training(self, pl_module):
+        self.freeze(pl_module.net[0])
+
+    def finetune_function(self, pl_module, epoch, optimizer):
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(pl_module.net[0], optimizer)
+
+
+class Met(pl.Callback):
+    """The norms that the optimizer met."""
+
+    def __init__(self):
+        self.norms = []
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        gradients = [one.grad for one in pl_module.parameters() if one.grad is not None]
+        self.norms.append(float(torch.nn.utils.get_total_norm(gradients)))
+
+
+def test_layers_that_are_unfrozen_later_are_clipped_too():
+    windows, met = [], Met()
+    head_only = Module(lambda net: torch.optim.SGD([one for one in net.parameters() if one.requires_grad], lr=0.01))
+    callbacks = [Unfreezing(), recording(windows, max_norm=0.01), met]
+    pl.Trainer(max_epochs=2, callbacks=callbacks, **QUIET).fit(head_only, loader(by_hand.make_batches(6)))
+    assert max(met.norms) <= 0.01 * (1 + 1e-4)
+    assert [len(window.layers) for window in windows] == [2, 4]
+    assert not any(window.faults for window in windows)
 
 
 def test_two_optimizers_are_clipped_and_recorded_each_by_itself():

@@ -109,12 +109,16 @@ def test_bfloat16_precision_is_recorded(tmp_path):
     assert window.norm_sum == pytest.approx(sum(logged), rel=1e-5)
 
 
-def test_a_resumed_training_tells_what_an_uninterrupted_one_tells(tmp_path):
+@pytest.mark.parametrize("place", ["output_dir", "elsewhere"])
+def test_a_resumed_training_tells_what_an_uninterrupted_one_tells(tmp_path, place):
     whole, resumed = Model(), Model()
     rule = {"clip": ClipSpec(kind="autoclip", percentile=50), "run_id": "r"}
     settings = {"save_strategy": "steps", "save_steps": 14, "max_grad_norm": 0.0}
     windows, _, _ = train(whole, tmp_path, recording=rule, **settings)
-    again, _, _ = train(resumed, tmp_path, recording=rule | {"run_id": ""}, resume=str(tmp_path / "checkpoint-14"), **settings)
+    checkpoint = tmp_path / "checkpoint-14"
+    if place == "elsewhere":
+        checkpoint = checkpoint.rename(tmp_path / "kept")
+    again, _, _ = train(resumed, tmp_path / "again", recording=rule | {"run_id": ""}, resume=str(checkpoint), **settings)
     by_hand.assert_same_weights(resumed, whole, 0.0)
     assert [(w.run_id, w.step_first, w.num_steps, w.norm_sum, w.loss_sum) for w in again] == [
         (w.run_id, w.step_first, w.num_steps, w.norm_sum, w.loss_sum) for w in windows[1:]

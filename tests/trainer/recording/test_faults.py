@@ -391,3 +391,95 @@ def test_a_sound_loop_is_never_accused(model, optimizer):
 
 def test_at_least_fifty_sound_runs_are_tried():
     assert len(SOUND) * 4 > 50
+
+
+def test_a_skipped_step_whose_gradients_are_zeroed_in_place_is_no_double_clip():
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+    loop = Loop(scaler=scaler)
+    for step in range(WINDOW):
+        loop.optimizer.zero_grad(set_to_none=False)
+        loss = loop.loss(step) * (float("inf") if step in (3, 9) else 1.0)
+        scaler.scale(loss).backward()
+        scaler.unscale_(loop.optimizer)
+        loop.recorder.clip(loss)
+        scaler.step(loop.optimizer)
+        scaler.update()
+    assert not loop.faults()
+    assert loop.windows[0].num_skipped == 2
+
+
+class Turns(nn.Module):
+    """Forty parts of which each step reaches one."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Linear(4, 2) for _ in range(20))
+        self.turn = 0
+
+    def forward(self, x):
+        self.turn += 1
+        return self.parts[self.turn % 20](x)
+
+
+def test_a_step_that_reaches_only_a_few_of_many_tensors_is_sound():
+    loop = Loop(Turns())
+    for step in range(WINDOW):
+        healthy_step(loop, step)
+    assert set(loop.faults()) == {"frozen_layer"}, "the parts whose turn has not come in this window"
+    assert loop.windows[0].num_ineffective == 0
+
+
+def test_a_layer_that_is_unfrozen_later_is_clipped_from_then_on():
+    module = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+    module[0].requires_grad_(False)
+    loop = Loop(module, clip=ClipSpec(kind="global_norm", max_norm=0.01))
+    for step in range(2 * WINDOW):
+        if step == 5:
+            module[0].requires_grad_(True)
+        healthy_step(loop, step)
+        met = torch.stack([one.grad.norm() for one in module.parameters() if one.grad is not None]).norm()
+        assert met <= 0.01 * (1 + 1e-4)
+    loop.recorder.finish()
+    assert [window.num_steps for window in loop.windows] == [5, WINDOW, WINDOW - 5]
+    assert [len(window.layers) for window in loop.windows] == [2, 4, 4]
+    assert not any(window.faults for window in loop.windows)
+
+
+def test_a_layer_that_is_frozen_later_is_no_fault():
+    loop = Loop()
+    for step in range(2 * WINDOW):
+        if step == WINDOW:
+            loop.module[0].requires_grad_(False)
+        healthy_step(loop, step)
+    loop.recorder.finish()
+    assert not any(window.faults for window in loop.windows)
+
+
+def test_tensors_that_another_recorder_clips_are_none_of_this_ones_business():
+    module = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
+    windows = []
+    recorders = [
+        Recorder(
+            make_clipper(CLIP),
+            part.named_parameters(),
+            optimizer,
+            run_id="r",
+            model="m",
+            on_window=windows.append,
+            clock=ManualClock(),
+            window_steps=WINDOW,
+            check_every=4,
+            is_partial=True,
+        )
+        for part in (module[0], module[2])
+    ]
+    for step in range(WINDOW):
+        optimizer.zero_grad()
+        module(torch.randn((8, 4), generator=torch.Generator().manual_seed(step))).square().mean().backward()
+        for recorder in recorders:
+            recorder.clip()
+        optimizer.step()
+    for recorder in recorders:
+        recorder.finish()
+    assert [(window.num_checked, window.num_ineffective, window.faults) for window in windows] == [(3, 0, ())] * 2

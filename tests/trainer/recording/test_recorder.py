@@ -296,3 +296,50 @@ def test_a_saved_state_does_not_change_while_the_run_goes_on():
     recorder.finish()
     assert torch.equal(state["rows"].nan_to_num(), rows.nan_to_num())
     assert torch.equal(state["slice_sums"], sums)
+
+
+def test_the_loss_is_that_of_the_steps_that_the_norms_are_of():
+    windows = []
+    module, optimizer, recorder = start(windows)
+    for step in range(10):
+        backward(module, optimizer, step)
+        if step < 8:
+            module.weight.grad[0, 0] = float("inf")
+        recorder.clip(torch.tensor(2.0))
+        optimizer.step()
+    (window,) = windows_after(recorder, windows)
+    assert window.loss_sum / (window.num_steps - window.num_nonfinite) == 2.0
+
+
+def test_a_state_that_does_not_fit_is_refused_whole():
+    _, _, recorder = start([], slices=("a", "b", "c"))
+    module, optimizer, other = start([], slices=("a", "b"))
+    other.clip(backward(module, optimizer, 0))
+    before = other.state_dict()
+    with pytest.raises(ValueError, match="holds 3 slices, this recorder has 2"):
+        other.load_state_dict(recorder.state_dict())
+    with pytest.raises(ValueError, match="lacks num_clips: it was written by another release"):
+        other.load_state_dict({name: value for name, value in before.items() if name != "num_clips"})
+    assert other.state_dict()["notes"] == before["notes"]
+
+
+def test_a_fault_is_named_alike_where_a_run_was_stopped_at_a_full_window():
+    def faults(stop):
+        windows = []
+        module, optimizer, recorder = start(windows, module=torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2)))
+        for step in range(15):
+            if step == stop:
+                state = recorder.state_dict()
+                recorder.finish()
+                windows.clear()
+                recorder = Recorder(
+                    make_clipper(CLIP), module.named_parameters(), optimizer, run_id="r", model="m",
+                    on_window=windows.append, clock=ManualClock(), window_steps=10, check_every=1,
+                )  # fmt: skip
+                recorder.load_state_dict(state)
+            loss = backward(module, optimizer, step)
+            recorder.clip(loss, parameters=module[1].parameters())
+            optimizer.step()
+        return [window.faults for window in windows_after(recorder, windows)]
+
+    assert faults(10) == faults(None)

@@ -115,8 +115,7 @@ class LoopRecorder(Recorder):
         the others."""
         if self._clip_hook is not None:
             self._clip_hook.remove()
-        for hook in self._hooks:
-            hook.remove()
+        self._let_go()
         if self._slices is not None:
             self._slices.remove()
         self._on_end()
@@ -131,18 +130,26 @@ class LoopRecorder(Recorder):
         Raises:
             ValueError: The state is that of another model, rule or window length.
         """
-        super().load_state_dict(state)
+        before = self._clipper.state_dict()
+        self._clipper.load_state_dict(state.get("clipper", {}))
+        try:
+            super().load_state_dict(state)
+        except ValueError:
+            self._clipper.load_state_dict(before)
+            raise
         self._run_id = state["run_id"]
-        self._clipper.load_state_dict(state["clipper"])
 
     def take_up(self, state: dict[str, Any]) -> None:
         """`load_state_dict` for a training that goes on by itself: what another model, rule or window length cannot use is left
         out and said in the log, and steps are counted on."""
-        try:
-            self.load_state_dict(state)
-        except ValueError as error:
-            self._run_id, self._step = state["run_id"], state["step"]
-            _log.warning("the record of %s goes on from step %d without all of its state: %s", self._model, self._step, error)
+        self._run_id, self._step = state.get("run_id", self._run_id), state.get("step", 0)
+        for load in (super().load_state_dict, lambda whole: self._clipper.load_state_dict(whole.get("clipper", {}))):
+            try:
+                load(state)
+            except ValueError as error:
+                _log.warning(
+                    "the record of %s goes on from step %d without all of its state: %s", self._model, self._step, error
+                )
 
     def begin_at(self, step: int) -> None:
         """Count steps from here, where a training goes on whose record is lost."""
@@ -224,26 +231,32 @@ def watch(
     """
     module, optimizer = unwrapped(model), inner_optimizer(optimizer)
     group = group or training_group(model)
+    clipper = choose_clipper(max_norm, clip)
     fan = _Fan(sinks)
     on_window: OnWindow = fan
     if group is not None and dist.get_world_size(group) > 1:
         num_slices = 0 if slices is None else len(slices.names)
         on_window = MergedRanks(fan, group, next(module.parameters()).device, num_slices)
-    return LoopRecorder(
-        choose_clipper(max_norm, clip),
-        ((layer, parameter) for layer, parameter in named_parameters(module) if only is None or only(parameter)),
-        optimizer,
-        run_id=run_id or uuid.uuid4().hex,
-        model=name or type(module).__name__,
-        on_window=on_window,
-        clock=clock or SystemClock(),
-        window_steps=window_steps,
-        check_every=check_every,
-        slices=slices,
-        scaler=scaler,
-        at_step=at_step,
-        on_end=fan.close,
-    )
+    try:
+        return LoopRecorder(
+            clipper,
+            ((layer, parameter) for layer, parameter in named_parameters(module) if only is None or only(parameter)),
+            optimizer,
+            run_id=run_id or uuid.uuid4().hex,
+            model=name or type(module).__name__,
+            on_window=on_window,
+            clock=clock or SystemClock(),
+            window_steps=window_steps,
+            check_every=check_every,
+            slices=slices,
+            scaler=scaler,
+            is_partial=only is not None,
+            at_step=at_step,
+            on_end=fan.close,
+        )
+    except ValueError:
+        fan.close()
+        raise
 
 
 def choose_clipper(max_norm: float | None, clip: ClipSpec | Clipper | None) -> Clipper:

@@ -1,6 +1,7 @@
 """Clipping and its record in a Hugging Face `Trainer`."""
 
 import logging
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,16 @@ def record_clipping(trainer: Trainer, *, clip: ClipSpec | None = None, run_id: s
             "set max_grad_norm=0.0 in TrainingArguments, or leave clip out"
         )
     choose_clipper(max_norm, clip)  # refuses what cannot be, before the training starts
-    trainer.add_callback(_ClippingOf(trainer, (max_norm, clip), run_id, settings))
+    clipping = _ClippingOf(trainer, (max_norm, clip), run_id, settings)
+    trainer.add_callback(clipping)
+    train = trainer.train
+
+    @wraps(train)
+    def noting_where_it_resumes(resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        clipping.resumes_from = None if isinstance(resume_from_checkpoint, bool) else resume_from_checkpoint
+        return train(resume_from_checkpoint, *args, **kwargs)
+
+    trainer.train = noting_where_it_resumes
 
 
 class _ClippingOf(TrainerCallback):  # type: ignore[misc]
@@ -59,6 +69,7 @@ class _ClippingOf(TrainerCallback):  # type: ignore[misc]
         self._settings = settings
         self._recorder: LoopRecorder | None = None
         self._has_clipped = False
+        self.resumes_from: str | None = None  # no callback is told; None: the folder that its number of steps names
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._let_go()  # of a training that an error ended
@@ -123,7 +134,8 @@ class _ClippingOf(TrainerCallback):  # type: ignore[misc]
 
     def _resume(self, args: Any, state: Any) -> None:
         assert self._recorder is not None
-        path = _checkpoint(args, state) / f"clipdrift-{args.process_index}.pt"
+        folder = _checkpoint(args, state) if self.resumes_from is None else Path(self.resumes_from)
+        path = folder / f"clipdrift-{args.process_index}.pt"
         if path.is_file():
             self._recorder.take_up(torch.load(path, weights_only=True))
         else:

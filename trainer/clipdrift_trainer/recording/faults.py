@@ -44,6 +44,7 @@ class Setting:
     has_half: bool = False  # float16 gradients
     unclipped: Sequence[str] = ()  # in the optimizer and not clipped
     untrained: Sequence[str] = ()  # clipped and not in the optimizer
+    resting: Sequence[str] = ()  # frozen on purpose since the window began
     tolerance: float = 1e-3
 
 
@@ -145,8 +146,8 @@ def _frozen_layers(rows: Floats, notes: Sequence[StepNote], setting: Setting) ->
     is_sound_S = np.array([note.is_stepped for note in notes], bool) & np.isfinite(total_S) & (total_S > 0)
     if is_sound_S.sum() < _LEAST_STEPS:
         return []
-    unclipped = set(setting.unclipped)
-    is_measured_P = np.array([name not in unclipped for name in setting.names], bool)
+    left_out = {*setting.unclipped, *setting.resting}
+    is_measured_P = np.array([name not in left_out for name in setting.names], bool)
     frozen = np.flatnonzero((rows[is_sound_S, :-NUM_COLUMNS] == 0).all(axis=0) & is_measured_P)
     steps = [note.step for note, is_sound in zip(notes, is_sound_S, strict=True) if is_sound]
     words = "no gradient reaches this tensor: it is cut off, or it is not used"

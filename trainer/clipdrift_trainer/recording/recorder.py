@@ -7,7 +7,7 @@ recorded too. From both a window names what is wrong.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -23,14 +23,14 @@ from clipdrift_trainer.clipping.norms import gradients_of, tensor_norms, total_n
 from clipdrift_trainer.clipping.rules import Clipper, ClipStep
 from clipdrift_trainer.recording.faults import Setting, StepNote, find_faults, is_broken_promise, is_misplaced
 from clipdrift_trainer.recording.groups import layer_groups
+from clipdrift_trainer.recording.ring import Ring
 from clipdrift_trainer.recording.slices import SliceSums
 from clipdrift_trainer.recording.spikes import find_spikes
-from clipdrift_trainer.recording.window import NUM_COLUMNS, Column, Floats, build_window
+from clipdrift_trainer.recording.window import Column, build_window
 
 _log = logging.getLogger(__name__)
 _CHECK_TOLERANCE = 1e-3  # float32 sums of a million entries differ by less
 _HALF_TOLERANCE = 1e-2  # one rounding of a bfloat16 entry is up to 0.4 %
-_MOST_HOOKS = 16
 OnWindow = Callable[[GradWindow], None]
 Named = tuple[str, torch.nn.Parameter]
 
@@ -50,6 +50,9 @@ class Recorder:
         check_every: Once in so many steps the norm that the optimizer meets is recorded; 0: never.
         slices: Gradient mass by slice; None: not recorded. The recorder takes it over and removes its hooks at the end.
         scaler: The loss scaler of mixed precision, so that steps it skips are counted apart.
+        is_partial: The optimizer also trains tensors that are none of this recorder's business.
+
+    A layer that is unfrozen while the run goes on is clipped and recorded from then on, in a window that begins there.
 
     Example:
         >>> from clipdrift_contract.clock import ManualClock
@@ -84,18 +87,12 @@ class Recorder:
         check_every: int = 10,
         slices: SliceSums | None = None,
         scaler: torch.amp.GradScaler | None = None,
+        is_partial: bool = False,
     ) -> None:
         if window_steps < 1:
             raise ValueError(f"window_steps must be >= 1, got {window_steps!r}")
         if check_every < 0:
             raise ValueError(f"check_every must be >= 0 (0: never), got {check_every!r}")
-        named = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
-        if not named:
-            raise ValueError("there is no parameter that requires a gradient")
-        self._names = [name for name, _ in named]
-        self._parameters = [parameter for _, parameter in named]
-        self._groups = layer_groups(self._names)
-        self._position = {id(parameter): i for i, parameter in enumerate(self._parameters)}
         self._clipper = clipper
         self._optimizer = optimizer
         self._run_id = run_id
@@ -105,11 +102,9 @@ class Recorder:
         self._check_every = check_every
         self._slices = slices
         self._scaler = scaler
-        is_coarse = any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in self._parameters)
-        self._tolerance = _HALF_TOLERANCE if is_coarse else _CHECK_TOLERANCE
-        device = self._parameters[0].device
-        self._ring = torch.full((window_steps, len(named) + NUM_COLUMNS), float("nan"), device=device)
-        self._no_loss = torch.full((), float("nan"), device=device)
+        self._is_partial = is_partial
+        self._window_steps = window_steps
+        self._all = list(parameters)
         self._notes: list[StepNote] = []
         self._step = 0  # steps that the optimizer took
         self._num_skipped = 0  # that no window has told yet
@@ -122,7 +117,9 @@ class Recorder:
         self._has_observed = False
         self._window_started_ms = clock.now_ms()
         self._totals: list[npt.NDArray[np.float32]] = []
-        self._hooks = self._watch_order()
+        self._backward_hooks: list[Any] = []
+        self._take(self._all)
+        self._hooks = self._watch_steps()
 
     def clip(
         self,
@@ -140,14 +137,13 @@ class Recorder:
             batch_id: What to call this batch, so that a spike can be followed up.
             parameters: Clip only these; None: all that are recorded.
         """
+        if any(parameter.requires_grad for _, parameter in self._frozen):
+            self._take_unfrozen()
         note = self._open(is_clipped=True)
         note.batch_id = batch_id
         chosen = self._parameters if parameters is None else self._listed(parameters)
         done = self._measured(chosen) if note.is_scaled else self._clipped(chosen)
-        row = self._ring[len(self._notes) - 1]
-        self._write_norms(row[:-NUM_COLUMNS], chosen, done.norm_P)
-        measured = (done.norm_before, done.norm_after, done.coefficient, done.bound)
-        torch.stack((*measured, self._no_loss if loss is None else loss.detach().float()), out=row[-NUM_COLUMNS:-1])
+        self._ring.write(len(self._notes) - 1, chosen, done, loss)
         self._add_slices(slice_index, done.coefficient)
         if not self._clipped_ids:
             self._clipped_ids = frozenset(map(id, chosen))
@@ -156,9 +152,7 @@ class Recorder:
 
     def finish(self) -> None:
         """Send what is left and let go of model and optimizer. Idempotent."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
+        self._let_go()
         if self._notes or self._num_skipped:
             self._flush()
         if self._slices is not None:
@@ -182,32 +176,58 @@ class Recorder:
             "num_clips": self._num_clips,
             "stepped_first": self._stepped_first,
             "window_started_ms": self._window_started_ms,
-            "rows": self._ring[: len(self._notes)].cpu().clone(),  # on the CPU, cpu() is no copy
+            "rows": self._ring.copy(len(self._notes)),
             "notes": [asdict(note) for note in self._notes],
             "totals": torch.from_numpy(np.concatenate(self._totals)) if self._totals else torch.zeros(0),
             "slice_sums": self._slice_sums(),
+            "clipped": [i for i, parameter in enumerate(self._parameters) if id(parameter) in self._clipped_ids],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where `state_dict` was taken.
+        """Take up where `state_dict` was taken; a state that is refused changes nothing.
 
         Raises:
-            ValueError: The state is that of a model with other parameters, or of a longer window.
+            ValueError: The state is that of a model with other parameters or slices, of a longer window, or of another release.
         """
-        rows = state["rows"]
-        if rows.shape[1:] != self._ring.shape[1:] or len(rows) > len(self._ring):
-            raise ValueError(
-                f"the state holds {tuple(rows.shape)} rows, this recorder takes at most {len(self._ring)} of "
-                f"{self._ring.shape[1]}: it is of another model or window_steps"
-            )
+        lacking = sorted(set(self.state_dict()) - set(state))
+        if lacking:
+            raise ValueError(f"the state lacks {', '.join(lacking)}: it was written by another release")
+        sums, own = state["slice_sums"], self._slice_sums()
+        if sums is not None and own is not None and sums.shape != own.shape:
+            raise ValueError(f"the state holds {len(sums)} slices, this recorder has {len(own)}")
+        self._ring.restore(state["rows"])
         self._step, self._num_skipped = state["step"], state["num_skipped"]
         self._num_clips, self._stepped_first = state["num_clips"], state["stepped_first"]
         self._window_started_ms = state["window_started_ms"]
-        self._ring[: len(rows)] = rows.to(self._ring.device)
         self._notes = [StepNote(**note) for note in state["notes"]]
         self._totals = [state["totals"].numpy()] if len(state["totals"]) else []
-        if self._slices is not None and state["slice_sums"] is not None:
-            self._slices.sums.copy_(state["slice_sums"])
+        self._clipped_ids = frozenset(id(self._parameters[i]) for i in state["clipped"])
+        if self._slices is not None and sums is not None:
+            self._slices.sums.copy_(sums)
+
+    def _take(self, named: Sequence[Named]) -> None:
+        """Record those that need a gradient now, and look out for the others."""
+        recorded = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+        if not recorded:
+            raise ValueError("there is no parameter that requires a gradient")
+        self._frozen = [(name, parameter) for name, parameter in named if not parameter.requires_grad]
+        self._names = [name for name, _ in recorded]
+        self._parameters = [parameter for _, parameter in recorded]
+        self._groups = layer_groups(self._names)
+        is_coarse = any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in self._parameters)
+        self._tolerance = _HALF_TOLERANCE if is_coarse else _CHECK_TOLERANCE
+        self._ring = Ring(self._parameters, self._window_steps)
+        for hook in self._backward_hooks:
+            hook.remove()
+        self._backward_hooks = [
+            one.register_post_accumulate_grad_hook(self._count_backward)  # type: ignore[no-untyped-call]
+            for one in self._parameters
+        ]
+
+    def _take_unfrozen(self) -> None:
+        if self._notes:
+            self._flush()
+        self._take(self._all)
 
     def _listed(self, parameters: Iterable[torch.Tensor]) -> Sequence[torch.Tensor]:
         given = [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)
@@ -215,25 +235,24 @@ class Recorder:
         is_same = len(given) == len(own) and all(a is b for a, b in zip(given, own, strict=True))
         return own if is_same else given
 
-    def _watch_order(self) -> list[Any]:
-        stride = -(-len(self._parameters) // _MOST_HOOKS)
-        watched = self._parameters[::-stride]  # the last first: a head is rarely frozen
-
-        def count(_: torch.Tensor) -> None:
-            self._num_backwards += 1
-
+    def _watch_steps(self) -> list[Any]:
         # Traced into a compiled optimizer.step, what is counted here would have each step compiled anew.
         before, after = (torch.compiler.disable(hook) for hook in (self._before_step, self._after_step))  # type: ignore[no-untyped-call]
-        return [
-            *(one.register_post_accumulate_grad_hook(count) for one in watched),  # type: ignore[no-untyped-call]
-            self._optimizer.register_step_pre_hook(before),
-            self._optimizer.register_step_post_hook(after),
-        ]
+        return [self._optimizer.register_step_pre_hook(before), self._optimizer.register_step_post_hook(after)]
+
+    def _let_go(self) -> None:
+        for hook in (*self._hooks, *self._backward_hooks):
+            hook.remove()
+        self._hooks, self._backward_hooks = [], []
+
+    def _count_backward(self, _: torch.Tensor) -> None:
+        self._num_backwards += 1
 
     def _open(self, *, is_clipped: bool) -> StepNote:
         """A new row; whether backward came in time is known from counts alone."""
         if self._notes and not self._notes[-1].is_stepped:
-            self._notes[-1].is_repeated = self._version_of_gradient() > self._version_clipped
+            # With a scaler the step was skipped; gradients that are zeroed in place then look like ones that accumulate.
+            self._notes[-1].is_repeated = not self._has_scaler() and self._version_of_gradient() > self._version_clipped
         if len(self._notes) == len(self._ring):  # not when it fills: the optimizer's step of that row belongs to it
             self._flush()
         note = StepNote(self._step, float(self._optimizer.param_groups[0]["lr"]), is_clipped=is_clipped)
@@ -258,17 +277,6 @@ class Recorder:
         norm_P, total = self._norms(chosen)
         return ClipStep(norm_P, total, total, torch.ones_like(total), torch.full_like(total, float("inf")))
 
-    def _write_norms(self, out: torch.Tensor, chosen: Sequence[torch.Tensor], norm_P: torch.Tensor) -> None:
-        if chosen is self._parameters and len(norm_P) == len(out):
-            out.copy_(norm_P)
-            return
-        with_gradient = [parameter for parameter in chosen if parameter.grad is not None]
-        places = [(i, self._position[id(one)]) for i, one in enumerate(with_gradient) if id(one) in self._position]
-        out.zero_()
-        if places:
-            source, target = torch.tensor(places, device=out.device).T
-            out[target] = norm_P.to(out.dtype)[source]
-
     def _before_step(self, _: torch.optim.Optimizer, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         """A closure runs backward and clipping within the step (Lightning does so), and then this is too early to look."""
         has_closure = (len(arguments) > 1 and arguments[1] is not None) or keywords.get("closure") is not None
@@ -286,24 +294,16 @@ class Recorder:
         """The optimizer steps: note in which order, and now and then what it meets."""
         if not self._notes or self._notes[-1].is_stepped:
             self._open(is_clipped=False)
-        note, row = self._notes[-1], self._ring[len(self._notes) - 1]
+        note, index = self._notes[-1], len(self._notes) - 1
         note.is_overtaken = note.is_clipped and self._num_backwards != self._backwards_seen
         note.is_stale = note.is_stale and self._num_backwards > 0  # else the hooks do not fire here, as for sharded parameters
         note.is_stepped = True
         self._backwards_seen = self._num_backwards
         self._step += 1
         if is_misplaced(note):
-            self._measure_unclipped(row)
+            self._ring.write_unclipped(index, *self._norms(self._parameters))
         elif self._check_every and self._step % self._check_every == 0:
-            row[Column.CONSUMED] = self._norms(self._trained())[1]
-
-    def _measure_unclipped(self, row: torch.Tensor) -> None:
-        """The row tells what the optimizer met, not what clipping saw at the wrong moment."""
-        norm_P, total = self._norms(self._parameters)
-        self._write_norms(row[:-NUM_COLUMNS], self._parameters, norm_P)
-        row[Column.TOTAL] = row[Column.AFTER] = total
-        row[Column.COEFFICIENT] = 1.0
-        row[Column.BOUND] = torch.nan_to_num(row[Column.BOUND], nan=float("inf"), posinf=float("inf"))
+            self._ring.write_consumed(index, self._norms(self._trained())[1])
 
     def _norms(self, parameters: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         norm_type = self._clipper.spec.norm_type
@@ -311,7 +311,9 @@ class Recorder:
         return norm_P, total_norm(norm_P, norm_type)
 
     def _trained(self) -> list[torch.Tensor]:
-        return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        """What the optimizer trains, as far as it is this recorder's business."""
+        trained = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        return [one for one in trained if self._ring.position(one) is not None] if self._is_partial else trained
 
     def _version_of_gradient(self) -> int:
         """Grows when a gradient is accumulated into, starts again when it was dropped and made anew."""
@@ -345,24 +347,31 @@ class Recorder:
 
     def _scale(self) -> torch.Tensor | None:
         """What the loss was multiplied with; None without a scaler."""
-        return self._scaler._get_scale_async() if self._scaler is not None and self._scaler.is_enabled() else None
+        return self._scaler._get_scale_async() if self._scaler is not None and self._has_scaler() else None
+
+    def _has_scaler(self) -> bool:
+        return self._scaler is not None and self._scaler.is_enabled()
 
     def _is_scaled(self) -> bool:
-        if self._scaler is None or not self._scaler.is_enabled():
+        if self._scaler is None or not self._has_scaler():
             return False
         state = self._scaler._per_optimizer_states.get(id(self._optimizer))
         return state is None or state["stage"] is OptState.READY
 
     def _flush(self) -> None:
-        rows, slices = self._fetch()
+        rows, sums = self._ring.fetch(len(self._notes), self._slice_sums())
         notes, taken = self._notes, [i for i, note in enumerate(self._notes) if note.is_stepped]
         self._num_skipped += sum(not note.is_stepped and not note.is_repeated and not note.is_stale for note in notes)
         faults = find_faults(rows, notes, self._setting())
         steps, done = rows[taken], [notes[i] for i in taken]
         self._notes, self._clipped_ids = [], frozenset()
-        self._ring.fill_(float("nan"))
-        if not taken and not faults and not slices and self._hooks:
+        self._ring.clear()
+        if not taken and not faults and self._hooks:
             return  # only skipped steps: told with the next window, whose first step is the same
+        slices: tuple[SliceGradient, ...] = ()
+        if self._slices is not None and sums is not None:
+            slices = self._slices.build(sums)
+            self._slices.reset()
         window = build_window(
             steps,
             self._names,
@@ -393,31 +402,26 @@ class Recorder:
         self._window_started_ms = window.ended_at_ms
         self._on_window(window)
 
-    def _fetch(self) -> tuple[Floats, tuple[SliceGradient, ...]]:
-        """Everything that the device holds of this window, in one copy."""
-        rows, sums = self._ring[: len(self._notes)], self._slice_sums()
-        if self._slices is None or sums is None:
-            return rows.cpu().numpy().astype(np.float64), ()
-        together = torch.cat([rows.flatten(), sums.flatten().to(rows)]).cpu().numpy().astype(np.float64)
-        self._slices.reset()
-        own = together[rows.numel() :].reshape(sums.shape)
-        return together[: rows.numel()].reshape(rows.shape), self._slices.build(own)
-
     def _setting(self) -> Setting:
         trained = self._trained()
         trained_ids = {id(parameter) for parameter in trained}
         is_known = bool(self._clipped_ids)
-        lacking = [one for one in trained if one.requires_grad and id(one) not in self._clipped_ids] if is_known else []
+        excused = self._clipped_ids | {id(parameter) for _, parameter in self._frozen}  # in this window
+        lacking = [one for one in trained if one.requires_grad and id(one) not in excused] if is_known else []
         return Setting(
             names=self._names,
             has_clipped_before=self._num_clips > sum(note.is_clipped for note in self._notes),
             has_stepped_first=self._stepped_first,
             has_half=any(parameter.dtype is torch.float16 for parameter in self._parameters),
             unclipped=[self._name(one) for one in lacking],
-            untrained=[self._names[i] for key, i in self._position.items() if is_known and key not in trained_ids],
+            untrained=[name for name, one in self._own() if is_known and id(one) not in trained_ids],
+            resting=[name for name, one in self._own() if not one.requires_grad],
             tolerance=self._tolerance,
         )
 
+    def _own(self) -> Iterator[tuple[str, torch.Tensor]]:
+        return zip(self._names, self._parameters, strict=True)
+
     def _name(self, parameter: torch.Tensor) -> str:
-        place = self._position.get(id(parameter))
+        place = self._ring.position(parameter)
         return f"a tensor of shape {tuple(parameter.shape)}" if place is None else self._names[place]

@@ -86,7 +86,7 @@ def build_window(
         coefficient_sum=float(coefficient_S.sum()),
         coefficient_min=float(coefficient_S.min()) if len(norm_S) else 1.0,
         norm_after_max=float(rows[is_finite_S, Column.AFTER].max()) if len(norm_S) else 0.0,
-        loss_sum=float(loss_S[np.isfinite(loss_S)].sum()),
+        loss_sum=float(loss_S[is_finite_S & np.isfinite(loss_S)].sum()),
         norm_histogram=norm_histogram(norm_S),
         layers=_layers(names, layer_SP),
         groups=_layers(*_grouped(groups, layer_SP)) if groups else (),
