@@ -238,17 +238,22 @@ def test_the_norm_of_half_precision_overflows_in_torch_itself():
     assert weight.grad.abs().max() == 0
 
 
+def scaled_step(loop, scaler, step, *, is_unscaled=True, is_infinite=False, set_to_none=True):
+    loop.optimizer.zero_grad(set_to_none=set_to_none)
+    loss = loop.loss(step) * (float("inf") if is_infinite else 1.0)
+    scaler.scale(loss).backward()
+    if is_unscaled:
+        scaler.unscale_(loop.optimizer)
+    loop.recorder.clip(loss)
+    scaler.step(loop.optimizer)
+    scaler.update()
+
+
 def test_steps_that_a_loss_scaler_skips_are_counted_apart_and_are_no_fault():
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
     loop = Loop(scaler=scaler)
     for step in range(WINDOW):
-        loop.optimizer.zero_grad()
-        loss = loop.loss(step) * (float("inf") if step in (3, 9) else 1.0)
-        scaler.scale(loss).backward()
-        scaler.unscale_(loop.optimizer)
-        loop.recorder.clip(loss)
-        scaler.step(loop.optimizer)
-        scaler.update()
+        scaled_step(loop, scaler, step, is_infinite=step in (3, 9))
     assert not loop.faults()
     window = loop.windows[0]
     assert (window.num_steps, window.num_skipped, window.num_nonfinite) == (WINDOW - 2, 2, 0)
@@ -258,11 +263,7 @@ def test_gradients_that_were_not_unscaled_are_named():
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
     loop = Loop(scaler=scaler)
     for step in range(WINDOW):
-        loop.optimizer.zero_grad()
-        scaler.scale(loop.loss(step)).backward()
-        loop.recorder.clip()
-        scaler.step(loop.optimizer)
-        scaler.update()
+        scaled_step(loop, scaler, step, is_unscaled=False)
     assert "scaled_gradients" in loop.faults()
 
 
@@ -271,11 +272,7 @@ def test_a_scale_that_is_too_high_still_comes_down_where_unscaling_was_forgotten
     loop = Loop(scaler=scaler)
     before = loop.module[0].weight.detach().clone()
     for step in range(WINDOW):
-        loop.optimizer.zero_grad()
-        scaler.scale(loop.loss(step)).backward()
-        loop.recorder.clip()
-        scaler.step(loop.optimizer)
-        scaler.update()
+        scaled_step(loop, scaler, step, is_unscaled=False)
     assert scaler.get_scale() < 2.0**127
     assert not torch.equal(loop.module[0].weight, before)
     loop.recorder.finish()
@@ -397,13 +394,7 @@ def test_a_skipped_step_whose_gradients_are_zeroed_in_place_is_no_double_clip():
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
     loop = Loop(scaler=scaler)
     for step in range(WINDOW):
-        loop.optimizer.zero_grad(set_to_none=False)
-        loss = loop.loss(step) * (float("inf") if step in (3, 9) else 1.0)
-        scaler.scale(loss).backward()
-        scaler.unscale_(loop.optimizer)
-        loop.recorder.clip(loss)
-        scaler.step(loop.optimizer)
-        scaler.update()
+        scaled_step(loop, scaler, step, is_infinite=step in (3, 9), set_to_none=False)
     assert not loop.faults()
     assert loop.windows[0].num_skipped == 2
 
