@@ -54,6 +54,7 @@ class WatchedRun:
         self.norm_removed_sum = 0.0
         self.faults: dict[tuple[str, str], Fault] = {}
         """The first of each kind and layer, with the steps of all of them."""
+        self._before_last = (0.0, 0.0, self.faults)
         self._given_steps = num_steps
         self._steps_before: dict[str, int] = {}
 
@@ -82,8 +83,11 @@ class WatchedRun:
             self.faults.clear()
             self.norm_sum = self.norm_removed_sum = 0.0
             self.end = None
-        elif event.step_first < self.windows[-1].step_first + self.windows[-1].num_steps:
-            return  # it came before: sent again after an outage
+        elif event.step_first < _done(self.windows[-1]):
+            if event.step_first != self.windows[-1].step_first or event.num_steps <= self.windows[-1].num_steps:
+                return  # it came before: sent again after an outage
+            self._forget_last()  # the run was cut short there, and went on
+        self._before_last = (self.norm_sum, self.norm_removed_sum, self.faults.copy())
         self.windows.append(msgspec.structs.replace(event, layers=(), groups=(), slices=()))
         self.norm_sum += event.norm_sum
         self.norm_removed_sum += event.norm_removed_sum
@@ -91,6 +95,10 @@ class WatchedRun:
             known = self.faults.get((fault.kind, fault.layer))
             num_steps = fault.num_steps + (known.num_steps if known else 0)
             self.faults[fault.kind, fault.layer] = msgspec.structs.replace(known or fault, num_steps=num_steps)
+
+    def _forget_last(self) -> None:
+        self.windows.pop()
+        self.norm_sum, self.norm_removed_sum, self.faults = self._before_last
 
     @property
     def removed_mass_ratio(self) -> float:

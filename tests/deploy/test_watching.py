@@ -99,6 +99,16 @@ def test_what_comes_twice_or_from_another_rank_counts_once() -> None:
     assert [one.step_first for one in run.windows] == [0, 50]
 
 
+def test_the_whole_window_of_a_run_that_went_on_takes_the_place_of_the_one_that_was_cut_short() -> None:
+    short = window(50, num_steps=38, norm_sum=90.0, norm_removed_sum=30.0, faults=(FAULT,))
+    whole = window(50, norm_sum=120.0, norm_removed_sum=50.0, faults=(FAULT,))
+    run, straight = watched(window(0), short, whole, short, window(100)), watched(window(0), whole, window(100))
+    assert list(run.windows) == list(straight.windows)
+    assert (run.norm_sum, run.norm_removed_sum, run.faults) == (
+        straight.norm_sum, straight.norm_removed_sum, straight.faults
+    )  # fmt: skip
+
+
 def test_the_time_left_follows_the_pace_of_the_last_windows() -> None:
     slow = [window(0, started_at_ms=0, ended_at_ms=100_000)]
     quick = [window(50 * i, started_at_ms=100_000 + 1_000 * i, ended_at_ms=101_000 + 1_000 * i) for i in range(1, 21)]

@@ -70,7 +70,7 @@ def pick(events: Iterable[Telemetry], run: str, where: str) -> RunRecord:
     Raises:
         ConfigError: There is no such run, or the name fits several.
     """
-    windows: dict[str, dict[int, GradWindow]] = {}
+    windows: dict[str, dict[tuple[int, bool], GradWindow]] = {}
     ends: dict[str, RunEnd] = {}
     models: dict[str, str] = {}
     for event in events:
@@ -79,11 +79,14 @@ def pick(events: Iterable[Telemetry], run: str, where: str) -> RunRecord:
         if isinstance(event, RunEnd):
             ends[event.run_id] = event
         elif event.rank == 0:
-            windows.setdefault(event.run_id, {}).setdefault(event.step_first, event)
+            place = (event.step_first, event.num_steps > 0)  # a window of faults alone stands before its step's own
+            known = windows.setdefault(event.run_id, {}).setdefault(place, event)
+            if event.num_steps > known.num_steps:  # the run was cut short there, and went on
+                windows[event.run_id][place] = event
     chosen = _choose(list(models), ends, run, where)
     kept = windows.get(chosen, {})
     return RunRecord(
-        run_id=chosen, model=models[chosen], windows=tuple(kept[step] for step in sorted(kept)), end=ends.get(chosen)
+        run_id=chosen, model=models[chosen], windows=tuple(kept[place] for place in sorted(kept)), end=ends.get(chosen)
     )
 
 

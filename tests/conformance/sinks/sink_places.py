@@ -27,12 +27,10 @@ def window(step: int, run_id: str = "r", **changes: object) -> GradWindow:
     figures = {
         "norm_sum": 100.0, "norm_sq_sum": 250.0, "norm_min": 1.0, "norm_max": 3.0, "norm_removed_sum": 40.0, "num_clipped": 20,
         "coefficient_sum": 40.0, "loss_sum": 25.0, "learning_rate_sum": 5.0, "effective_learning_rate_sum": 4.0,
-        "norm_histogram": {0: 30, 4: 20}, "max_norm_last": 1.5,
+        "norm_histogram": {0: 30, 4: 20}, "max_norm_last": 1.5, "num_steps": 50,
     }  # fmt: skip
     given = figures | changes
-    return GradWindow(
-        run_id=run_id, model="m", started_at_ms=step, ended_at_ms=step + 50, step_first=step, num_steps=50, **given
-    )
+    return GradWindow(run_id=run_id, model="m", started_at_ms=step, ended_at_ms=step + 50, step_first=step, **given)
 
 
 def run_end(run_id: str = "r") -> RunEnd:

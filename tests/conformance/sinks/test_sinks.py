@@ -51,6 +51,20 @@ def test_a_life_that_begins_where_another_was_killed_counts_nothing_twice(place)
     next_life.close()
 
 
+def test_a_window_that_was_cut_short_does_not_stand_in_the_way_of_the_whole_one(place):
+    if place.name == "pushgateway":
+        pytest.skip("each life has counts of its own")
+    sink = place.open()
+    send(place, sink, window(0), window(50, num_steps=38))
+    send(place, sink, window(50), window(100))
+    assert place.last_steps() == [50, 88, 100, 150]
+    sink.close()
+
+
+def test_where_it_is_is_the_same_for_the_same_place(place):
+    assert place.open().target == place.open().target
+
+
 def test_the_end_of_a_run_is_taken_too(place):
     sink = place.open()
     send(place, sink, window(0), run_end())

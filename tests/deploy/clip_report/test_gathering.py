@@ -1,7 +1,7 @@
 """Finding a run, in a file and on the bus."""
 
 import pytest
-from made_runs import rich_end, window
+from made_runs import FAULT, rich_end, window
 
 from clipdrift_contract.bus.publishing import EventPublisher
 from clipdrift_contract.bus.sqlite import SqliteBus
@@ -39,6 +39,18 @@ def test_a_name_that_fits_two_runs_or_none_is_refused_with_what_there_is() -> No
 def test_windows_that_came_twice_out_of_order_or_from_another_rank_count_once() -> None:
     events = [window(50), window(0), window(50), window(0, rank=1), window(100, rank=2)]
     assert [one.step_first for one in pick(events, "", "here").windows] == [0, 50]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_a_window_that_was_cut_short_and_the_whole_one_of_the_run_that_went_on_the_whole_one_counts(order) -> None:
+    both = [window(50, num_steps=38), window(50)]
+    windows = pick([window(0), *(both[i] for i in order), window(100)], "", "here").windows
+    assert [(one.step_first, one.num_steps) for one in windows] == [(0, 50), (50, 50), (100, 50)]
+
+
+def test_a_window_of_faults_alone_hides_no_step_that_follows_it() -> None:
+    windows = pick([window(0), window(50, num_steps=0, faults=(FAULT,)), window(50)], "", "here").windows
+    assert [(one.step_first, one.num_steps, len(one.faults)) for one in windows] == [(0, 50, 0), (50, 0, 1), (50, 50, 0)]
 
 
 def test_a_file_that_was_cut_off_or_spoilt_gives_what_is_whole(tmp_path) -> None:

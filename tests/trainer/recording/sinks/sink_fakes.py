@@ -8,8 +8,8 @@ from clipdrift_contract.events import GradWindow
 
 
 def window(step, run_id="r", **changes):
-    given = {"norm_histogram": {0: 50}, "num_clipped": 0} | changes
-    return GradWindow(run_id=run_id, model="m", started_at_ms=0, ended_at_ms=0, step_first=step, num_steps=50, **given)
+    given = {"norm_histogram": {0: 50}, "num_clipped": 0, "num_steps": 50} | changes
+    return GradWindow(run_id=run_id, model="m", started_at_ms=0, ended_at_ms=0, step_first=step, **given)
 
 
 @contextlib.contextmanager
@@ -28,8 +28,9 @@ class FakeSink:
 
     needs_every_window = True
 
-    def __init__(self, *errors, name="fake"):
+    def __init__(self, *errors, name="fake", target=""):
         self.name = name
+        self.target = target
         self.errors = list(errors)
         self.steps = []
         self.goes_on = threading.Event()

@@ -1,9 +1,11 @@
 import math
 
-from sink_fakes import files_end_at, window
+from sink_fakes import FakeSink, files_end_at, window
 
 from clipdrift_trainer.recording.sinks import backlog as module
-from clipdrift_trainer.recording.sinks.backlog import Backlog, left_behind
+from clipdrift_trainer.recording.sinks.backlog import Backlog, left_behind, spool_path
+
+X = FakeSink(name="x")
 
 
 def steps(backlog, limit=100):
@@ -36,7 +38,7 @@ def test_numbers_that_json_could_not_say_survive(tmp_path):
     backlog = filled(tmp_path / "a.x.spool", 0)
     backlog.append(window(7, norm_after_max=math.inf))
     backlog.close()
-    (left,) = left_behind(tmp_path, "x")
+    (left,) = left_behind(tmp_path, X)
     assert left.first(1)[0].norm_after_max == math.inf
 
 
@@ -45,7 +47,7 @@ def test_a_record_that_a_crash_cut_off_is_dropped_and_what_follows_is_whole(tmp_
     filled(path, 3).close()
     with path.open("ab") as file:
         file.write(path.read_bytes()[:20])
-    (left,) = left_behind(tmp_path, "x")
+    (left,) = left_behind(tmp_path, X)
     left.append(window(3))
     assert steps(left) == [0, 1, 2, 3]
 
@@ -64,7 +66,7 @@ def test_a_record_that_was_damaged_is_lost_alone(tmp_path):
 
 def test_a_file_that_is_no_spool_at_all_is_emptied(tmp_path):
     (tmp_path / "a.x.spool").write_bytes(b"hello world, I am no spool at all")
-    (left,) = left_behind(tmp_path, "x")
+    (left,) = left_behind(tmp_path, X)
     assert len(left) == 0
 
 
@@ -96,9 +98,32 @@ def test_a_file_of_which_most_is_delivered_is_made_smaller(tmp_path, monkeypatch
     assert path.stat().st_size == size // 10
     backlog.append(window(50))
     assert steps(backlog) == [45, 46, 47, 48, 49, 50]
-    assert left_behind(tmp_path, "x") == []  # it is still locked
+    assert left_behind(tmp_path, X) == []  # it is still locked
 
 
 def test_files_of_other_sinks_are_left_alone(tmp_path):
     filled(tmp_path / "a.bus.spool", 1)
-    assert left_behind(tmp_path, "jsonl") == []
+    assert left_behind(tmp_path, FakeSink(name="jsonl")) == []
+
+
+def test_what_waits_for_one_place_is_not_sent_to_another_of_its_kind(tmp_path):
+    one, other = FakeSink(name="x", target="/runs/1"), FakeSink(name="x", target="/runs/2")
+    filled(spool_path(tmp_path, "life", one), 1).close()
+    assert (left_behind(tmp_path, other), left_behind(tmp_path, X)) == ([], [])
+    (left,) = left_behind(tmp_path, one)
+    assert steps(left) == [0]
+
+
+def test_a_disk_that_does_not_empty_the_file_costs_no_window_and_no_error(tmp_path, monkeypatch):
+    backlog = filled(tmp_path / "a.x.spool", 2)
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(module.os, "ftruncate", fail)
+    backlog.forget(2)
+    monkeypatch.undo()
+    assert backlog.append(window(2))
+    assert (len(backlog), steps(backlog)) == (1, [2])
+    backlog.forget(1)
+    assert (tmp_path / "a.x.spool").stat().st_size == 0

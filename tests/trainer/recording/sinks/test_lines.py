@@ -30,7 +30,7 @@ def test_a_line_is_a_cloud_event_that_any_tool_can_read(path):
     write(path, 50)
     line = json.loads(path.read_text())
     assert line["data"]["step_first"] == 50
-    assert (line["specversion"], line["type"], line["id"]) == ("1.0", "io.clipdrift.GradWindow", "window-r-0-50")
+    assert (line["specversion"], line["type"], line["id"]) == ("1.0", "io.clipdrift.GradWindow", "window-r-0-50-50")
     assert line["time"] == "1970-01-01T00:00:01.000+00:00"
 
 

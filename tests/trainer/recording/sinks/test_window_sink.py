@@ -224,6 +224,41 @@ def test_a_spool_folder_that_cannot_be_made_lets_windows_wait_in_memory(tmp_path
     assert patient.steps == [0, 50]
 
 
+def test_windows_that_wait_in_memory_at_the_end_are_lost_and_counted_whatever_the_spool(tmp_path, caplog):
+    (tmp_path / "file").write_text("in the way")
+    gone, metrics = FakeSink(*away(999)), MetricSet()
+    with WindowSink(
+        None, metrics, 100, sinks=[gone], spool=tmp_path / "file" / "spool", backoff=LATER, close_seconds=0.2
+    ) as sink:
+        sink(window(0))
+        sink(window(50))
+    assert counted(metrics, TRAINER_WINDOWS_LOST) == 2
+    assert "2 windows could not be sent to fake and are lost" in caplog.text
+
+
+def test_windows_for_the_file_of_one_run_do_not_come_into_that_of_the_next(tmp_path):
+    (tmp_path / "block").write_text("in the way")
+    first, second, spool = tmp_path / "block" / "run1.jsonl", tmp_path / "run2.jsonl", tmp_path / "spool"
+    with WindowSink(None, MetricSet(), 100, sinks=[LinesSink(first)], spool=spool, backoff=LATER, close_seconds=0.2) as sink:
+        sink(window(0, "run1"))
+    with WindowSink(None, MetricSet(), 100, sinks=[LinesSink(second)], spool=spool) as sink:
+        sink(window(0, "run2"))
+    assert [one.run_id for one in LinesReader(second).read()] == ["run2"]
+    (tmp_path / "block").unlink()
+    with WindowSink(None, MetricSet(), 100, sinks=[LinesSink(first)], spool=spool):
+        pass
+    assert [one.run_id for one in LinesReader(first).read()] == ["run1"]
+
+
+def test_the_window_of_a_run_that_was_cut_short_and_the_whole_one_after_it_both_arrive(tmp_path):
+    publisher, path = FakePublisher(), tmp_path / "run.jsonl"
+    for num_steps in (38, 50):
+        with WindowSink(publisher, MetricSet(), 100, sinks=[LinesSink(path)]) as sink:
+            sink(window(0, num_steps=num_steps))
+    assert [one.num_steps for one in LinesReader(path).read()] == [38, 50]
+    assert len({event_id for event_id, _ in publisher.sent}) == 2
+
+
 def test_sinks_of_one_name_are_refused():
     with pytest.raises(ValueError, match="different names, got fake, fake"):
         WindowSink(None, MetricSet(), 100, sinks=[FakeSink(), FakeSink()])

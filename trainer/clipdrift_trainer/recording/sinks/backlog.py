@@ -4,6 +4,7 @@ written."""
 import logging
 import os
 from collections import deque
+from hashlib import sha256
 from pathlib import Path
 from struct import Struct
 from typing import Protocol
@@ -12,7 +13,7 @@ import msgspec
 
 from clipdrift_contract.events import GradWindow, RunEnd
 from clipdrift_contract.files import lock_file
-from clipdrift_trainer.recording.sinks.sink import Telemetry
+from clipdrift_trainer.recording.sinks.sink import Sink, Telemetry
 
 _log = logging.getLogger(__name__)
 _HEAD = Struct("<IB")  # length of the body, and which event it is
@@ -41,6 +42,10 @@ class Waiting(Protocol):
         ...
 
     def __len__(self) -> int: ...
+
+    def num_in_file(self) -> int:
+        """Those of them that outlive this process."""
+        ...
 
     def close(self) -> None:
         """Let go of the file; an empty one is deleted."""
@@ -75,6 +80,9 @@ class Newest:
 
     def __len__(self) -> int:
         return self._event is not None
+
+    def num_in_file(self) -> int:
+        return 0
 
     def close(self) -> None: ...
 
@@ -147,9 +155,7 @@ class Backlog:
         for _ in range(min(count, len(self._memory))):
             self._memory.popleft()
         if not self._ends and self._end:
-            assert self._file is not None
-            os.ftruncate(self._file, 0)
-            self._start = self._end = 0
+            self._empty()
         elif self._start > max(_COMPACT_BYTES, self._end - self._start):
             self._move_to_front()
 
@@ -157,16 +163,18 @@ class Backlog:
         return len(self._ends) + len(self._memory)
 
     def num_in_file(self) -> int:
-        """Events that outlive this process."""
         return len(self._ends)
 
     def close(self) -> None:
         if self._file is None:
             return
         assert self._path is not None
-        if not self._ends and not _is_gone(self._file, self._path):
-            self._path.unlink(missing_ok=True)
-        os.close(self._file)
+        try:
+            if not self._ends and not _is_gone(self._file, self._path):
+                self._path.unlink(missing_ok=True)
+            os.close(self._file)
+        except OSError as error:
+            _log.warning("%s cannot be deleted: %s", self._path, error)
         self._file = None
 
     def _write(self, event: Telemetry) -> bool:
@@ -199,6 +207,15 @@ class Backlog:
             _log.warning("%s was deleted; what waits is written anew", self._path)
             self._copy_to(made)
             self._switch_to(made)
+
+    def _empty(self) -> None:
+        assert self._file is not None
+        try:
+            os.ftruncate(self._file, 0)
+        except OSError as error:  # what is delivered stays in front of what comes, and might come again at the next start
+            _log.warning("%s cannot be emptied: %s", self._path, error)
+        else:
+            self._start = self._end = 0
 
     def _move_to_front(self) -> None:
         """Give back the room of what is delivered. A crash leaves the old file or the new one, each whole."""
@@ -255,27 +272,32 @@ class Backlog:
             os.ftruncate(self._file, at)
 
 
-def spool_path(folder: Path, life: str, sink: str) -> Path:
+def spool_path(folder: Path, life: str, sink: Sink) -> Path:
     """Where events of one process's life wait for one sink."""
-    return folder / f"{life}.{sink}{_SUFFIX}"
+    return folder / f"{life}.{_place(sink)}{_SUFFIX}"
 
 
-def left_behind(folder: Path, sink: str) -> list[Backlog]:
-    """What processes that are gone have left for `sink`, the oldest first; files of processes that live are left alone."""
+def left_behind(folder: Path, sink: Sink) -> list[Backlog]:
+    """What processes that are gone have left for the place that `sink` is, the oldest first; files of processes that live are
+    left alone, and so are those for another place of its kind."""
     found = []
-    for path in sorted(folder.glob(f"*.{sink}{_SUFFIX}"), key=_age):
+    for path in sorted(folder.glob(f"*.{_place(sink)}{_SUFFIX}"), key=_age):
         try:
             lock = lock_file(path)
+            if lock is None:
+                continue
+            if _is_gone(lock, path):  # its owner ended between our look and our lock
+                os.close(lock)
+                continue
+            found.append(Backlog(path, lock=lock))
         except OSError as error:
             _log.warning("%s cannot be read and stays where it is: %s", path, error)
-            continue
-        if lock is None:
-            continue
-        if _is_gone(lock, path):  # its owner ended between our look and our lock
-            os.close(lock)
-            continue
-        found.append(Backlog(path, lock=lock))
     return found
+
+
+def _place(sink: Sink) -> str:
+    """A name for files of which one place is one and another place another."""
+    return f"{sink.name}-{sha256(sink.target.encode()).hexdigest()[:12]}" if sink.target else sink.name
 
 
 def _age(path: Path) -> tuple[int, str]:

@@ -15,6 +15,7 @@ class BusSink:
     """
 
     name = "bus"
+    target = ""  # of a project there is one, wherever it moves
     needs_every_window = True
 
     def __init__(self, publisher: EventPublisher, timeout_seconds: float = 2.0) -> None:

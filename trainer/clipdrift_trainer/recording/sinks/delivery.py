@@ -80,6 +80,11 @@ class Delivery:
         with self._changed:
             return sum(len(backlog) for backlog in self._backlogs)
 
+    def num_in_file(self) -> int:
+        """Those of them that outlive this process."""
+        with self._changed:
+            return sum(backlog.num_in_file() for backlog in self._backlogs)
+
     def drain(self, deadline: float) -> bool:
         """Wait until nothing waits, at most until `deadline` on the monotonic clock; whether nothing does."""
         with self._changed:

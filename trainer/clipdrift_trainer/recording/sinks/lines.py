@@ -60,6 +60,7 @@ class LinesSink:
 
     def __init__(self, path: Path, *, fsync: FsyncPolicy = "at_the_end", clock: Clock | None = None) -> None:
         self.path = path
+        self.target = str(path.absolute())
         self._fsync = fsync
         self._clock = clock or SystemClock()
         self._file: int | None = None

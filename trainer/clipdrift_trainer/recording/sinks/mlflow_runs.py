@@ -13,6 +13,7 @@ from clipdrift_trainer.recording.sinks.sink import Telemetry
 RUN_TAG = "clipdrift.run_id"
 _LAST_STEP_TAG = "clipdrift.last_step"
 _MOST_METRICS = 1_000  # that MLflow takes in one batch
+_PASSWORD = re.compile(r"//[^/@]*@")
 _REFUSED = re.compile(r"[^\w\-. /]")  # MLflow's rule for names
 
 
@@ -30,6 +31,7 @@ class MlflowSink:
     needs_every_window = True
 
     def __init__(self, uri: str) -> None:
+        self.target = _PASSWORD.sub("//", uri)
         self._uri = uri
         self._client: Any = None
         self._entries: dict[str, str] = {}

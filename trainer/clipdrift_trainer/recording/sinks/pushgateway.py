@@ -31,6 +31,7 @@ class PushgatewaySink:
     needs_every_window = False
 
     def __init__(self, address: str, metrics: MetricSet, timeout_seconds: float = 5.0) -> None:
+        self.target = address
         self._address = address
         self._metrics = metrics
         self._timeout_seconds = timeout_seconds

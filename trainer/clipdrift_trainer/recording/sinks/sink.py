@@ -16,6 +16,9 @@ class Sink(Protocol):
 
     name: str
     """Short and stable: a label of metrics and part of a file's name."""
+    target: str
+    """Which place of its kind, the same at each start: what waits for one file or server never goes to another. Without
+    passwords; empty where the name says it all."""
     needs_every_window: bool
     """False: only the newest state counts (a push of gauges), so nothing is kept for it."""
 
@@ -37,13 +40,16 @@ class Sink(Protocol):
 
 
 def event_id(event: Telemetry) -> str:
-    """The same for the same event, however often it is made or sent: it comes from run and step.
+    """The same for the same event, however often it is made or sent: it comes from run and steps.
+
+    A window that an exception cut short and the whole one of the run that went on have the same first step and are two events:
+    who reads both takes the longer, which holds the steps of the other.
 
     Example:
         >>> event_id(GradWindow(run_id="r", model="m", started_at_ms=0, ended_at_ms=0, step_first=50, num_steps=50,
         ...                     num_clipped=0))
-        'window-r-0-50'
+        'window-r-0-50-50'
     """
     if isinstance(event, RunEnd):
         return f"run-end-{event.run_id}"
-    return f"window-{event.run_id}-{event.rank}-{event.step_first}"
+    return f"window-{event.run_id}-{event.rank}-{event.step_first}-{event.num_steps}"

@@ -52,6 +52,7 @@ class TensorBoardSink:
     needs_every_window = True
 
     def __init__(self, folder: Path) -> None:
+        self.target = str(folder.absolute())
         self._folder = folder
         self._open: dict[str, _Open] = {}
         self._last_steps: dict[str, int] = {}

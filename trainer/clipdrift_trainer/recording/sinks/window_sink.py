@@ -127,7 +127,7 @@ class WindowSink:
         for delivery in self._deliveries:
             num_left = delivery.close(deadline)
             if num_left and delivery.sink.needs_every_window:
-                self._say_what_is_left(delivery.sink.name, num_left)
+                self._say_what_is_left(delivery.sink, num_left, delivery.num_in_file())
             if isinstance(delivery.sink, BusSink) and self._model:
                 self._unsent.labels(self._model).set(num_left)
 
@@ -140,8 +140,8 @@ class WindowSink:
     def _deliver(self, sink: Sink, life: str, backoff: Backoff) -> Delivery:
         own, left = Backlog(), []
         if self._spool is not None:
-            left = left_behind(self._spool, sink.name)
-            own = Backlog(spool_path(self._spool, life, sink.name), max_bytes=self._max_spool_bytes)
+            left = left_behind(self._spool, sink)
+            own = Backlog(spool_path(self._spool, life, sink), max_bytes=self._max_spool_bytes)
         if num_left := sum(map(len, left)):
             _log.info("%d windows that an earlier run could not send to %s are sent now", num_left, sink.name)
         return Delivery(
@@ -184,9 +184,12 @@ class WindowSink:
                 if is_for_bus or not isinstance(delivery.sink, BusSink):
                     delivery.put(event)
 
-    def _say_what_is_left(self, sink: str, num_left: int) -> None:
-        if self._spool is not None:
-            _log.warning("%d windows wait in %s for %s and are sent at the next start", num_left, self._spool, sink)
-            return
-        _log.warning("%d windows could not be sent to %s and are lost", num_left, sink)
-        self._lost.labels(self._model, sink).inc(num_left)
+    def _say_what_is_left(self, sink: Sink, num_left: int, num_in_file: int) -> None:
+        place = f"{sink.name} {sink.target}".rstrip()
+        if num_in_file:
+            _log.warning(
+                "%d windows wait in %s and are sent at the next start that sends to %s", num_in_file, self._spool, place
+            )
+        if num_lost := num_left - num_in_file:
+            _log.warning("%d windows could not be sent to %s and are lost", num_lost, place)
+            self._lost.labels(self._model, sink.name).inc(num_lost)
