@@ -1,10 +1,12 @@
 """The Prometheus counts of a window."""
 
+import sys
+
 import pytest
 from sink_fakes import window
 
 from clipdrift_contract.events import Fault, LayerNorms, SliceGradient
-from clipdrift_contract.metrics import MetricSet
+from clipdrift_contract.metrics import TRAINER_GRAD_NORM, MetricSet
 from clipdrift_trainer.recording.sinks.counts import WindowCounts
 
 
@@ -39,6 +41,39 @@ def test_skipped_steps_and_faults_by_kind_are_added_up():
     metrics = counted(window(0, num_skipped=3, faults=faults), window(50, num_skipped=1, faults=faults[:1]))
     assert series(metrics, "clipdrift_trainer_skipped_steps_total") == {"": 4}
     assert series(metrics, "clipdrift_trainer_faults_total") == {"nan": 4, "frozen_layer": 50}
+
+
+def test_the_histogram_of_norms_is_what_observing_each_norm_gives():
+    norms = {-400: 3, -8: 5, 0: 1, 3: 70, 4: 20, 60: 2}
+    expected = MetricSet()
+    for bucket, count in norms.items():
+        for _ in range(2 * count):
+            expected.histogram(TRAINER_GRAD_NORM).labels("m").observe(2.0 ** ((bucket + 0.5) / 4))
+    found = counted(window(0, norm_histogram=norms), window(50, norm_histogram=norms))
+
+    def lines(metrics):
+        text = metrics.exposition().decode().splitlines()
+        return [line.rsplit(" ", 1) for line in text if line.startswith("clipdrift_trainer_grad_norm_")]
+
+    named = {name: float(value) for name, value in lines(expected) if "removed" not in name}
+    assert len(named) > 5
+    assert {name: float(value) for name, value in lines(found) if "removed" not in name} == pytest.approx(named)
+
+
+def test_a_window_by_sample_is_counted_without_a_pause():
+    calls = 0
+
+    def count(frame, event, argument):
+        nonlocal calls
+        calls += event == "call"
+
+    counts = WindowCounts(MetricSet(), 100)
+    sys.setprofile(count)
+    try:
+        counts.add(window(0, norm_histogram=dict.fromkeys(range(20), 10_000)))
+    finally:
+        sys.setprofile(None)
+    assert calls < 2_000  # not one a sample
 
 
 def test_learning_rates_are_means_of_the_last_window():
