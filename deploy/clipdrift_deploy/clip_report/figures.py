@@ -83,6 +83,11 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
     spikes: tuple[Spike, ...]
     faults: tuple[Fault, ...]
 
+    @property
+    def is_by_sample(self) -> bool:
+        """Whether norms, their quantiles, histogram and removed share are those of samples, not of steps."""
+        return self.clip.kind == "per_sample"
+
 
 def course_of(windows: Sequence[GradWindow]) -> Course:
     """The course of a run.

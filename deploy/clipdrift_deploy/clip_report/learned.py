@@ -2,13 +2,17 @@
 
 from collections.abc import Iterable, Sequence
 
-from clipdrift_contract.events import Calibration, Membership, PrivacyBudget, RunEnd, ScoreInterval
+from clipdrift_contract.events import Membership, PrivacyBudget, RunEnd, ScoreInterval
 from clipdrift_deploy.clip_report import plots
 from clipdrift_deploy.clip_report.figures import Course
 from clipdrift_deploy.clip_report.page import NOTHING, Chapter, Section, clip_words, number, share, would_remove
 
 _MOST_SLICES = 25
 _OUTCOMES = ("stop", "warn", "pass", "skipped")
+_METRICS = {
+    "accuracy": "accuracy", "nll": "log loss", "brier": "Brier score", "ece": "calibration error, without the bias of few rows",
+    "overconfidence": "overconfidence", "auc": "AUC", "mae": "mean absolute error", "rmse": "root mean squared error",
+}  # fmt: skip
 
 
 def chapters_of_end(end: RunEnd, course: Course) -> list[Chapter]:
@@ -17,7 +21,7 @@ def chapters_of_end(end: RunEnd, course: Course) -> list[Chapter]:
         Chapter(
             title="How good the model is",
             words="On held-out rows.",
-            sections=(*_all_rows(end), *_slices(end), *_hidden(end), *_reliability(end), *_calibration(end.calibration)),
+            sections=(*_all_rows(end), *_slices(end), *_hidden(end), *_reliability(end), *_calibration(end)),
         ),
         Chapter(title="The data", sections=tuple(_checks(end))),
         Chapter(title="Privacy", sections=(*_budget(end.privacy), *_membership(end.membership))),
@@ -32,7 +36,16 @@ def _all_rows(end: RunEnd) -> Iterable[Section]:
         yield Section(
             title="All rows together",
             heads=("figure", "value", "95 % interval", "rows", "days"),
-            rows=[[one.metric, _digits(one.value), _interval(one), f"{one.num_rows:,}", f"{one.num_blocks:,}"] for one in rows],
+            rows=[
+                [
+                    _METRICS.get(one.metric, one.metric),
+                    _digits(one.value),
+                    _interval(one),
+                    f"{one.num_rows:,}",
+                    f"{one.num_blocks:,}",
+                ]
+                for one in rows
+            ],
         )
 
 
@@ -47,16 +60,18 @@ def _slices(end: RunEnd) -> Iterable[Section]:
         return
     shown, overall = found[:_MOST_SLICES], next((one for one in end.intervals if one.metric == metric and not one.slice), None)
     more = f" The {_MOST_SLICES} worst of {len(found)}." if len(found) > _MOST_SLICES else ""
+    name = _METRICS[metric]
     yield Section(
-        title=f"{metric.capitalize() if metric == 'accuracy' else metric.upper()} by slice",
+        title=f"{name.capitalize()} by slice",
         words=f"Bars are 95 % intervals over blocks of time, since errors of one day hang together.{more}",
         svg=plots.scores(
             shown,
             overall.value if overall else None,
-            f"{metric} by slice with intervals; the worst is {shown[0].slice} with {_digits(shown[0].value)}"
+            name,
+            f"{name.capitalize()} by slice with intervals; the worst is {shown[0].slice} with {_digits(shown[0].value)}"
             + (f", all rows {_digits(overall.value)}." if overall else "."),
         ),
-        heads=("slice", metric, "95 % interval", "rows"),
+        heads=("slice", name, "95 % interval", "rows"),
         rows=[[one.slice, _digits(one.value), _interval(one), f"{one.num_rows:,}"] for one in shown],
     )
 
@@ -84,11 +99,11 @@ def _hidden(end: RunEnd) -> Iterable[Section]:
         yield Section(
             title="Slices that the figure of all rows hides",
             words="Each is worse than all rows together by more than chance, the number of slices counted in.",
-            heads=("slice", "figure", "value", "all rows", "difference, 95 %", "of rows", ""),
+            heads=("slice", "figure", "value", "all rows", "difference, 95 %", "of rows", "in words"),
             rows=[
                 [
                     one.slice,
-                    one.metric,
+                    _METRICS.get(one.metric, one.metric),
                     _digits(one.value),
                     _digits(one.overall),
                     f"{one.difference_low:+.3f} to {one.difference_high:+.3f}",
@@ -129,27 +144,40 @@ def _reliability(end: RunEnd) -> Iterable[Section]:
         )
 
 
-def _calibration(calibration: Calibration | None) -> Iterable[Section]:
+def _calibration(end: RunEnd) -> Iterable[Section]:
+    """A temperature other than 1 is part of the model, and what was measured is what it gained; else what one would gain."""
+    calibration = end.calibration
     if calibration is not None:
+        is_part = end.temperature != 1.0
         yield Section(
-            title="What a temperature would gain",
-            words=f"Scores divided by {calibration.temperature:.3g}, fitted on other rows than "
-            f"the {calibration.num_rows:,} that judge here.",
-            heads=("", "as it is", "with temperature"),
+            title="What the model's temperature gained" if is_part else "What a temperature would gain",
+            words=f"Scores divided by {calibration.temperature:.3g}, "
+            + (
+                f"as the model does, fitted on other days than those of the {calibration.num_rows:,} rows that judge here."
+                if is_part
+                else f"each of the {calibration.num_rows:,} rows judged by a fit on other days than its own."
+            ),
+            heads=("figure", *(("without it", "as it is") if is_part else ("as it is", "with temperature"))),
             rows=[
                 ["log loss", _digits(calibration.nll_before), _digits(calibration.nll_after)],
-                ["calibration error", _digits(calibration.ece_before), _digits(calibration.ece_after)],
+                ["calibration error, of bins", _digits(calibration.ece_before), _digits(calibration.ece_after)],
             ],
         )
 
 
 def _checks(end: RunEnd) -> Iterable[Section]:
     if end.data_checks:
+        has_features = any(check.features for check in end.data_checks)
         yield Section(
             title="Checks before training",
-            heads=("check", "outcome", "what was found", "features"),
+            heads=("check", "outcome", "what was found", *(("features",) if has_features else ())),
             rows=[
-                [check.name.replace("_", " "), check.outcome, check.words or NOTHING, ", ".join(check.features) or NOTHING]
+                [
+                    check.name.replace("_", " "),
+                    check.outcome,
+                    check.words or NOTHING,
+                    *((", ".join(check.features) or NOTHING,) if has_features else ()),
+                ]
                 for check in sorted(end.data_checks, key=lambda check: _OUTCOMES.index(check.outcome))
             ],
             words_columns=(0, 1, 2, 3),
@@ -221,7 +249,8 @@ def accuracy_words(end: RunEnd) -> Sequence[tuple[str, str]]:
 
 
 def _interval(one: ScoreInterval) -> str:
-    return f"{_digits(one.low)} to {_digits(one.high)}"
+    """Nothing from one day: such an interval spans all that is possible."""
+    return f"{_digits(one.low)} to {_digits(one.high)}" if one.num_blocks > 1 else NOTHING
 
 
 def _digits(value: float) -> str:

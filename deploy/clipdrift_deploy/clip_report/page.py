@@ -45,10 +45,14 @@ def chapters_of(course: Course) -> list[Chapter]:
 
 def tiles_of(course: Course) -> list[tuple[str, str]]:
     """The figures at the top; removed mass first."""
+    by_sample = course.is_by_sample
     tiles = [
-        (percent(course.removed_mass_ratio), "of the gradient norm removed"),
-        (percent(course.clip_rate_ratio), "of the steps clipped (says little by itself)"),
-        (number(course.norm_p50), "median norm before clipping"),
+        (percent(course.removed_mass_ratio), f"of {'samples’ gradient norms' if by_sample else 'the gradient norm'} removed"),
+        (
+            percent(course.clip_rate_ratio),
+            "of the steps had a sample clipped" if by_sample else "of the steps clipped (says little by itself)",
+        ),
+        (number(course.norm_p50), f"median norm{' of a sample’s gradient' if by_sample else ''} before clipping"),
         (f"{course.num_steps:,}", "steps"),
     ]
     if course.num_nonfinite:
@@ -108,7 +112,8 @@ def _course(course: Course) -> list[Section]:
     return [
         Section(
             title="Norms and the bound",
-            words="The gradient's norm before clipping. What lies above the bound is cut down to it.",
+            words=f"The {'norm of each sample’s gradient' if course.is_by_sample else 'gradient’s norm'} before clipping. "
+            "What lies above the bound is cut down to it.",
             svg=plots.norms(
                 course,
                 f"Norms over {course.num_steps:,} steps: median {number(first.norm_p50)} at first, {number(last.norm_p50)} at "
@@ -120,7 +125,8 @@ def _course(course: Course) -> list[Section]:
         Section(
             title="How much was removed",
             words="The share of the norm that clipping took away is what counts. The share of steps that were clipped says "
-            "little: a run may be clipped at every step and lose nothing.",
+            "little: "
+            + ("one clipped sample makes a step count." if course.is_by_sample else "all may be clipped, and nothing lost."),
             svg=plots.shares(
                 course,
                 f"Norm removed: {share(first.removed_mass_ratio)} at first, {share(last.removed_mass_ratio)} at the end. "
@@ -140,14 +146,14 @@ def _course(course: Course) -> list[Section]:
         ),
         _rates(course, first, last),
         Section(
-            title="All norms of the run",
+            title=f"All {'samples’ ' if course.is_by_sample else ''}norms of the run",
             words="By quarter octaves: each bar is 19 % wider than the one before.",
             svg=plots.histogram(
                 course,
-                f"Distribution of the norms of all steps: 10 % below {number(course.norm_p10)}, half below "
+                f"Distribution of the norms of all {_counted(course)}: 10 % below {number(course.norm_p10)}, half below "
                 f"{number(course.norm_p50)}, 90 % below {number(course.norm_p90)}.",
             ),
-            heads=("norm up to", "% of steps"),
+            heads=("norm up to", f"% of {_counted(course)}"),
             rows=_histogram_rows(course),
             words_columns=(),
         ),
@@ -176,6 +182,10 @@ def _rates(course: Course, first: Stretch, last: Stretch) -> Section:
         heads=("steps", "set", "times factor"),
         rows=_rows(course, lambda s: [number(s.learning_rate), number(s.effective_learning_rate)]),
     )
+
+
+def _counted(course: Course) -> str:
+    return "samples" if course.is_by_sample else "steps"
 
 
 def _histogram_rows(course: Course) -> list[list[str]]:

@@ -107,7 +107,7 @@ def histogram(course: Course, alt: str) -> str:
         axis.set_xscale("log")
         _plain_numbers(axis.xaxis)
         axis.set_xlabel("norm before clipping")
-        axis.set_ylabel("% of steps")
+        axis.set_ylabel(f"% of {'samples' if course.is_by_sample else 'steps'}")
         return _labelled(figure, alt)
 
 
@@ -142,7 +142,7 @@ def heat_map(course: Course, alt: str) -> str:
         axis.set_xlabel("step")
         axis.grid(visible=False)
         bar = figure.colorbar(picture, ax=axis, pad=0.02)
-        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{10**value:.2g}")
+        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{float(f'{10**value:.2g}'):g}")
         bar.set_label("mean norm")
         return _labelled(figure, alt)
 
@@ -172,18 +172,19 @@ def slice_shares(slices: Sequence[SliceShare], alt: str) -> str:
         return _labelled(figure, alt)
 
 
-def scores(intervals: Sequence[ScoreInterval], overall: float | None, alt: str) -> str:
+def scores(intervals: Sequence[ScoreInterval], overall: float | None, metric: str, alt: str) -> str:
     """A validation figure of each slice with its 95 % interval; a dashed line at that of all rows."""
     with _in_style():
         figure, axis = _axes(height=0.9 + 0.28 * len(intervals))
         for row, one in enumerate(intervals):
-            axis.plot([one.low, one.high], [row, row], color=BLUE, lw=2.4, solid_capstyle="round")
+            if one.num_blocks > 1:
+                axis.plot([one.low, one.high], [row, row], color=BLUE, lw=2.4, solid_capstyle="round")
             axis.plot([one.value], [row], "o", color=BLUE, ms=6)
         if overall is not None:
             axis.axvline(overall, color=INK, ls="--", lw=1.2, alpha=0.7, label="all rows")
             _legend_above(figure, axis)
         _named_rows(axis, [one.slice or "all rows" for one in intervals])
-        axis.set_xlabel(f"{intervals[0].metric}, with its 95 % interval")
+        axis.set_xlabel(f"{metric}, with its 95 % interval")
         return _labelled(figure, alt)
 
 

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import msgspec
 
 from clipdrift_contract.bus.connect import connect
 from clipdrift_contract.errors import ClipdriftError, ConfigError
 from clipdrift_contract.files import write_whole
-from clipdrift_deploy.clip_report.figures import MOST_STRETCHES, Course, course_of, course_of_end
+from clipdrift_deploy.clip_report.figures import MOST_STRETCHES, Course, course_of, course_of_end, slice_shares
 from clipdrift_deploy.clip_report.gathering import RunRecord, from_bus, from_file
 from clipdrift_deploy.clip_report.learned import accuracy_words, chapters_of_end
 from clipdrift_deploy.clip_report.page import chapters_of, clip_words, tiles_of
@@ -53,10 +54,11 @@ def write_report(path: Path, record: RunRecord) -> Answer:
     """
     folder = Path(__file__).parent
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([folder, folder.parent]), autoescape=True, undefined=jinja2.StrictUndefined
-    )
+        loader=jinja2.FileSystemLoader([folder, folder.parent]), autoescape=True, undefined=jinja2.StrictUndefined,
+        finalize=_unbroken,
+    )  # fmt: skip
     course = _course(record)
-    answer = answer_of(course)
+    answer = answer_of(course, record.end.temperature if record.end else 1.0)
     page = environment.get_template("clip-report.html.j2").render(**_contents(record, course, answer))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,9 +68,18 @@ def write_report(path: Path, record: RunRecord) -> Answer:
     return answer
 
 
+def _unbroken(value: Any) -> Any:
+    """A number and its per cent sign stay on one line."""
+    return value.replace(" %", "\u00a0%") if type(value) is str else value  # a picture (Markup) stays as it is
+
+
 def _course(record: RunRecord) -> Course:
+    """The windows' course; slices from the end of the run where norms were measured exactly there, as windows know the head
+    layer alone."""
     if record.windows:
-        return course_of(record.windows)
+        course = course_of(record.windows)
+        exact = [one for one in record.end.slice_gradients if one.kind == "exact"] if record.end else []
+        return msgspec.structs.replace(course, slices=slice_shares(exact)) if exact else course
     if record.end is not None:
         return course_of_end(record.end)
     raise ConfigError(f"run {record.run_id} left neither windows nor its end")

@@ -4,15 +4,13 @@ from typing import Literal
 
 import msgspec
 
-from clipdrift_contract.events import ClipKind, Fault, FaultKind
-from clipdrift_contract.optimizers import is_adaptive
+from clipdrift_contract.events import Fault, FaultKind
+from clipdrift_contract.optimizers import COMMON_FACTOR, is_adaptive
 from clipdrift_deploy.clip_report.figures import Course
 from clipdrift_monitor.clipping.evidence import FEW_NONFINITE, STRONG_REMOVAL
 
 Tone = Literal["good", "busy", "bad", "plain"]
 
-COMMON_FACTOR: frozenset[ClipKind] = frozenset({"global_norm", "autoclip", "zclip", "quantile"})
-"""Rules that scale a step's whole gradient by one factor, which an adaptive optimizer divides out again (R2)."""
 _ASIDE: frozenset[FaultKind] = frozenset({"nan", "inf", "half_overflow", "frozen_layer"})
 """Faults that say nothing of the threshold: a step now and then that is not finite, a layer that gets no gradient."""
 _MOST_STEPS = 0.5  # cut in fewer, a run keeps its learning rate in the median
@@ -42,9 +40,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     next_step: str = ""
 
 
-def answer_of(course: Course) -> Answer:
+def answer_of(course: Course, temperature: float = 1.0) -> Answer:
     """Whether clipping is the problem, as far as one run can tell. That it harms is never said: only a training of the same
-    data with another policy shows that."""
+    data with another policy shows that.
+
+    Args:
+        course: Of the run.
+        temperature: That the model divides its scores by; 1: none.
+    """
     wrong = _wrong(course)
     if wrong:
         return Answer(
@@ -53,10 +56,10 @@ def answer_of(course: Course) -> Answer:
             reasons=(*wrong, "Until that is mended, the figures below say little about the threshold."),
             next_step="The faults are listed below, each with what to do.",
         )
-    return _answer_of_healthy(course)
+    return _answer_of_healthy(course, temperature)
 
 
-def _answer_of_healthy(course: Course) -> Answer:
+def _answer_of_healthy(course: Course, temperature: float) -> Answer:
     share, steps = percent(course.removed_mass_ratio), percent(course.clip_rate_ratio)
     removed = f"Clipping removed {share} of the gradient norm, on {steps} of the steps."
     rescales = is_adaptive(course.optimizer)
@@ -64,15 +67,7 @@ def _answer_of_healthy(course: Course) -> Answer:
         why = "Clipping was off." if course.clip.kind == "off" else "No step was above the bound."
         return Answer(headline="Clipping is not the problem here: it changed nothing", tone="good", reasons=(why,))
     if course.clip.kind == "per_sample":
-        return Answer(
-            headline="Look at calibration first",
-            tone="busy",
-            reasons=(
-                removed,
-                "Samples were clipped one by one. That leaves accuracy nearly as it is and makes probabilities worse (R4).",
-            ),
-            next_step="Compare log loss and calibration error with a run of a larger bound; recalibrate before retraining.",
-        )
+        return _answer_by_sample(course, temperature)
     if rescales and course.clip.kind in COMMON_FACTOR:
         return Answer(
             headline="Clipping is not the problem here",
@@ -95,6 +90,22 @@ def _answer_of_healthy(course: Course) -> Answer:
             next_step="clipdrift ablate trains the model with other policies on the same data and seeds.",
         )
     return _answer_by_size(course, removed)
+
+
+def _answer_by_sample(course: Course, temperature: float) -> Answer:
+    is_repaired = temperature != 1.0
+    return Answer(
+        headline="Look at calibration first",
+        tone="busy",
+        reasons=(
+            f"Clipping removed {percent(course.removed_mass_ratio)} of the samples' gradient norms.",
+            "Samples were clipped one by one. That leaves accuracy nearly as it is and makes probabilities worse (R4)"
+            + (f"; the model's temperature of {temperature:.3g} takes back what one factor can." if is_repaired else "."),
+        ),
+        next_step="See below what the temperature gained, and whether probabilities keep their word now."
+        if is_repaired
+        else "Compare log loss and calibration error with a run of a larger bound; recalibrate before retraining.",
+    )
 
 
 def _answer_by_size(course: Course, removed: str) -> Answer:

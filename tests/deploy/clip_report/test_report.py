@@ -9,7 +9,7 @@ import pytest
 from made_runs import CLIP, FAULT, rich_end, rich_windows, window
 
 from clipdrift_contract.errors import ClipdriftError, ConfigError
-from clipdrift_contract.events import ClipSpec
+from clipdrift_contract.events import ClipSpec, DataCheck, ScoreInterval, SliceGradient
 from clipdrift_deploy.clip_report.gathering import RunRecord
 from clipdrift_deploy.clip_report.report import report_on, write_report
 
@@ -94,6 +94,62 @@ def test_everything_that_a_run_can_have_is_shown(rich: Page) -> None:
         "AutoClip at the 10th percentile",
     ):
         assert words in rich.text, words
+
+
+def test_slices_measured_exactly_at_the_end_stand_in_place_of_what_the_head_layer_told(tmp_path: Path) -> None:
+    exact = tuple(
+        SliceGradient(slice=name, num_samples=100, grad_mass_sum=mass, loss_sum=1.0, kind="exact")
+        for name, mass in (("north", 30.0), ("south", 90.0))
+    )
+    shown = page(tmp_path / "report.html", rich_record(end=rich_end(slice_gradients=exact)))
+    assert "Measured exactly, over all parameters." in shown.text
+    assert "Measured at the head layer" not in shown.text
+    assert "75\u00a0%" in shown.text
+
+
+def test_norms_of_samples_are_not_called_norms_of_steps(tmp_path: Path) -> None:
+    by_sample = ClipSpec(kind="per_sample", max_norm=1.0)
+    windows = tuple(msgspec.structs.replace(one, clip=by_sample) for one in rich_windows())
+    shown = page(tmp_path / "report.html", rich_record(windows=windows, end=rich_end(clip=by_sample, temperature=1.3))).text
+    for words in ("of samples’ gradient norms removed", "median norm of a sample’s gradient", "% of samples"):
+        assert words.replace(" %", "\u00a0%") in shown, words
+    assert "% of steps" not in shown
+    assert "the model's temperature of 1.3 takes back" in shown
+
+
+@pytest.mark.parametrize(
+    ("temperature", "title", "heads"),
+    [
+        (1.0, "What a temperature would gain", ("as it is", "with temperature")),
+        (1.3, "What the model's temperature gained", ("without it", "as it is")),
+    ],
+)
+def test_a_temperature_that_the_model_has_is_not_called_one_that_it_could_have(tmp_path, temperature, title, heads) -> None:
+    shown = page(tmp_path / "report.html", rich_record(end=rich_end(temperature=temperature)))
+    assert title in shown.headings
+    assert shown.text.index(title) < shown.text.index(heads[0], shown.text.index(title)) < shown.text.rindex(heads[1])
+
+
+def test_an_interval_of_a_single_day_is_left_out(tmp_path: Path) -> None:
+    """It spans all that is possible."""
+    one_day = tuple(
+        ScoreInterval(slice=name, metric="mae", value=0.4, low=0.0, high=1e9, num_rows=9, num_blocks=1)
+        for name in ("", "south")
+    )
+    shown = page(tmp_path / "report.html", rich_record(end=rich_end(intervals=one_day)))
+    assert "Mean absolute error by slice" in shown.headings
+    assert "e+09" not in shown.text
+    assert "to 1000000000" not in shown.text
+
+
+def test_where_no_check_names_a_feature_there_is_no_column_for_them(rich: Page, tmp_path: Path) -> None:
+    checks = (DataCheck(name="units", outcome="pass", words="no number changed its unit"),)
+    assert "what was foundfeatures" in rich.text
+    assert "what was foundfeatures" not in page(tmp_path / "report.html", rich_record(end=rich_end(data_checks=checks))).text
+
+
+def test_a_number_and_its_per_cent_sign_stay_on_one_line(rich: Page) -> None:
+    assert re.search(r"Clipping removed \d+\u00a0% of the gradient norm, on 100\u00a0% of the steps", rich.text)
 
 
 def test_removed_mass_stands_before_the_clip_rate(rich: Page) -> None:
