@@ -40,6 +40,9 @@ def test_even_classes_and_spread_values_pass_and_equal_values_do_not() -> None:
     assert check_balance(table({"x": X}, YES), BalancePolicy()).level == "pass"
     assert check_balance(table({"x": X}, X, ()), BalancePolicy()).level == "pass"
     assert check_balance(table({"x": X}, np.ones(N), ()), BalancePolicy()).level == "stop"
+    tenths = np.full(N, 0.1)
+    assert tenths.std() > 0  # by rounding
+    assert check_balance(table({"x": X}, tenths, ()), BalancePolicy()).level == "stop"
 
 
 def test_rows_that_are_alike_within_a_day_are_worth_their_days() -> None:
@@ -90,3 +93,7 @@ def test_no_rows_break_nothing() -> None:
         "skipped"
     }
     assert check_shift(empty, ShiftPolicy()).level == "skipped"
+
+
+def test_a_task_without_features_has_no_shift() -> None:
+    assert check_shift(table({}, YES), ShiftPolicy()).level == "skipped"

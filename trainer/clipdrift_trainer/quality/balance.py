@@ -36,8 +36,8 @@ def check_balance(table: Table, policy: BalancePolicy) -> Finding:
     if not len(label):
         return skipped("there are no rows")
     if table.task.kind == "regression":
-        spread = float(label.std())
-        if spread > 0:
+        if label.min() < label.max():  # the standard deviation of equal values may be 1e-17
+            spread = float(label.std())
             return passed(f"labels spread with a standard deviation of {spread:.4g}", standard_deviation=spread)
         return Finding(level="stop", words=f"every label is {label[0]:g}: there is nothing to learn", is_unmistakable=False)
     names = table.task.classes

@@ -35,7 +35,7 @@ def row_keys(task: Task, rows: Rows, without: str = "") -> npt.NDArray[np.uint64
 
 def _bits(column: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
     if column.dtype == object:
-        words = pl.Series(column.tolist(), dtype=pl.String)
+        words = pl.Series(column.tolist(), dtype=pl.String).fill_null("None")  # the word that `load_as_of` makes of it
         digest_U = np.array([_digest(word) for word in words.unique().sort()], np.uint64)
         digest_N1: npt.NDArray[np.uint64] = digest_U[words.rank("dense").to_numpy().astype(np.int64) - 1][:, None]
         return digest_N1

@@ -23,6 +23,8 @@ def check_shift(table: Table, policy: ShiftPolicy) -> Finding:
     held_out = table.sampled_held_out
     if min(held_out.sum(), (~held_out).sum()) < _MIN_ROWS:
         return skipped("too few rows on one side")
+    if not table.columns:
+        return skipped("there are no features")
     distances = {column.name: distance(column, held_out) for column in table.columns}
     name = max(distances, key=lambda one: distances[one])
     words = f"training and held-out rows differ most in {name} (Jensen-Shannon distance {distances[name]:.2f})"
