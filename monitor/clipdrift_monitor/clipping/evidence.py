@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from clipdrift_contract.events import ArmResult, ClippingVerdict, Contrast, RetrainOutcome, RunEnd
-from clipdrift_contract.optimizers import is_adaptive
+from clipdrift_contract.optimizers import COMMON_FACTOR, is_adaptive
 
 STRONG_REMOVAL = 0.75  # no run in the evidence lost a point of accuracy below this (R3)
 FEW_NONFINITE = 0.01  # of the steps: an overflow now and then, which AMP's scaler answers, is no fault
@@ -22,6 +22,7 @@ class ClippingEvidence(msgspec.Struct, frozen=True, kw_only=True):
     is_adaptive: bool
     """The optimizer rescales every step, so a common factor on the gradient cancels (R2)."""
     is_norm_clipped: bool
+    """One factor scales all gradients of a step (`COMMON_FACTOR`)."""
     is_strong: bool
     """At least three quarters of the gradient mass was removed (R3)."""
     has_fault: bool
@@ -51,7 +52,7 @@ def evidence_of(run: RunEnd, outcome: RetrainOutcome | None) -> ClippingEvidence
     arm, contrast = _best_arm(outcome.arms) if outcome is not None else ("", None)
     return ClippingEvidence(
         is_adaptive=is_adaptive(run.optimizer),
-        is_norm_clipped=run.clip.kind in ("global_norm", "autoclip"),
+        is_norm_clipped=run.clip.kind in COMMON_FACTOR,
         is_strong=run.removed_mass_ratio >= STRONG_REMOVAL,
         has_fault=bool(faults),
         removed_mass_ratio=run.removed_mass_ratio,

@@ -63,7 +63,7 @@ def test_weak_removal_with_an_open_contrast_is_unknown():
 
 
 @pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "RMSprop", "Lion"])
-@pytest.mark.parametrize("kind", ["global_norm", "autoclip"])
+@pytest.mark.parametrize("kind", ["global_norm", "autoclip", "zclip", "quantile"])
 def test_an_adaptive_optimizer_is_never_implicated_without_a_fault(optimizer, kind):
     changes = {"optimizer": optimizer, "clip": ClipSpec(kind=kind, max_norm=1.0)}
     for difference, half in itertools.product((-0.5, -0.01, 0.01), (0.001, 1.0)):

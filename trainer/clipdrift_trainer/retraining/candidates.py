@@ -5,9 +5,8 @@ import math
 import msgspec
 
 from clipdrift_contract.events import Arm, ClipSpec, NormQuantiles
-from clipdrift_contract.optimizers import is_adaptive
+from clipdrift_contract.optimizers import COMMON_FACTOR, is_adaptive
 
-_COMMON_FACTOR = frozenset({"off", "global_norm", "autoclip", "zclip", "quantile"})  # one factor for all gradients of a step
 _FAR = 4.0  # a bound this many times away leaves room for one between
 
 
@@ -33,7 +32,7 @@ def threshold_candidates(clip: ClipSpec, quantiles: NormQuantiles | None, optimi
         ['same']
     """
     arms = [Arm(name="same", clip=clip, provenance="the policy of the model in service")]
-    if (is_adaptive(optimizer) and clip.kind in _COMMON_FACTOR) or _spends_privacy(clip):
+    if (is_adaptive(optimizer) and clip.kind in COMMON_FACTOR) or _spends_privacy(clip):
         return tuple(arms)
     bound = clip.max_norm if clip.kind in ("global_norm", "per_sample") else None
     if bound is None and clip.kind != "autoclip":
