@@ -26,6 +26,7 @@ from clipdrift_contract.bus.log import Consumer
 from clipdrift_contract.envelope import decode
 from clipdrift_contract.errors import ConfigError, PoisonError
 from clipdrift_contract.events import TRAINING, Fault, GradWindow, RunEnd
+from clipdrift_deploy.moments import format_moment
 from clipdrift_deploy.project import Project
 from clipdrift_trainer.recording.sinks.lines import LinesReader
 from clipdrift_trainer.recording.sinks.sink import Telemetry
@@ -237,34 +238,44 @@ class _Lines:
         self._console.print(escape(text), highlight=False, soft_wrap=True)
 
 
-def follow(source: Source, console: Console, run: WatchedRun) -> None:
-    """Show the newest run of `source` until it ends."""
+def follow(source: Source, console: Console, run: WatchedRun, name: str) -> None:
+    """Show the newest run of `source` until it ends; `name` says where it is looked for."""
     with shown(console, run) as tell:
         for event in source():  # what is there already: of finished runs only the newest is of interest
             run.add(event)
         for window in list(run.windows)[-1:]:
             tell(window)
+        if run.end is None and not console.is_terminal:  # on a terminal there is a view
+            console.print(escape(_awaited(run, name)), highlight=False, soft_wrap=True)
         while run.end is None:
             for event in source():
                 tell(event)
 
 
+def _awaited(run: WatchedRun, name: str) -> str:
+    if not run.windows:
+        return f"waiting for the first window of {name} ..."
+    return f"waiting for the next window of {name}; the last came at {format_moment(run.windows[-1].ended_at_ms)} UTC ..."
+
+
 def watch(project: Callable[[], Project], target: str, console: Console, num_steps: int | None = None) -> RunEnd | None:
     """Follow the training that `target` names until it ends: a JSON Lines file, or a model of the project by its bus.
 
+    Neither the file nor any training need be there yet: it is said that it waits, and then it does, for ever.
+
     Raises:
-        ConfigError: There is neither such a file nor such a model.
+        ConfigError: The file's folder is not there, the file cannot be read, or the project has no such model.
     """
     run = WatchedRun(num_steps)
     if target.endswith(".jsonl") or Path(target).is_file():
-        follow(file_source(Path(target)), console, run)
+        follow(file_source(Path(target)), console, run, target)
         return run.end
     opened = project()
     opened.model(target)
     bus = connect(opened.bus_url)
     consumer = bus.consumer(None, (TRAINING,))
     try:
-        follow(bus_source(consumer, target), console, run)
+        follow(bus_source(consumer, target), console, run, target)
     finally:
         consumer.close()
         bus.close()

@@ -155,10 +155,25 @@ def test_a_file_is_followed_from_before_it_is_there_until_its_run_ends(tmp_path)
         sink.send([coming.pop(0)])
 
     run = WatchedRun(None)
-    follow(file_source(path, wait), console, run)
+    follow(file_source(path, wait), console, run, "run.jsonl")
     sink.close()
     assert (run.end, coming) == (run_end(), [])
-    assert console.file.getvalue().splitlines() == [line(window(0)), line(window(50))]
+    waiting = "waiting for the first window of run.jsonl ..."
+    assert console.file.getvalue().splitlines() == [waiting, line(window(0)), line(window(50))]
+
+
+def test_a_run_that_was_left_is_waited_for_with_the_moment_of_its_last_window(tmp_path) -> None:
+    path, console = tmp_path / "run.jsonl", Console(file=io.StringIO())
+    sink, coming = LinesSink(path, clock=ManualClock()), [run_end()]
+    sink.send([window(0)])
+
+    def wait(_: float) -> None:
+        sink.send([coming.pop(0)])
+
+    follow(file_source(path, wait), console, WatchedRun(None), "run.jsonl")
+    sink.close()
+    waiting = "waiting for the next window of run.jsonl; the last came at 1970-01-01 00:00 UTC ..."
+    assert console.file.getvalue().splitlines() == [line(window(0)), waiting]
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path) -> None:
