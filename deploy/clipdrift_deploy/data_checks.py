@@ -9,7 +9,7 @@ from rich.table import Table
 
 from clipdrift_contract.errors import ConfigError
 from clipdrift_contract.events import DataCheck
-from clipdrift_deploy.moments import format_moment
+from clipdrift_deploy.moments import require_span
 from clipdrift_deploy.project import Project
 from clipdrift_deploy.tasks import load_task
 from clipdrift_deploy.training import newest_profile, retraining_config, task_errors, training_section
@@ -38,8 +38,7 @@ def check_data(
         ConfigError: Settings or window are wrong, or the checks are switched off.
         TaskError: The user's task raised; its traceback is kept in a file.
     """
-    if start_ms >= end_ms:
-        raise ConfigError(f"data must begin before they end, got {format_moment(start_ms)} to {format_moment(end_ms)}")
+    require_span(start_ms, end_ms)
     config = retraining_config(training_section(project))
     if config.quality.mode == "off":
         raise ConfigError('the checks are switched off ([training.quality] mode = "off"); set "warn" or "enforce"')

@@ -33,6 +33,16 @@ def format_moment(time_ms: int) -> str:
     return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
+def require_span(start_ms: int, end_ms: int) -> None:
+    """Data begin before they end.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    if start_ms >= end_ms:
+        raise ConfigError(f"data must begin before they end, got {format_moment(start_ms)} to {format_moment(end_ms)}")
+
+
 def exact_moment(time_ms: int) -> str:
     """Date, and time where it is not midnight, in UTC to the millisecond: `parse_moment` gives the same moment again.
 

@@ -18,7 +18,7 @@ from clipdrift_contract.events import RetrainOutcome, RetrainRequest, RunEnd
 from clipdrift_contract.jobs import JobFolder
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_contract.profile import ReferenceProfile
-from clipdrift_deploy.moments import format_moment
+from clipdrift_deploy.moments import require_span
 from clipdrift_deploy.project import FILE_NAME, ModelSection, Project
 from clipdrift_deploy.settings import read_section
 from clipdrift_deploy.tasks import load_task
@@ -100,8 +100,7 @@ def train_model(
         RetryableError: The bus is away; the same call later gives the same version and tells the monitor.
     """
     section = project.model(model)
-    if start_ms >= end_ms:
-        raise ConfigError(f"data must begin before they end, got {format_moment(start_ms)} to {format_moment(end_ms)}")
+    require_span(start_ms, end_ms)
     config = retraining_config(training_section(project))
     check_clip(project, model, section)
     task = load_task(project, model)

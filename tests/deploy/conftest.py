@@ -1,5 +1,6 @@
 """A small project on disk that the tests of the composition root share."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner, Result
 
 from clipdrift_contract.bus.connect import connect
 from clipdrift_contract.envelope import decode
 from clipdrift_contract.events import RETRAINING, TRAINING
+from clipdrift_deploy.cli import app
 from clipdrift_deploy.project import Environment, Project, open_project
 
 TOML = """
@@ -100,6 +103,24 @@ def make_project(tmp_path: Path) -> Iterator[MakeProject]:
     yield make
     sys.path[:] = path_before
     sys.modules.pop("small_task", None)
+
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def clipdrift() -> Iterator[Command]:
+    """The command, called with words and an environment. It sets logging up for a process of its own; here that does not
+    outlive the test."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    runner = CliRunner()
+
+    def call(*arguments: object, environment: dict[str, str] | None = None) -> Result:
+        return runner.invoke(app, [str(one) for one in arguments], env=environment or {})
+
+    yield call
+    root.handlers[:], root.level = handlers, level
 
 
 @pytest.fixture

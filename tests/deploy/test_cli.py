@@ -1,35 +1,18 @@
 """The command as a user meets it: what it says when all is well, and one sentence with the next step when it is not."""
 
-import logging
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from clipdrift_contract.clock import ManualClock
 from clipdrift_deploy.cli import app
 from clipdrift_serving.access.keys import ApiKeys
-
-RUN = CliRunner()
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    """The command sets logging up for a process of its own; here it must not outlive the test."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:], root.level = handlers, level
-
-
-def clipdrift(*arguments: object, environment: dict[str, str] | None = None) -> Result:
-    return RUN.invoke(app, [str(one) for one in arguments], env=environment or {})
 
 
 def sentence(result: Result) -> str:
@@ -41,7 +24,7 @@ def sentence(result: Result) -> str:
     return lines[0]
 
 
-def test_init_prints_the_steps_that_follow_and_where(tmp_path: Path) -> None:
+def test_init_prints_the_steps_that_follow_and_where(clipdrift, tmp_path: Path) -> None:
     result = clipdrift("init", tmp_path / "my pumps")
 
     assert result.exit_code == 0
@@ -51,13 +34,13 @@ def test_init_prints_the_steps_that_follow_and_where(tmp_path: Path) -> None:
     assert [step.split()[-1] for step in steps[2:]] == ["up", "send.py", "status"]
 
 
-def test_init_where_files_are_says_which_and_what_to_do(tmp_path: Path) -> None:
+def test_init_where_files_are_says_which_and_what_to_do(clipdrift, tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text("mine")
 
     assert "already has task.py; give another folder, or --force" in sentence(clipdrift("init", tmp_path))
 
 
-def test_train_says_version_accuracy_what_clipping_removed_and_the_file(make_project) -> None:
+def test_train_says_version_accuracy_what_clipping_removed_and_the_file(clipdrift, make_project) -> None:
     project = make_project()
 
     result = clipdrift("train", "pump", "-p", project.folder, "--until", "1970-01-21")
@@ -70,7 +53,7 @@ def test_train_says_version_accuracy_what_clipping_removed_and_the_file(make_pro
     assert f"file://{project.artifacts}/pump/{version}/model.onnx" in result.stdout
 
 
-def test_train_uses_labels_known_at_until_unless_as_of_is_given(make_project) -> None:
+def test_train_uses_labels_known_at_until_unless_as_of_is_given(clipdrift, make_project) -> None:
     project = make_project()
 
     later = clipdrift("train", "pump", "-p", project.folder, "--until", "1970-01-21", "--as-of", "1970-01-22")
@@ -96,7 +79,7 @@ def test_train_uses_labels_known_at_until_unless_as_of_is_given(make_project) ->
         (("rollback", "pump", "--why", "x"), "is `clipdrift up` running?"),
     ],
 )
-def test_what_goes_wrong_is_one_sentence_that_says_what_to_do(make_project, arguments, words: str) -> None:
+def test_what_goes_wrong_is_one_sentence_that_says_what_to_do(clipdrift, make_project, arguments, words: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))  # bound and not listening: a connection is refused
         project = make_project(f"[monitor]\nport = {probe.getsockname()[1]}\n")
@@ -107,7 +90,7 @@ def test_what_goes_wrong_is_one_sentence_that_says_what_to_do(make_project, argu
 
 
 @pytest.mark.parametrize("command", ["serve", "monitor", "up", "status", "report"])
-def test_without_a_project_every_command_says_how_to_make_one(command: str, tmp_path: Path) -> None:
+def test_without_a_project_every_command_says_how_to_make_one(clipdrift, command: str, tmp_path: Path) -> None:
     assert "`clipdrift init` writes one, or name the folder with --project" in sentence(clipdrift(command, "-p", tmp_path))
 
 
@@ -115,7 +98,7 @@ def test_without_a_project_every_command_says_how_to_make_one(command: str, tmp_
     ("command", "setting"),
     [("serve", "--port or [serving] port"), ("monitor", "--port or [monitor] port"), ("up", "[serving] port")],
 )
-def test_a_taken_port_is_said_with_the_setting_that_changes_it(make_project, command: str, setting: str) -> None:
+def test_a_taken_port_is_said_with_the_setting_that_changes_it(clipdrift, make_project, command: str, setting: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -129,13 +112,13 @@ def test_a_taken_port_is_said_with_the_setting_that_changes_it(make_project, com
 
 
 @pytest.mark.parametrize("command", ["up", "serve"])
-def test_a_wrong_setting_is_said_before_anything_starts(make_project, command: str) -> None:
+def test_a_wrong_setting_is_said_before_anything_starts(clipdrift, make_project, command: str) -> None:
     project = make_project("[serving]\nprot = 1\n")
 
     assert "[serving] prot is no setting; did you mean port?" in sentence(clipdrift(command, "-p", project.folder))
 
 
-def test_what_the_task_raises_is_said_with_its_line(make_project) -> None:
+def test_what_the_task_raises_is_said_with_its_line(clipdrift, make_project) -> None:
     project = make_project()
     path = project.folder / "clipdrift.toml"
     path.write_text(path.read_text() + 'options = {breaks_at = "load"}\n')
@@ -147,19 +130,19 @@ def test_what_the_task_raises_is_said_with_its_line(make_project) -> None:
     assert f"{project.logs}/train-pump-error.txt" in said
 
 
-def test_brackets_in_a_message_are_shown_and_not_read_as_colour(make_project) -> None:
+def test_brackets_in_a_message_are_shown_and_not_read_as_colour(clipdrift, make_project) -> None:
     project = make_project("[serving]\nport = 'red'\n")
 
     assert "[serving] port: expected `int`, got 'red'" in sentence(clipdrift("serve", "-p", project.folder))
 
 
-def test_an_unknown_variable_in_the_environment_is_an_error(make_project) -> None:
+def test_an_unknown_variable_in_the_environment_is_an_error(clipdrift, make_project) -> None:
     result = clipdrift("status", "-p", make_project().folder, environment={"CLIPDRIFT_STROE_URL": "x"})
 
     assert "unknown setting CLIPDRIFT_STROE_URL" in sentence(result)
 
 
-def test_the_environment_names_the_project_where_no_option_does(make_project) -> None:
+def test_the_environment_names_the_project_where_no_option_does(clipdrift, make_project) -> None:
     project = make_project()
 
     result = clipdrift("train", "pumpe", environment={"CLIPDRIFT_PROJECT": str(project.folder)})
@@ -168,7 +151,7 @@ def test_the_environment_names_the_project_where_no_option_does(make_project) ->
 
 
 def test_a_package_that_is_not_installed_is_named_with_the_extra_that_brings_it(
-    make_project, monkeypatch: pytest.MonkeyPatch
+    clipdrift, make_project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "uvloop", None)  # as Python has it where a package is missing
     monkeypatch.delitem(sys.modules, "clipdrift_serving.server", raising=False)
@@ -178,7 +161,7 @@ def test_a_package_that_is_not_installed_is_named_with_the_extra_that_brings_it(
     assert "this command needs uvloop: pip install 'clipdrift[serving]'" in said
 
 
-def test_a_key_is_shown_once_with_the_lines_that_let_it_in(tmp_path) -> None:
+def test_a_key_is_shown_once_with_the_lines_that_let_it_in(clipdrift, tmp_path) -> None:
     shown = clipdrift("key", "billing", "--scope", "infer", "--scope", "feedback", "--model", "pump*").stdout
 
     secret = next(line.strip() for line in shown.splitlines() if line.strip().startswith("clipdrift_"))
@@ -190,11 +173,11 @@ def test_a_key_is_shown_once_with_the_lines_that_let_it_in(tmp_path) -> None:
     assert "a day such as 2027-01-31" in sentence(clipdrift("key", "x", "--scope", "infer", "--expires", "tomorrow"))
 
 
-def test_the_version_is_the_distributions() -> None:
+def test_the_version_is_the_distributions(clipdrift) -> None:
     assert clipdrift("--version").stdout == f"clipdrift {version('clipdrift')}\n"
 
 
-def test_help_of_every_command_ends_with_examples() -> None:
+def test_help_of_every_command_ends_with_examples(clipdrift) -> None:
     for name in get_command(app).commands:
         shown = clipdrift(name, "--help").stdout
         assert f"$ clipdrift {name}" in shown or name == "dashboards", name
@@ -212,7 +195,7 @@ def test_the_module_is_the_command_too(make_project) -> None:
 
 
 @pytest.mark.slow
-def test_the_starter_project_trains_as_its_printed_step_says(tmp_path: Path) -> None:
+def test_the_starter_project_trains_as_its_printed_step_says(clipdrift, tmp_path: Path) -> None:
     steps = clipdrift("init", tmp_path).stdout
     until = steps.partition("--until ")[2][:10]
 

@@ -2,34 +2,22 @@
 
 import io
 import json
-import logging
-from collections.abc import Iterator
 
 import msgspec
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner, Result
 
 from clipdrift_contract.events import RetrainRequest, RunEnd
 from clipdrift_contract.jobs import JobFolder
-from clipdrift_deploy.cli import app
 from clipdrift_deploy.training import carry_out, train_model
 from clipdrift_trainer.quality.checking import QualityError
 
 DAY = 86_400_000
 
 
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:], root.level = handlers, level
-
-
-def check(project, *arguments: str) -> Result:
-    words = ["check-data", "pump", "--project", str(project.folder), "--until", "1970-01-31", *arguments]
-    return CliRunner().invoke(app, words)
+@pytest.fixture
+def check(clipdrift):
+    return lambda project, *words: clipdrift("check-data", "pump", "--project", project.folder, "--until", "1970-01-31", *words)
 
 
 def leaking(task: str) -> str:
@@ -40,7 +28,7 @@ def train(project) -> RunEnd:
     return train_model(project, "pump", start_ms=0, end_ms=20 * DAY, as_of_ms=20 * DAY, console=Console(file=io.StringIO()))
 
 
-def test_clean_rows_end_with_0_and_every_check_has_a_line(make_project) -> None:
+def test_clean_rows_end_with_0_and_every_check_has_a_line(check, make_project) -> None:
     result = check(make_project())
 
     assert result.exit_code == 0, result.output
@@ -48,13 +36,13 @@ def test_clean_rows_end_with_0_and_every_check_has_a_line(make_project) -> None:
     assert "no number changed its unit" in " ".join(result.stdout.split())
 
 
-def test_a_warning_ends_with_1_only_where_it_is_asked_for(make_project) -> None:
+def test_a_warning_ends_with_1_only_where_it_is_asked_for(check, make_project) -> None:
     project = make_project("[training.quality.schema]\nbounds = {pressure = [-1, 1]}\n")
 
     assert (check(project).exit_code, check(project, "--strict").exit_code) == (0, 1)
 
 
-def test_a_leak_ends_with_2_and_is_named_as_json(make_project, small_task: str) -> None:
+def test_a_leak_ends_with_2_and_is_named_as_json(check, make_project, small_task: str) -> None:
     result = check(make_project(task=leaking(small_task)), "--json")
 
     found = {one["name"]: one for one in json.loads(result.stdout)}
@@ -62,7 +50,7 @@ def test_a_leak_ends_with_2_and_is_named_as_json(make_project, small_task: str) 
     assert (found["single_feature"]["outcome"], found["single_feature"]["features"]) == ("stop", ["pressure"])
 
 
-def test_labels_are_looked_at_where_it_is_asked_for(make_project) -> None:
+def test_labels_are_looked_at_where_it_is_asked_for(check, make_project) -> None:
     project = make_project()
 
     plain, asked = (
@@ -73,14 +61,14 @@ def test_labels_are_looked_at_where_it_is_asked_for(make_project) -> None:
     assert "switched off" not in asked["words"]
 
 
-def test_checks_that_are_switched_off_are_said_to_be(make_project) -> None:
+def test_checks_that_are_switched_off_are_said_to_be(check, make_project) -> None:
     result = check(make_project('[training.quality]\nmode = "off"\n'))
 
     assert result.exit_code == 2
     assert 'set "warn" or "enforce"' in result.stderr
 
 
-def test_a_setting_that_does_not_exist_is_named(make_project) -> None:
+def test_a_setting_that_does_not_exist_is_named(check, make_project) -> None:
     result = check(make_project("[training.quality.units]\nany_faktor = 3\n"))
 
     assert "[training.quality.units] any_faktor is no setting; did you mean any_factor?" in result.stderr

@@ -17,6 +17,15 @@ from clipdrift_deploy.initialise import initialise, split_moment_ms
 from clipdrift_deploy.moments import format_moment, parse_moment
 from clipdrift_deploy.validation_words import validation_words
 
+SinceOption = Annotated[str, typer.Option("--from", help="First moment of the data, such as 2026-01-01.")]
+UntilOption = Annotated[str | None, typer.Option(help="Data end before this moment. Default: now.")]
+AsOfOption = Annotated[
+    str | None, typer.Option(help="Use only labels that were known at this moment. Default: the same as --until.")
+]
+TargetArgument = Annotated[
+    str, typer.Argument(metavar="MODEL|FILE", help="A model of the project, or a run's JSON Lines file.")
+]
+
 
 @app.command(epilog=examples("init", "init pumps"))
 def init(
@@ -45,6 +54,16 @@ def init(
     say("\nFor your own model change task.py (rows, network) and clipdrift.toml (name, clipping).")
 
 
+def _span_ms(since: str, until: str | None, as_of: str | None) -> tuple[int, int, int]:
+    """Where the data begin and end, and until when a label must have been known; without words for them, now.
+
+    Raises:
+        ConfigError: One is no moment.
+    """
+    start_ms, end_ms = parse_moment(since), parse_moment(until) if until else SystemClock().now_ms()
+    return start_ms, end_ms, parse_moment(as_of) if as_of else end_ms
+
+
 def _command_name() -> str:
     """How this command is called here: its name where the PATH knows it, else how to reach it anyway."""
     if shutil.which("clipdrift"):
@@ -61,11 +80,9 @@ def _command_name() -> str:
 def train(
     model: ModelArgument,
     project: ProjectOption = None,
-    since: Annotated[str, typer.Option("--from", help="First moment of the data, such as 2026-01-01.")] = "1970-01-01",
-    until: Annotated[str | None, typer.Option(help="Data end before this moment. Default: now.")] = None,
-    as_of: Annotated[
-        str | None, typer.Option(help="Use only labels that were known at this moment. Default: the same as --until.")
-    ] = None,
+    since: SinceOption = "1970-01-01",
+    until: UntilOption = None,
+    as_of: AsOfOption = None,
     seed: Annotated[int | None, typer.Option(help="Default: the project's.")] = None,
     metrics_port: Annotated[
         int | None, typer.Option(min=1, max=65_535, help="Serve Prometheus metrics here while it trains.")
@@ -76,13 +93,13 @@ def train(
     opened.model(model)
     from clipdrift_deploy.training import train_model  # noqa: PLC0415  torch takes two seconds that `status` should not pay
 
-    until_ms = parse_moment(until) if until else SystemClock().now_ms()
+    start_ms, end_ms, as_of_ms = _span_ms(since, until, as_of)
     run = train_model(
         opened,
         model,
-        start_ms=parse_moment(since),
-        end_ms=until_ms,
-        as_of_ms=parse_moment(as_of) if as_of else until_ms,
+        start_ms=start_ms,
+        end_ms=end_ms,
+        as_of_ms=as_of_ms,
         seed=seed,
         metrics_port=metrics_port,
         console=out,
@@ -104,11 +121,9 @@ def train(
 def ablate(
     model: ModelArgument,
     project: ProjectOption = None,
-    since: Annotated[str, typer.Option("--from", help="First moment of the data, such as 2026-01-01.")] = "1970-01-01",
-    until: Annotated[str | None, typer.Option(help="Data end before this moment. Default: now.")] = None,
-    as_of: Annotated[
-        str | None, typer.Option(help="Use only labels that were known at this moment. Default: the same as --until.")
-    ] = None,
+    since: SinceOption = "1970-01-01",
+    until: UntilOption = None,
+    as_of: AsOfOption = None,
     test_from: Annotated[
         str | None, typer.Option(help="Data from here on only judge what was chosen before. Default: no such data.")
     ] = None,
@@ -139,11 +154,11 @@ def ablate(
     opened.model(model)
     from clipdrift_deploy.ablating import Asked, ablate_model, say_answer  # noqa: PLC0415  torch, as above
 
-    until_ms = parse_moment(until) if until else SystemClock().now_ms()
+    start_ms, end_ms, as_of_ms = _span_ms(since, until, as_of)
     asked = Asked(
-        start_ms=parse_moment(since),
-        end_ms=until_ms,
-        as_of_ms=parse_moment(as_of) if as_of else until_ms,
+        start_ms=start_ms,
+        end_ms=end_ms,
+        as_of_ms=as_of_ms,
         later_from_ms=parse_moment(test_from) if test_from else None,
         thresholds=tuple(threshold or ()),
         rules=tuple(rule or ()),
@@ -163,11 +178,9 @@ def ablate(
 def check_data(
     model: ModelArgument,
     project: ProjectOption = None,
-    since: Annotated[str, typer.Option("--from", help="First moment of the data, such as 2026-01-01.")] = "1970-01-01",
-    until: Annotated[str | None, typer.Option(help="Data end before this moment. Default: now.")] = None,
-    as_of: Annotated[
-        str | None, typer.Option(help="Use only labels that were known at this moment. Default: the same as --until.")
-    ] = None,
+    since: SinceOption = "1970-01-01",
+    until: UntilOption = None,
+    as_of: AsOfOption = None,
     labels: Annotated[bool, typer.Option("--labels", help="Look for wrong labels too; some small models are trained.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="End with status 1 where something warns.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
@@ -177,13 +190,13 @@ def check_data(
     opened.model(model)
     from clipdrift_deploy import data_checks  # noqa: PLC0415  torch
 
-    until_ms = parse_moment(until) if until else SystemClock().now_ms()
+    start_ms, end_ms, as_of_ms = _span_ms(since, until, as_of)
     checks = data_checks.check_data(
         opened,
         model,
-        start_ms=parse_moment(since),
-        end_ms=until_ms,
-        as_of_ms=parse_moment(as_of) if as_of else until_ms,
+        start_ms=start_ms,
+        end_ms=end_ms,
+        as_of_ms=as_of_ms,
         with_labels=labels,
     )
     if as_json:
@@ -195,7 +208,7 @@ def check_data(
 
 @app.command(epilog=examples("watch pump", "watch runs/pump-20261001T0000.jsonl"))
 def watch(
-    target: Annotated[str, typer.Argument(metavar="MODEL|FILE", help="A model of the project, or a run's JSON Lines file.")],
+    target: TargetArgument,
     project: ProjectOption = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Planned steps. Default: those of the model's last run.")] = None,
 ) -> None:
@@ -214,7 +227,7 @@ def watch(
     epilog=examples("clip-report pump", "clip-report pump --run 20261001-abc123", "clip-report runs/pump-20261001T0000.jsonl"),
 )
 def clip_report(
-    target: Annotated[str, typer.Argument(metavar="MODEL|FILE", help="A model of the project, or a run's JSON Lines file.")],
+    target: TargetArgument,
     project: ProjectOption = None,
     run: Annotated[str, typer.Option(help="A version or run id. Default: the newest run.")] = "",
     to: Annotated[Path, typer.Option("--out", "-o", help="The HTML file to write.")] = Path("clip-report.html"),

@@ -1,28 +1,16 @@
 """`clipdrift watch` and `clipdrift clip-report` as a user meets them."""
 
-import logging
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from made_runs import rich_end, window
-from typer.testing import CliRunner
 
 from clipdrift_contract.clock import ManualClock
-from clipdrift_deploy.cli import app
 from clipdrift_deploy.telemetry import TelemetrySection
 from clipdrift_trainer.recording.sinks.lines import LinesSink
 
 PAGE = Path(__file__).parents[3] / "docs" / "howto" / "send-training-telemetry.md"
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:], root.level = handlers, level
 
 
 @pytest.fixture
@@ -33,24 +21,24 @@ def run(tmp_path: Path) -> Path:
     return sink.path
 
 
-def test_a_report_is_written_from_a_file_without_a_project(run: Path) -> None:
+def test_a_report_is_written_from_a_file_without_a_project(clipdrift, run: Path) -> None:
     to = run.with_name("out") / "report.html"
-    result = CliRunner().invoke(app, ["clip-report", str(run), "--out", str(to)])
+    result = clipdrift("clip-report", run, "--out", to)
     assert result.exit_code == 0, result.output
     assert result.stdout.replace("\n", "").startswith("Clipping is unlikely to be the problem herewrote ")
     assert "<h1>Clipping of pump, version 20130301-abc</h1>" in to.read_text()
 
 
-def test_what_is_not_there_is_one_sentence(run: Path, make_project) -> None:
-    for arguments in (["clip-report", str(run), "--run", "x"], ["clip-report", "pump", "-p", str(make_project().folder)]):
-        result = CliRunner().invoke(app, arguments)
+def test_what_is_not_there_is_one_sentence(clipdrift, run: Path, make_project) -> None:
+    for arguments in (("clip-report", run, "--run", "x"), ("clip-report", "pump", "-p", make_project().folder)):
+        result = clipdrift(*arguments)
         assert result.exit_code == 2
         assert re.match(r"clipdrift: (no run has|there is no run)", result.stderr)
         assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_run_that_has_ended_is_shown_once(run: Path) -> None:
-    result = CliRunner().invoke(app, ["watch", str(run)])
+def test_a_run_that_has_ended_is_shown_once(clipdrift, run: Path) -> None:
+    result = clipdrift("watch", run)
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-2].startswith("training pump: 100 of 1,500 steps, loss 0.5, norm 2, removed 50%")
     assert result.stdout.splitlines()[-1].endswith("ended, version 20130301-abc")
