@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 
+from clipdrift_contract.clipping import describe_clip
 from clipdrift_contract.events import Membership, PrivacyBudget, RunEnd, ScoreInterval
 from clipdrift_deploy.clip_report import plots
 from clipdrift_deploy.clip_report.figures import Course
-from clipdrift_deploy.clip_report.page import NOTHING, Chapter, Section, clip_words, number, share, would_remove
+from clipdrift_deploy.clip_report.page import NOTHING, Chapter, Section, number, share, would_remove
 
 _MOST_SLICES = 25
 _OUTCOMES = ("stop", "warn", "pass", "skipped")
@@ -231,7 +232,7 @@ def _candidates(end: RunEnd, course: Course) -> Iterable[Section]:
             "service. Nothing here says which that will be.",
             heads=("name", "policy", "would have removed here", "where it comes from"),
             rows=[
-                [arm.name, clip_words(arm.clip), would_remove(arm.clip, course), arm.provenance or NOTHING]
+                [arm.name, describe_clip(arm.clip, digits=4), would_remove(arm.clip, course), arm.provenance or NOTHING]
                 for arm in end.candidates
             ],
             words_columns=(0, 1, 3),

@@ -62,23 +62,6 @@ def tiles_of(course: Course) -> list[tuple[str, str]]:
     return tiles
 
 
-def clip_words(clip: ClipSpec) -> str:
-    """A policy in words.
-
-    Example:
-        >>> clip_words(ClipSpec(kind="global_norm", max_norm=0.5)), clip_words(ClipSpec())
-        ('global norm, at most 0.5', 'no clipping')
-    """
-    if clip.kind == "off":
-        return "no clipping"
-    words = clip.kind.replace("_", " ")
-    if clip.kind == "autoclip":
-        words = f"AutoClip at the {clip.percentile:g}th percentile"
-    if clip.max_norm is not None:
-        words += f", at most {clip.max_norm:.4g}"
-    return words + "".join(f", {name} {value}" for name, value in clip.options.items())
-
-
 def number(value: float | None) -> str:
     """Three digits, or a whole number in the thousands.
 

@@ -8,12 +8,13 @@ import jinja2
 import msgspec
 
 from clipdrift_contract.bus.connect import connect
+from clipdrift_contract.clipping import describe_clip
 from clipdrift_contract.errors import ClipdriftError, ConfigError
 from clipdrift_contract.files import write_whole
 from clipdrift_deploy.clip_report.figures import MOST_STRETCHES, Course, course_of, course_of_end, slice_shares
 from clipdrift_deploy.clip_report.gathering import RunRecord, from_bus, from_file
 from clipdrift_deploy.clip_report.learned import accuracy_words, chapters_of_end
-from clipdrift_deploy.clip_report.page import chapters_of, clip_words, tiles_of
+from clipdrift_deploy.clip_report.page import chapters_of, tiles_of
 from clipdrift_deploy.clip_report.verdict import Answer, answer_of
 from clipdrift_deploy.moments import format_moment
 from clipdrift_deploy.project import Project
@@ -100,7 +101,7 @@ def _contents(record: RunRecord, course: Course, answer: Answer) -> dict[str, An
 
 
 def _subtitle(record: RunRecord, course: Course) -> str:
-    parts = [course.optimizer, clip_words(course.clip), f"{course.num_steps:,} steps"]
+    parts = [course.optimizer, describe_clip(course.clip, digits=4), f"{course.num_steps:,} steps"]
     times = [w.started_at_ms for w in record.windows[:1]] + ([record.end.started_at_ms] if record.end else [])
     if times and min(times) > 0:
         parts.append(f"trained {format_moment(min(times))} UTC")

@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from clipdrift_contract.events import ArmResult, ClippingVerdict, ClipSpec, Contrast, Signal, Verdict
+from clipdrift_contract.clipping import describe_clip
+from clipdrift_contract.events import ArmResult, ClippingVerdict, Contrast, Signal, Verdict
 from clipdrift_deploy.demo.figures import Figures, LifeMonth, Month, Share, figures_of, recovered_share
 from clipdrift_deploy.demo.lives import SAME, MonthScores, best_arm
 from clipdrift_deploy.demo.story import Retrain, Story
@@ -235,32 +236,13 @@ def _arm(result: ArmResult) -> ArmSummary:
     overall = result.validation[0]
     return ArmSummary(
         name=result.arm.name,
-        clip=describe_clip(result.arm.clip),
+        clip=describe_clip(result.arm.clip, digits=3),
         removed_mass_ratio=result.removed_mass_ratio,
         accuracy=overall.num_correct / max(1, overall.num_rows),
         nll=overall.nll_sum / max(1, overall.num_rows),
         against_same=_interval(result.against_same),
         against_champion=_interval(result.against_champion),
     )
-
-
-_CLIP_NAMES = {"agc": "AGC", "zclip": "ZClip", "adagc": "AdaGC"}
-
-
-def describe_clip(clip: ClipSpec) -> str:
-    """A clipping rule in a few words.
-
-    Example:
-        >>> from clipdrift_contract.events import ClipSpec
-        >>> describe_clip(ClipSpec(kind="global_norm", max_norm=0.05)), describe_clip(ClipSpec(kind="autoclip"))
-        ('global norm 0.05', 'AutoClip, 10th percentile')
-    """
-    if clip.kind == "off":
-        return "off"
-    if clip.kind == "autoclip":
-        return f"AutoClip, {clip.percentile:g}th percentile"
-    name = _CLIP_NAMES.get(clip.kind, clip.kind.replace("_", " "))
-    return name if clip.max_norm is None else f"{name} {clip.max_norm:.3g}"
 
 
 def _interval(contrasts: Sequence[Contrast]) -> tuple[float, float, float] | None:

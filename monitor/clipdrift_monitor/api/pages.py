@@ -7,7 +7,8 @@ from typing import Any
 
 import jinja2
 
-from clipdrift_contract.events import ArmResult, Contrast, Decision, Signal
+from clipdrift_contract.clipping import describe_clip
+from clipdrift_contract.events import ArmResult, ClipSpec, Contrast, Decision, Signal
 from clipdrift_monitor.api.charts import Line, Mark, Point, sparkline, time_chart
 from clipdrift_monitor.api.reader import Reader
 from clipdrift_monitor.config import MonitorConfig
@@ -87,7 +88,7 @@ class Pages:
             card=self._card(state),
             told=self._reader.describe(name),
             run=run,
-            clip_words=clip_words(run.clip.kind, run.clip.max_norm) if run else "",
+            clip_words=clip_words(run.clip) if run else "",
             accuracy_svg=_accuracy_chart(blocks, marks),
             evidence_svg=_evidence_chart(blocks, marks),
             losses_svg=_losses_chart(blocks, marks),
@@ -179,18 +180,17 @@ def day(time_ms: int) -> str:
     return moment(time_ms)[:10]
 
 
-def clip_words(kind: str, max_norm: float | None) -> str:
+def clip_words(clip: ClipSpec) -> str:
     """A clipping rule as people say it.
 
     Example:
-        >>> clip_words("global_norm", 0.05), clip_words("off", None), clip_words("zclip", None)
+        >>> clip_words(ClipSpec(kind="global_norm", max_norm=0.05)), clip_words(ClipSpec()), clip_words(ClipSpec(kind="zclip"))
         ('clipped to global norm 0.05', 'not clipped', 'clipped by ZClip')
     """
-    if kind == "off":
+    if clip.kind == "off":
         return "not clipped"
-    bound = "" if max_norm is None else f" {max_norm:.3g}"
-    method = {"autoclip": "AutoClip", "zclip": "ZClip", "agc": "AGC", "adagc": "AdaGC", "quantile": "quantile"}.get(kind)
-    return f"clipped by {method}{bound}" if method else f"clipped to {kind.replace('_', ' ')}{bound}"
+    how = "by" if clip.kind in ("autoclip", "zclip", "agc", "adagc", "quantile") else "to"
+    return f"clipped {how} {describe_clip(clip, digits=3)}"
 
 
 def _clipping_word(verdict: str) -> str:
@@ -300,7 +300,7 @@ def _arm(result: ArmResult, winner: str) -> dict[str, Any]:
     return {
         "name": result.arm.name,
         "is_winner": result.arm.name == winner,
-        "clip": clip_words(result.arm.clip.kind, result.arm.clip.max_norm),
+        "clip": clip_words(result.arm.clip),
         "removed": share(result.removed_mass_ratio, 0),
         "accuracy": share(overall.num_correct / overall.num_rows) if overall is not None and overall.num_rows else share(None),
         "against_same": _contrast(result.against_same),

@@ -91,7 +91,7 @@ def test_everything_that_a_run_can_have_is_shown(rich: Page) -> None:
         "-0.220 to -0.080",
         "3.1",
         "0.510 to 0.550",
-        "AutoClip at the 10th percentile",
+        "AutoClip, 10th percentile",
     ):
         assert words in rich.text, words
 

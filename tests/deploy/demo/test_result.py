@@ -9,9 +9,8 @@ import pytest
 import tiny_demo as tiny
 from sklearn.metrics import log_loss
 
-from clipdrift_contract.events import ClipSpec
 from clipdrift_deploy.demo.figures import months_of
-from clipdrift_deploy.demo.result import count_accuracy, describe_clip, live_accuracy_error, model_result, write_result
+from clipdrift_deploy.demo.result import count_accuracy, live_accuracy_error, model_result, write_result
 
 CELL = ("one", "2013-03", "")
 
@@ -134,21 +133,6 @@ def test_the_file_is_json_with_the_keys_that_are_promised(tmp_path: Path) -> Non
     assert {"at", "cause", "arms", "verdict", "promoted", "false_retrain"} <= one["retrains"][0].keys()
     assert one["control"] == {"num_labels": 1200, "num_alarms": 0, "num_retrains": 0}
     assert set(one["recovered_share"]) == {"auc", "nll"}
-
-
-@pytest.mark.parametrize(
-    ("clip", "words"),
-    [
-        (ClipSpec(), "off"),
-        (ClipSpec(kind="value", max_norm=0.12345), "value 0.123"),
-        (ClipSpec(kind="autoclip", percentile=5), "AutoClip, 5th percentile"),
-        (ClipSpec(kind="agc"), "AGC"),
-        (ClipSpec(kind="zclip", max_norm=2.0), "ZClip 2"),
-        (ClipSpec(kind="per_tensor", max_norm=0.1), "per tensor 0.1"),
-    ],
-)
-def test_a_clipping_rule_is_told_in_a_few_words(clip: ClipSpec, words: str) -> None:
-    assert describe_clip(clip) == words
 
 
 def test_a_retrain_of_unknown_outcome_is_told_as_such() -> None:
