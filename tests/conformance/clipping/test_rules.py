@@ -6,9 +6,11 @@ from typing import get_args
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from clipdrift_contract.events import ClipKind, ClipSpec
-from clipdrift_trainer.clipping.rules import RULES, make_clipper
+from clipdrift_trainer.clipping.rules import RULES, clip_grad_norm_, make_clipper
 
 SPECS = [
     pytest.param(ClipSpec(kind="off"), id="off"),
@@ -298,6 +300,74 @@ def test_the_host_never_waits_for_the_device_of_the_gradients(spec):
             parameter.grad = torch.empty_like(parameter)
         clipper(parameters)  # a meta tensor is on a device of its own and has no numbers: whoever reads one raises
     assert {figure.device.type for figure in clipper.last} == {"meta"}
+
+
+class Moves(TorchDispatchMode):
+    """Counts what goes from the host to the gradients' device."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        result = function(*arguments, **(keywords or {}))
+        given = [one for one in arguments if isinstance(one, torch.Tensor)]
+        if isinstance(result, torch.Tensor) and len({one.device for one in (*given, result)}) > 1:
+            self.found.append(str(function))
+        return result
+
+
+@every_rule
+@pytest.mark.parametrize("lacks_one", [False, True])
+def test_after_its_first_step_a_rule_copies_nothing_to_the_device(spec, lacks_one):
+    parameters = [torch.nn.Parameter(torch.empty(shape, device="meta")) for shape in ((3, 4), (5,), (2, 2, 2))]
+    for parameter in parameters[lacks_one:]:
+        parameter.grad = torch.empty_like(parameter)
+    clipper = make_clipper(spec)
+    clipper(parameters)
+    with Moves() as moves:
+        clipper(parameters)
+    assert moves.found == []
+
+
+def test_the_drop_in_copies_nothing_to_the_device_in_any_step():
+    parameters = [torch.nn.Parameter(torch.empty(3, device="meta")) for _ in range(4)]
+    for parameter in parameters:
+        parameter.grad = torch.empty_like(parameter)
+    with Moves() as moves:
+        clip_grad_norm_(parameters, 1.0)
+    assert moves.found == []
+
+
+class OneDevice(TorchDispatchMode):
+    """Changes in place must have all they need where the gradient is."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_changes = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        if "mul_" in str(function) or "masked_fill_" in str(function):
+            self.num_changes += 1
+            leaves = torch.utils._pytree.tree_leaves(arguments)
+            assert len({one.device for one in leaves if isinstance(one, torch.Tensor)}) == 1, function
+        return function(*arguments, **(keywords or {}))
+
+
+@pytest.mark.parametrize("kind", ["off", "global_norm", "per_tensor", "agc", "adagc"])
+def test_a_model_whose_layers_are_on_two_devices_is_clipped_on_each_with_what_is_there(kind):
+    spec = ClipSpec(kind=kind, max_norm=0.5 if RULES[kind].needs_max_norm else None)
+    with FakeTensorMode(allow_non_fake_inputs=True), OneDevice() as one_device:  # devices without numbers, and without a GPU
+        parameters = [
+            torch.nn.Parameter(torch.empty(shape, device=f"cuda:{device}"))
+            for device, shape in ((0, (3, 4)), (1, (5,)), (1, (3, 3)), (0, (4,)))
+        ]
+        for parameter in parameters:
+            parameter.grad = torch.empty_like(parameter)
+        clipper = make_clipper(spec)
+        for _ in range(2):
+            clipper(parameters)
+    assert one_device.num_changes > 0
 
 
 def test_every_kind_of_the_contract_has_a_rule_here_but_the_one_that_needs_the_module():

@@ -68,3 +68,22 @@ def test_nothing_is_clipped_in_the_warm_up():
     for weight in steps_of([1.0, 1.1, 1.0, 500.0, 1.0]):
         clipper(weight)
         assert float(clipper.last.coefficient) == 1.0
+
+
+@pytest.mark.parametrize("when", [0, 3, 30])
+@pytest.mark.parametrize("huge", [1e20, 3e38])
+def test_a_norm_whose_square_is_no_float32_counts_for_nothing_and_the_state_stays_sound(when, huge):
+    norms = norms_with_spikes(80).tolist()
+    troubled, untroubled = (
+        make_clipper(ClipSpec(kind="zclip", norm_type=np.inf, options={"warmup_steps": 10})) for _ in range(2)
+    )
+    for weight in steps_of([*norms[:when], huge, *norms[when:]]):
+        troubled(weight)
+    for weight in steps_of(norms):
+        untroubled(weight)
+    state = troubled.state_dict()
+    make_clipper(ClipSpec(kind="zclip")).load_state_dict(state)
+    if when < 10:
+        assert state == untroubled.state_dict()
+    else:  # it was brought to the mean, and counted as that
+        assert (state["mean"], state["count"]) == (pytest.approx(untroubled.state_dict()["mean"], rel=0.1), 10)

@@ -55,6 +55,8 @@ class AdaGc(Rule):
         self._max_norm = _DEFAULT_MAX_NORM if spec.max_norm is None else spec.max_norm
         self._gamma: torch.Tensor | None = None  # [all parameters], float32; inf: not seen yet
         self._step = torch.tensor(0)
+        self._present: list[int] = []
+        self._present_index = torch.zeros(0, dtype=torch.int64)
 
     def _clip(
         self, parameters: list[torch.Tensor], gradients: list[torch.Tensor], norm_P: torch.Tensor, before: torch.Tensor
@@ -62,18 +64,18 @@ class AdaGc(Rule):
         self._prepare(len(parameters), norm_P.device)
         assert self._gamma is not None
         present = [i for i, parameter in enumerate(parameters) if parameter.grad is not None]
-        is_whole = len(present) == len(parameters)
-        gamma_P = self._gamma if is_whole else self._gamma[present]
+        index = None if len(present) == len(parameters) else self._index_of(present)
+        gamma_P = self._gamma if index is None else self._gamma[index]
         is_finite = torch.isfinite(before)
         self._step = self._step + is_finite
         is_warm_P = (self._step >= self._options.warmup_steps) & torch.isfinite(gamma_P)
         own_P = self._options.lambda_rel * gamma_P.clamp_min(_EPSILON) / norm_P.clamp_min(_EPSILON)
         coefficient_P = torch.where(is_warm_P, own_P, self._max_norm / (before + _EPSILON)).clamp_max_(1.0)
         learned_P = self._learned(gamma_P, norm_P * coefficient_P, is_warm_P, is_finite)
-        if is_whole:
+        if index is None:
             self._gamma = learned_P
         else:
-            self._gamma[present] = learned_P
+            self._gamma[index] = learned_P
         after, _ = scale_each(gradients, norm_P, before, coefficient_P, self.spec.norm_type)
         return own_bounds_step(norm_P, before, after)
 
@@ -87,6 +89,14 @@ class AdaGc(Rule):
             )
         if self._gamma.device != device:
             self._gamma, self._step = self._gamma.to(device), self._step.to(device)
+
+    def _index_of(self, present: list[int]) -> torch.Tensor:
+        """Positions of the tensors that have a gradient; copied to the device only when they are others than in the step
+        before."""
+        assert self._gamma is not None
+        if present != self._present or self._present_index.device != self._gamma.device:
+            self._present, self._present_index = present, torch.tensor(present, device=self._gamma.device)
+        return self._present_index
 
     def _learned(
         self, gamma_P: torch.Tensor, after_P: torch.Tensor, is_warm_P: torch.Tensor, is_finite: torch.Tensor

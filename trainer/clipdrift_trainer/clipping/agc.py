@@ -60,7 +60,8 @@ class Agc(Rule):
             if parameter.ndim > 1:
                 self._clip_rows(parameter, gradient)
             else:
-                local_parts([gradient])[0].mul_(self._scale(next(vector_norms), norm))
+                device = gradient.device  # norms are on the first tensor's
+                local_parts([gradient])[0].mul_(self._scale(next(vector_norms).to(device), norm.to(device)))
         zero_unless_finite(gradients, before)
         after = total_norm(tensor_norms(gradients, self.spec.norm_type), self.spec.norm_type)
         return own_bounds_step(norm_P, before, after)

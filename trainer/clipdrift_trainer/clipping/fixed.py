@@ -12,11 +12,12 @@ from clipdrift_trainer.clipping.step import ClipStep
 class _FixedBound(ScalingRule):
     def __init__(self, spec: ClipSpec) -> None:
         super().__init__(spec)
-        self._bound = torch.tensor(float("inf") if spec.max_norm is None else spec.max_norm, dtype=torch.float32)
+        self._max_norm = float("inf") if spec.max_norm is None else spec.max_norm
+        self._bound: torch.Tensor | None = None
 
     def _next_bound(self, norm: torch.Tensor) -> torch.Tensor:
-        if self._bound.device != norm.device:
-            self._bound = self._bound.to(norm.device)
+        if self._bound is None or self._bound.device != norm.device:
+            self._bound = torch.full_like(norm, self._max_norm)  # filled there: a copy would wait for the device
         return self._bound
 
 
@@ -35,7 +36,7 @@ class Off(_FixedBound):
 
     def __init__(self, spec: ClipSpec) -> None:
         super().__init__(spec)
-        self._bound = torch.tensor(float("inf"))
+        self._max_norm = float("inf")
 
 
 class GlobalNorm(_FixedBound):

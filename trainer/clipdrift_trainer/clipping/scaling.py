@@ -24,12 +24,11 @@ def scale_together(gradients: list[torch.Tensor], norm_P: torch.Tensor, before: 
             torch._foreach_zero_(parts)
             return ClipStep(norm_P, before, torch.zeros_like(before), torch.zeros_like(before), bound)
         if parts and coefficient.item() < 1.0:
-            torch._foreach_mul_(parts, coefficient)
+            _scale_all(parts, coefficient)
         return ClipStep(norm_P, before, before * coefficient, coefficient, bound)
     is_finite = torch.isfinite(before)
     coefficient = coefficient.where(is_finite, 0.0)
-    torch._foreach_mul_(parts, coefficient)
-    _zero_where(parts, ~is_finite)
+    _scale_all(parts, coefficient, is_finite)
     return ClipStep(norm_P, before, (before * coefficient).where(is_finite, 0.0), coefficient, bound)
 
 
@@ -44,11 +43,10 @@ def scale_each(
             torch._foreach_zero_(parts)
             return torch.zeros_like(before), torch.zeros_like(before)
         if (coefficient_P < 1.0).any():
-            torch._foreach_mul_(parts, list(coefficient_P.unbind()))
+            _scale_all(parts, coefficient_P)
     else:
         coefficient_P = coefficient_P.where(is_finite, 0.0)
-        torch._foreach_mul_(parts, list(coefficient_P.unbind()))
-        _zero_where(parts, ~is_finite)
+        _scale_all(parts, coefficient_P, is_finite)
     after = total_norm((norm_P * coefficient_P).where(is_finite, 0.0), norm_type)
     return after, ratio_of(after, before)
 
@@ -57,7 +55,8 @@ def zero_unless_finite(gradients: list[torch.Tensor], norm: torch.Tensor) -> Non
     """Set every gradient to zero where the norm of all of them is NaN or infinite."""
     parts = local_parts(gradients)
     if not norm.is_cpu:
-        _zero_where(parts, ~torch.isfinite(norm))
+        for device, positions in _by_device(parts).items():
+            _zero_unless([parts[i] for i in positions], torch.isfinite(norm).to(device))
     elif not math.isfinite(norm.item()):
         torch._foreach_zero_(parts)
 
@@ -68,6 +67,28 @@ def ratio_of(after: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
     return ratio.clamp_max_(1.0).where(torch.isfinite(before), 0.0)
 
 
-def _zero_where(gradients: list[torch.Tensor], is_lost: torch.Tensor) -> None:
+def _scale_all(parts: list[torch.Tensor], coefficient: torch.Tensor, is_finite: torch.Tensor | None = None) -> None:
+    """All by one coefficient (0-d) or each by its own ([P]); zero where `is_finite` is given and says no. The layers of a model
+    may be spread over several devices."""
+    for device, positions in _by_device(parts).items():
+        there, scale = [parts[i] for i in positions], coefficient.to(device)
+        if scale.ndim == 0:
+            torch._foreach_mul_(there, scale)
+        else:
+            each = scale.unbind()
+            torch._foreach_mul_(there, [each[i] for i in positions])
+        if is_finite is not None:
+            _zero_unless(there, is_finite.to(device))
+
+
+def _zero_unless(gradients: list[torch.Tensor], is_finite: torch.Tensor) -> None:
+    is_lost = is_finite.logical_not()
     for gradient in gradients:
         gradient.masked_fill_(is_lost, 0.0)
+
+
+def _by_device(tensors: list[torch.Tensor]) -> dict[torch.device, list[int]]:
+    found: dict[torch.device, list[int]] = {}
+    for position, tensor in enumerate(tensors):
+        found.setdefault(tensor.device, []).append(position)
+    return found

@@ -26,7 +26,8 @@ class ZClip(ScalingRule):
 
     so the further out a norm is, the closer to the mean it is brought. Mean and variance are exponential averages of the norms
     after this bound; they start from the warm-up's own. `max_norm` is a cap on every step (the authors' code has 1, here it is
-    off by default); the averages see norms before the cap, as in their code. Steps that are not finite count for nothing.
+    off by default); the averages see norms before the cap, as in their code. Steps that are not finite count for nothing, nor
+    do those whose norm's square is no float32 (above 1.8e19).
 
     Source: Kumar et al. 2025 (arXiv 2504.02507), algorithm 1, "adaptive scaling"; the variance's new value takes the new mean,
     as in the authors' code.
@@ -68,9 +69,10 @@ class ZClip(ScalingRule):
         # warm-up: the variance of what was seen (Welford); later: the average of squares around the new mean
         square = torch.where(is_warm, (norm - mean).square(), difference * (norm - mean))
         variance = self._variance + weight * (square - self._variance)
-        self._mean = torch.where(is_finite, mean, self._mean)
-        self._variance = torch.where(is_finite, variance, self._variance)
-        self._count = torch.where(is_finite, count, self._count).clamp_max_(self._options.warmup_steps)
+        tells = is_finite & torch.isfinite(norm.square())
+        self._mean = torch.where(tells, mean, self._mean)
+        self._variance = torch.where(tells, variance, self._variance)
+        self._count = torch.where(tells, count, self._count).clamp_max_(self._options.warmup_steps)
 
     def state_dict(self) -> dict[str, Any]:
         return {"count": int(self._count), "mean": state_number(self._mean), "variance": state_number(self._variance)}
