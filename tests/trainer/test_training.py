@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_task import DAY, ROWS_A_DAY, Toy
+from toy_task import DAY, ROWS_A_DAY, TooSure, Toy
 
 from clipdrift_contract.bus.publishing import EventPublisher
 from clipdrift_contract.clock import ManualClock
@@ -128,13 +128,32 @@ def test_what_the_temperature_was_fitted_on_never_judges(tmp_path: Path) -> None
     held_out = Toy().make(10)
 
     fitting, judging = split_held_out(Toy(), config, held_out)
-    end = run(tmp_path, config=config).run_end
+    end = run(tmp_path, TooSure(), config).run_end
 
     assert not set(fitting) & set(judging)
     assert sorted([*fitting, *judging]) == list(range(len(held_out)))
     assert not set(held_out.time_ms[fitting] // DAY) & set(held_out.time_ms[judging] // DAY)
     assert end.temperature != 1.0
     assert [day.start_ms // DAY for day in end.clustering[0].days] == [9, 19]
+
+
+def test_a_temperature_that_three_rows_ask_for_is_not_exported(tmp_path: Path) -> None:
+    class FewAndSure(TooSure):
+        """Three rows are held out for the temperature, all answered rightly."""
+
+        def load(self, start_ms: int, end_ms: int, as_of_ms: int) -> Rows:
+            rows = super().load(start_ms, end_ms, as_of_ms)
+            is_clear_N = np.abs(np.nan_to_num(rows.features["pressure"])) > 1
+            is_fitting_N = np.isin(rows.time_ms // DAY, (4, 14)) & (rows.label == (rows.features["pressure"] > 0)) & is_clear_N
+            is_judging_N = np.isin(rows.time_ms // DAY, (9, 19))
+            chosen = [*np.flatnonzero(is_fitting_N)[[0, 1, -1]], *np.flatnonzero(is_judging_N)]
+            return rows.select(np.sort([*chosen, *np.flatnonzero(rows.time_ms // DAY % 5 != 4)]))
+
+    end = run(tmp_path, FewAndSure(), TrainingConfig(calibrate=True)).run_end
+
+    assert end.temperature == 1.0
+    assert end.calibration is not None
+    assert end.calibration.nll_after == end.calibration.nll_before
 
 
 def test_without_calibration_or_with_one_day_all_held_out_rows_judge() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_training import run
 from torch import nn
-from toy_task import DAY, SITES, Toy
+from toy_task import DAY, SITES, TooSure, Toy
 
 from clipdrift_contract.clock import ManualClock
 from clipdrift_contract.events import ClipSpec, ScoreInterval
@@ -101,8 +101,8 @@ def test_a_slice_that_got_worse_than_in_service_is_told(tmp_path: Path) -> None:
 
 
 def test_what_a_temperature_would_gain_is_told_though_none_is_used(tmp_path: Path) -> None:
-    plain = trained(tmp_path, Toy(turn_day=99)).run_end
-    calibrated = trained(tmp_path, Toy(turn_day=99), config=TrainingConfig(calibrate=True)).run_end
+    plain = trained(tmp_path, TooSure(turn_day=99)).run_end
+    calibrated = trained(tmp_path, TooSure(turn_day=99), config=TrainingConfig(calibrate=True)).run_end
 
     assert plain.temperature == 1.0
     assert plain.calibration is not None

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from clipdrift_contract.bus.publishing import EventPublisher
-from clipdrift_contract.clock import Clock
+from clipdrift_contract.clock import MS_PER_DAY, Clock
+from clipdrift_contract.errors import ClipdriftError
 from clipdrift_contract.events import Calibration, ClipSpec, DataCheck, GradWindow, RunEnd, ScoreInterval
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_contract.profile import ReferenceProfile
-from clipdrift_trainer.evaluation.calibration import cross_fitted_gain, fit_temperature, gain_of_temperature
+from clipdrift_trainer.evaluation.calibration import cross_fitted_gain, gain_of_temperature, trusted_temperature
 from clipdrift_trainer.evaluation.hidden import HiddenSlicePolicy
 from clipdrift_trainer.evaluation.membership import measure_membership
 from clipdrift_trainer.evaluation.validation import Validation, validate
@@ -50,7 +51,8 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
     hold_out_offset: int = 4
     """The first day that is held out, counted from 0."""
     calibrate: bool = False
-    """Fit a temperature on half of the held-out days; the other half then judges. Off: all held-out days judge."""
+    """Fit a temperature on half of the held-out days; the other half then judges. It stays 1 unless these days have 100 rows,
+    some of them answered wrongly, and gain by each other's temperature. Off: all held-out days judge."""
     membership: bool = False
     """Measure how well the loss tells trained rows from held-out ones (membership inference), into the run's record."""
     exact_norms_every: int = 0
@@ -82,7 +84,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
         return f"TrainingConfig({', '.join(f'{name}={value!r}' for name, value in told.items())})"
 
     def for_clip(self, clip: ClipSpec) -> "TrainingConfig":
-        """The same, but always with a temperature where samples are clipped one by one: that makes probabilities wrong while
+        """The same, but always with `calibrate` where samples are clipped one by one: that makes probabilities wrong while
         classes stay right (expected calibration error up by 0.07 to 0.10), so it is repaired before anything is compared."""
         return msgspec.structs.replace(self, calibrate=True) if clip.kind == "per_sample" else self
 
@@ -113,6 +115,10 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[DataCheck, ...] = ()  # empty: nobody has inspected them
 
 
+class TooFewRowsError(ClipdriftError, ValueError):
+    """The window holds no rows, or so few that none are left to train on or to hold out."""
+
+
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
     """A run that is done: what happened, the file, and the answers on the held-out rows."""
 
@@ -126,15 +132,21 @@ def prepare(task: Task, config: TrainingConfig, start_ms: int, end_ms: int, as_o
 
     Raises:
         LeakError: The task handed out what could not be known.
-        ValueError: Too few rows to train on and to hold out.
+        TooFewRowsError: There are none, or too few to train on and to hold out.
+        ValueError: A column is missing or wrong.
     """
     began = time.perf_counter()
     rows = load_as_of(task, start_ms, end_ms, as_of_ms)
     load_seconds = time.perf_counter() - began
     train, held_out = hold_out_blocks(rows.time_ms, every=config.hold_out_every, offset=config.hold_out_offset)
+    if not len(rows):
+        raise TooFewRowsError(
+            f"load() gave no rows from {_minute(start_ms)} to {_minute(end_ms)} with labels known by {_minute(as_of_ms)}: "
+            "choose another window, or see what load() leaves out"
+        )
     if not len(train) or not len(held_out):
-        raise ValueError(
-            f"{len(rows)} rows on {len(np.unique(rows.time_ms // 86_400_000))} days are too few: training holds out one day in "
+        raise TooFewRowsError(
+            f"{len(rows)} rows on {len(np.unique(rows.time_ms // MS_PER_DAY))} days are too few: training holds out one day in "
             f"{config.hold_out_every}, so at least {config.hold_out_offset + 1} days with rows are needed"
         )
     return Prepared(
@@ -145,6 +157,10 @@ def prepare(task: Task, config: TrainingConfig, start_ms: int, end_ms: int, as_o
         digest=data_digest(rows),
         load_seconds=load_seconds,
     )
+
+
+def _minute(time_ms: int) -> str:
+    return f"{np.datetime64(time_ms // 60_000, 'm')}"
 
 
 def inspect(
@@ -338,8 +354,14 @@ def split_held_out(task: Task, config: TrainingConfig, held_out: Rows) -> tuple[
 
 
 def fit_temperature_on(logits_NK: npt.NDArray[np.float32], held_out: Rows, fitting: npt.NDArray[np.int64]) -> float:
-    """The temperature that suits the rows at `fitting` best; 1 where there are none."""
-    return fit_temperature(logits_NK[fitting].astype(np.float64), held_out.label[fitting]) if len(fitting) else 1.0
+    """The temperature that suits the rows at `fitting` best; 1 where there are none, or they do not show that one helps."""
+    if not len(fitting):
+        return 1.0
+    columns = (logits_NK.astype(np.float64), held_out.label, held_out.time_ms)
+    temperature = trusted_temperature(*(column[fitting] for column in columns))
+    if temperature == 1.0:
+        _log.info("%d held-out rows do not show that a temperature helps: it stays 1", len(fitting))
+    return temperature
 
 
 def _choose_precision(task: Task, config: TrainingConfig, content: bytes, judged: Rows) -> Choice:

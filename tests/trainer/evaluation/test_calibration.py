@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from clipdrift_trainer.evaluation.calibration import cross_fitted_gain, fit_temperature, gain_of_temperature
+from clipdrift_trainer.evaluation.calibration import (
+    cross_fitted_gain,
+    fit_temperature,
+    gain_of_temperature,
+    trusted_temperature,
+)
 from clipdrift_trainer.evaluation.scores import expected_calibration_error
 from clipdrift_trainer.tasks.fitting import to_scores
 
@@ -70,6 +75,38 @@ def test_days_that_disagree_show_a_gain_below_zero():
     label_N = np.where(np.arange(200) < 100, 1.0, np.arange(200) % 2)  # right on one day, at chance on the other
     found = cross_fitted_gain(logits_NK, label_N, np.arange(200) // 100 * DAY)
     assert found.nll_after > found.nll_before
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "is_right"), [(3, [True]), (99, [True, True, True, False]), (500, [True]), (500, [False])]
+)
+def test_few_rows_and_rows_that_are_all_right_or_all_wrong_show_no_temperature(num_rows, is_right):
+    logits_NK, label_N = np.tile([[0.0, 4.0]], (num_rows, 1)), np.resize(is_right, num_rows).astype(float)
+    assert fit_temperature(logits_NK, label_N) != 1.0
+    assert trusted_temperature(logits_NK, label_N, np.arange(num_rows) // 20 * DAY) == 1.0
+
+
+def test_a_temperature_that_the_other_days_do_not_gain_by_is_not_trusted():
+    logits_NK = np.tile([[0.0, 2.0]], (200, 1))
+    label_N = np.where(np.arange(200) < 100, np.arange(200) % 50 > 0, np.arange(200) % 2).astype(float)
+    assert fit_temperature(logits_NK, label_N) != 1.0
+    assert trusted_temperature(logits_NK, label_N, np.arange(200) // 100 * DAY) == 1.0
+
+
+@pytest.mark.parametrize("num_days", [1, 2, 10])
+def test_a_temperature_that_the_rows_show_is_the_one_that_suits_all_of_them(num_days):
+    logits_NK, label_N, _ = made(200, sharpness=3.0)
+    found = trusted_temperature(logits_NK, label_N, np.arange(200) * num_days // 200 * DAY)
+    assert found == fit_temperature(logits_NK, label_N) > 2
+
+
+def test_an_honest_model_is_left_alone_more_often_than_a_fit_would_and_never_changed_much():
+    moved = []
+    for seed in range(40):
+        logits_NK, label_N, time_ms = made(300, seed=seed)
+        moved.append(abs(np.log(trusted_temperature(logits_NK, label_N, time_ms))))
+    assert np.mean(np.array(moved) == 0) > 0.5
+    assert max(moved) < 0.5
 
 
 def test_one_day_and_no_rows_tell_nothing():
