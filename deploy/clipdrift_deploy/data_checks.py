@@ -17,6 +17,8 @@ from clipdrift_trainer.quality.checking import check_rows
 from clipdrift_trainer.quality.policy import QualityPolicy
 from clipdrift_trainer.training import prepare
 
+STOPS = 3
+"""Exit status where a training would be stopped; 2 is that of a command that cannot be carried out."""
 _PATIENCE_SECONDS = 600.0  # who asks waits longer than a training that only wants to begin
 _MARKS = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "stop": "[red]stop[/]", "skipped": "[dim]skipped[/]"}
 
@@ -36,6 +38,7 @@ def check_data(
 
     Raises:
         ConfigError: Settings or window are wrong, or the checks are switched off.
+        TooFewRowsError: The window holds no rows, or too few to hold some out.
         TaskError: The user's task raised; its traceback is kept in a file.
     """
     require_span(start_ms, end_ms)
@@ -43,7 +46,7 @@ def check_data(
     if config.quality.mode == "off":
         raise ConfigError('the checks are switched off ([training.quality] mode = "off"); set "warn" or "enforce"')
     task = load_task(project, model)
-    with task_errors(project, model):
+    with task_errors(project, model, "check-data", "checking the data of"):
         prepared = prepare(task, config.training, start_ms, end_ms, as_of_ms)
         return check_rows(
             task, prepared.rows, prepared.held_out, patient(config.quality, with_labels=with_labels),
@@ -70,6 +73,6 @@ def checks_table(checks: Sequence[DataCheck]) -> Table:
 
 
 def exit_status(checks: Sequence[DataCheck], *, is_strict: bool) -> int:
-    """2 where a training would be stopped, 1 where something warns and `is_strict`, else 0."""
+    """3 where a training would be stopped, 1 where something warns and `is_strict`, else 0."""
     outcomes = {check.outcome for check in checks}
-    return 2 if "stop" in outcomes else 1 if is_strict and "warn" in outcomes else 0
+    return STOPS if "stop" in outcomes else 1 if is_strict and "warn" in outcomes else 0

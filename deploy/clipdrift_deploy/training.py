@@ -243,18 +243,18 @@ def _scraped(metrics: MetricSet, port: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def task_errors(project: Project, model: str) -> Iterator[None]:
-    """Whatever the user's task raises becomes one sentence; the traceback goes into a file."""
+def task_errors(project: Project, model: str, command: str = "train", doing: str = "training") -> Iterator[None]:
+    """Whatever the user's task raises becomes one sentence; the traceback goes into a file of the command's own."""
     try:
         yield
     except ClipdriftError:
         raise
     except Exception as error:  # whatever the user's task raises is the message
-        path = project.logs / f"train-{model}-error.txt"
+        path = project.logs / f"{command}-{model}-error.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(traceback.format_exception(error)))
         what = f"{type(error).__name__}: {error}"
-        raise TaskError(f"training {model} failed{_place(project, error)}: {what}; the whole traceback is in {path}") from error
+        raise TaskError(f"{doing} {model} failed{_place(project, error)}: {what}; the whole traceback is in {path}") from error
 
 
 def _place(project: Project, error: Exception) -> str:

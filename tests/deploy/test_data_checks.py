@@ -42,11 +42,11 @@ def test_a_warning_ends_with_1_only_where_it_is_asked_for(check, make_project) -
     assert (check(project).exit_code, check(project, "--strict").exit_code) == (0, 1)
 
 
-def test_a_leak_ends_with_2_and_is_named_as_json(check, make_project, small_task: str) -> None:
+def test_a_leak_ends_with_3_and_is_named_as_json(check, make_project, small_task: str) -> None:
     result = check(make_project(task=leaking(small_task)), "--json")
 
     found = {one["name"]: one for one in json.loads(result.stdout)}
-    assert result.exit_code == 2
+    assert result.exit_code == 3
     assert (found["single_feature"]["outcome"], found["single_feature"]["features"]) == ("stop", ["pressure"])
 
 
@@ -72,6 +72,39 @@ def test_a_setting_that_does_not_exist_is_named(check, make_project) -> None:
     result = check(make_project("[training.quality.units]\nany_faktor = 3\n"))
 
     assert "[training.quality.units] any_faktor is no setting; did you mean any_factor?" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("until", "words"),
+    [
+        ("1970-01-03", "98 rows on 2 days are too few: training holds out one day in 5, so at least 5 days"),
+        ("1970-01-01T00:05", "load() gave no rows from 1970-01-01T00:00 to 1970-01-01T00:05 with labels known by"),
+    ],
+)
+@pytest.mark.parametrize("command", ["check-data", "train", "ablate"])
+def test_a_window_of_too_few_rows_is_the_users_and_no_fault_of_the_task(
+    clipdrift, make_project, command: str, until: str, words: str
+) -> None:
+    project = make_project()
+
+    result = clipdrift(command, "pump", "--project", project.folder, "--until", until)
+
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.split())
+    assert "failed" not in result.stderr
+    assert not list(project.folder.rglob("*-error.txt"))
+
+
+def test_what_the_task_raises_while_rows_are_checked_leaves_the_traceback_of_a_training_alone(check, make_project) -> None:
+    project = make_project()
+    path = project.folder / "clipdrift.toml"
+    path.write_text(path.read_text() + 'options = {breaks_at = "load"}\n')
+
+    result = check(project)
+
+    assert result.exit_code == 2
+    assert "checking the data of pump failed in load" in " ".join(result.stderr.split())
+    assert [one.name for one in project.folder.rglob("*-error.txt")] == ["check-data-pump-error.txt"]
 
 
 def test_a_training_on_leaking_rows_says_which_feature(make_project, small_task: str) -> None:

@@ -185,7 +185,7 @@ def check_data(
     strict: Annotated[bool, typer.Option("--strict", help="End with status 1 where something warns.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
 ) -> None:
-    """Check the rows that a training would take: leaks, duplicates, missing values, rare classes. Status 2: it would stop."""
+    """Check the rows that a training would take: leaks, duplicates, missing values, rare classes. Status 3: it would stop."""
     opened = open_project_at(project)
     opened.model(model)
     from clipdrift_deploy import data_checks  # noqa: PLC0415  torch
