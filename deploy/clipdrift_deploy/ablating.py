@@ -68,7 +68,7 @@ def ablate_model(project: Project, model: str, asked: Asked, console: Console) -
     question = _question(project, model, asked, AblationPolicy(gate=config.gate, relative_margin=asked.relative_margin))
     task = load_task(project, model)
     train_end_ms = asked.end_ms if asked.later_from_ms is None else asked.later_from_ms
-    with task_errors(project, model):
+    with task_errors(project, model, "ablate", "ablating"):
         # what is trained on ends with its labels where the later months begin, as on the day when somebody had to choose
         prepared = prepare(task, config.training, asked.start_ms, train_end_ms, min(asked.as_of_ms, train_end_ms))
         later = None if asked.later_from_ms is None else load_as_of(task, asked.later_from_ms, asked.end_ms, asked.as_of_ms)
