@@ -7,9 +7,9 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from clipdrift_contract.clipping import describe_clip
 from clipdrift_deploy.ablation_report import rows
 from clipdrift_deploy.svg import drawn_in_style, to_svg
-from clipdrift_trainer.ablation import wording
 from clipdrift_trainer.ablation.grid import PRESENT, REASONABLE_FROM
 from clipdrift_trainer.ablation.result import ArmFigures, SetFigures
 
@@ -150,7 +150,7 @@ def _name_places(axis: Axes, arms: Sequence[ArmFigures], places: dict[str, float
     for name in sorted(places, key=lambda each: (each != PRESENT, places[each])):
         if all(abs(places[name] - other) >= _LABEL_ROOM for other in shown):
             one = by_name[name]
-            shown[places[name]] = f"{one.arm.clip.max_norm:g}" if rows.has_bound(one) else wording.policy(one.arm.clip)
+            shown[places[name]] = f"{one.arm.clip.max_norm:g}" if rows.has_bound(one) else describe_clip(one.arm.clip)
     axis.set_xticks(list(shown), list(shown.values()), rotation=40, ha="right", rotation_mode="anchor", fontsize=8.5)
     if places:
         axis.set_xlim(min(places.values()) - 0.2, max(places.values()) + 0.2)

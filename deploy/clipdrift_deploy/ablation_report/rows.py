@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from clipdrift_contract.clipping import describe_clip
 from clipdrift_contract.events import Contrast
 from clipdrift_deploy.moments import exact_moment
 from clipdrift_trainer.ablation import wording
@@ -70,7 +71,7 @@ def has_bound(one: ArmFigures) -> bool:
 
 def name_of(one: ArmFigures) -> str:
     """How a row calls its arm."""
-    words = wording.policy(one.arm.clip)
+    words = describe_clip(one.arm.clip)
     if one.arm.name == PRESENT:
         return f"{words} (present)"
     return words if one.arm.name in ("off", words) else f"{words} ({one.arm.name})"

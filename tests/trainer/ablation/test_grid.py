@@ -20,7 +20,7 @@ def test_thresholds_are_multiples_of_the_median_norm() -> None:
 
     bounds = [arm.clip.max_norm for arm in arms if arm.clip.kind == "global_norm"]
     assert bounds == [*(2.0 * multiple for multiple in MULTIPLES), 3.3]
-    assert [arm.name for arm in arms][-2:] == ["autoclip p10", "q90"]
+    assert [arm.name for arm in arms][-2:] == ["AutoClip, 10th percentile", "q90"]
     assert multiple_of(arms[2].clip, SCALE) == pytest.approx(0.1)
 
 
@@ -41,6 +41,17 @@ def test_a_rule_is_given_its_bound() -> None:
     arm = later_arms(PRESENT, SCALE, thresholds=[7.0], rules=[("value", 0.01)])[-1]
 
     assert (arm.name, arm.clip) == ("value 0.01", ClipSpec(kind="value", max_norm=0.01))
+
+
+def test_thresholds_that_differ_late_have_names_of_their_own() -> None:
+    arms = later_arms(PRESENT, SCALE, thresholds=[0.12345671, 0.12345672])
+
+    assert [arm.name for arm in arms[:2]] == ["global norm 0.12345671", "global norm 0.12345672"]
+
+
+def test_another_rule_is_refused_beside_a_per_sample_bound() -> None:
+    with pytest.raises(ValueError, match="privacy"):
+        later_arms(ClipSpec(kind="per_sample", max_norm=1.0), SCALE, rules=[("zclip", None)])
 
 
 def test_a_per_sample_bound_is_varied_as_such_and_never_taken_away() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from clipdrift_contract.clipping import describe_clip
 from clipdrift_contract.events import Arm, ClipKind, ClipSpec, NormQuantiles
 
 PRESENT, OFF = "present", "off"
@@ -49,15 +50,18 @@ def later_arms(
         rules: Further rules, each with its bound or None for its default.
 
     Raises:
-        ValueError: A threshold is not a positive number, or the gradients have no size to speak of.
+        ValueError: A threshold is not a positive number, the gradients have no size to speak of, or another rule is asked for
+            in the place of a per-sample bound.
 
     Example:
         >>> scale = NormScale(median=2.0, origin="off", own=None, num_tensors=4, num_parameters=100)
         >>> [arm.name for arm in later_arms(ClipSpec(), scale, thresholds=[0.5], rules=[("zclip", None)])]
-        ['global_norm 0.5', 'autoclip p10', 'zclip']
+        ['global norm 0.5', 'AutoClip, 10th percentile', 'ZClip']
     """
     if present.kind == "per_sample":
         assert present.max_norm is not None
+        if rules:
+            raise ValueError("a per-sample bound stands for privacy, which no other rule keeps: ask for no further rules")
         bounds = tuple(thresholds) or tuple(_rounded(multiple * present.max_norm) for multiple in MULTIPLES)
         arms = [_threshold(msgspec.structs.replace(present, max_norm=bound), bound / present.max_norm) for bound in bounds]
     else:
@@ -65,7 +69,7 @@ def later_arms(
             raise ValueError("every gradient of the first run was zero: nothing learns, so there is nothing to clip")
         bounds = tuple(thresholds) or tuple(_rounded(multiple * scale.median) for multiple in MULTIPLES)
         arms = [_threshold(ClipSpec(kind="global_norm", max_norm=bound), bound / scale.median) for bound in bounds]
-        arms.append(Arm(name="autoclip p10", clip=ClipSpec(kind="autoclip", percentile=10.0), provenance="arXiv 2007.14469"))
+        arms.append(_arm(ClipSpec(kind="autoclip", percentile=10.0), "arXiv 2007.14469"))
         if scale.own is not None and scale.own.p90 > 0:
             q90 = ClipSpec(kind="global_norm", max_norm=_rounded(scale.own.p90))
             arms.append(Arm(name="q90", clip=q90, provenance="90 % quantile of the norms under the present policy"))
@@ -84,14 +88,18 @@ def _threshold(clip: ClipSpec, multiple: float) -> Arm:
     if not (clip.max_norm > 0 and math.isfinite(clip.max_norm)):
         raise ValueError(f"a threshold must be a positive number, got {clip.max_norm!r}; no clipping is always an arm")
     unit = "present bound" if clip.kind == "per_sample" else "median norm"
-    return Arm(name=f"{clip.kind} {clip.max_norm:g}", clip=clip, provenance=f"{multiple:.2g} x the {unit}")
+    return _arm(clip, f"{multiple:.2g} x the {unit}")
 
 
 def _rule_arm(kind: ClipKind, bound: float | None, scale: NormScale) -> Arm:
     if bound is None:
         bound = _default_bound(kind, scale)
-    name = kind if bound is None else f"{kind} {bound:g}"
-    return Arm(name=name, clip=ClipSpec(kind=kind, max_norm=bound), provenance="asked for by --rule")
+    return _arm(ClipSpec(kind=kind, max_norm=bound), "asked for by --rule")
+
+
+def _arm(clip: ClipSpec, provenance: str) -> Arm:
+    """Named by all its settings, so that no two arms have one name."""
+    return Arm(name=describe_clip(clip), clip=clip, provenance=provenance)
 
 
 def _default_bound(kind: ClipKind, scale: NormScale) -> float | None:
