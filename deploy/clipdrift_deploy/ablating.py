@@ -16,10 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from clipdrift_contract.errors import ClipdriftError, ConfigError
-from clipdrift_contract.events import ClipKind
+from clipdrift_contract.events import ClipKind, ClipSpec
 from clipdrift_deploy.ablation_report import rows
 from clipdrift_deploy.ablation_report.report import later_words, write_report
-from clipdrift_deploy.moments import exact_moment, format_moment
+from clipdrift_deploy.moments import exact_moment, format_moment, require_span
 from clipdrift_deploy.project import Project
 from clipdrift_deploy.tasks import load_task
 from clipdrift_deploy.training import check_clip, retraining_config, task_errors, training_section
@@ -30,11 +30,11 @@ from clipdrift_trainer.ablation.run import OnStep, Question, Step, ablate
 from clipdrift_trainer.ablation.runners import Runner, in_processes
 from clipdrift_trainer.ablation.store import identity_of
 from clipdrift_trainer.ablation.trial import Failure, Study
+from clipdrift_trainer.clipping.rules import make_clipper
 from clipdrift_trainer.tasks.task import Task, load_as_of
-from clipdrift_trainer.training import prepare
+from clipdrift_trainer.training import inspect, prepare
 
 REPORT_FILE = "report.html"
-_FAILURES_FILE = "failures.txt"
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +59,7 @@ def ablate_model(project: Project, model: str, asked: Asked, console: Console) -
     Raises:
         ConfigError: Settings, moments, thresholds, rules or the folder are wrong.
         TaskError: The user's task raised while rows were loaded.
+        QualityError: The rows are not fit to train on.
         ClipdriftError: Nothing came to an end, the disk is full, or it was interrupted; the message says how to go on.
     """
     section = project.model(model)
@@ -71,6 +72,7 @@ def ablate_model(project: Project, model: str, asked: Asked, console: Console) -
     with task_errors(project, model, "ablate", "ablating"):
         # what is trained on ends with its labels where the later months begin, as on the day when somebody had to choose
         prepared = prepare(task, config.training, asked.start_ms, train_end_ms, min(asked.as_of_ms, train_end_ms))
+        prepared = inspect(task, prepared, config.quality, clip=section.clip)
         later = None if asked.later_from_ms is None else load_as_of(task, asked.later_from_ms, asked.end_ms, asked.as_of_ms)
     if later is not None and not len(later):
         raise ConfigError(f"there are no rows from {format_moment(train_end_ms)} on: --test-from must lie before their end")
@@ -84,7 +86,7 @@ def ablate_model(project: Project, model: str, asked: Asked, console: Console) -
     )
     try:
         with _shown(console, asked.num_workers) as on_step:
-            result = ablate(question, study, origin, folder, _runner(project, asked), _recorded(folder, on_step))
+            result = ablate(question, study, origin, folder, _runner(project, asked), on_step)
     except KeyboardInterrupt as error:
         raise ClipdriftError(f"interrupted; to go on where it stopped: {_command(project, model, asked, folder)}") from error
     write_report(folder / REPORT_FILE, result)
@@ -92,9 +94,7 @@ def ablate_model(project: Project, model: str, asked: Asked, console: Console) -
 
 
 def _check_moments(asked: Asked) -> None:
-    if asked.start_ms >= asked.end_ms:
-        words = f"{format_moment(asked.start_ms)} to {format_moment(asked.end_ms)}"
-        raise ConfigError(f"data must begin before they end, got {words}")
+    require_span(asked.start_ms, asked.end_ms)
     later = asked.later_from_ms
     if later is not None and not asked.start_ms < later < asked.end_ms:
         raise ConfigError(
@@ -107,6 +107,8 @@ def _question(project: Project, model: str, asked: Asked, policy: AblationPolicy
     section = project.model(model)
     if asked.num_seeds < 1:
         raise ConfigError(f"--seeds must be at least 1, got {asked.num_seeds}")
+    if asked.rules and section.clip.kind == "per_sample":
+        raise ConfigError(f"{model} is trained with a per-sample bound, which no --rule can replace: give --threshold alone")
     for threshold in asked.thresholds:
         if not 0 < threshold < float("inf"):
             raise ConfigError(f"--threshold must be a positive number, got {threshold:g}; no clipping is always tried")
@@ -140,8 +142,14 @@ def _parse_rule(word: str) -> tuple[ClipKind, float | None]:
         number = float(bound) if separator else None
     except ValueError as error:
         raise ConfigError(f"the bound in --rule {word} must be a number, got {bound!r}") from error
-    if number is not None and not 0 < number < float("inf"):
+    if number is None:
+        return cast(ClipKind, kind), None
+    if not 0 < number < float("inf"):
         raise ConfigError(f"the bound in --rule {word} must be a positive number")
+    try:
+        make_clipper(ClipSpec(kind=cast(ClipKind, kind), max_norm=number))
+    except ValueError as error:
+        raise ConfigError(f"--rule {word}: {error}") from error
     return cast(ClipKind, kind), number
 
 
@@ -166,20 +174,6 @@ def _runner(project: Project, asked: Asked) -> Runner:
     from clipdrift_trainer.ablation.on_ray import on_ray  # noqa: PLC0415  an extra that few have
 
     return on_ray(asked.ray_address, project.folder, asked.num_workers)
-
-
-def _recorded(folder: Path, on_step: OnStep) -> OnStep:
-    """Tracebacks of what raised go into a file of the folder, anew with each start."""
-    path = folder / _FAILURES_FILE
-    path.unlink(missing_ok=True)
-
-    def record(step: Step) -> None:
-        if isinstance(step.found, Failure):
-            with path.open("a") as file:
-                file.write(f"{step.job.arm}, seed {step.job.seed}\n{step.found.trace}\n")
-        on_step(step)
-
-    return record
 
 
 def _command(project: Project, model: str, asked: Asked, folder: Path) -> str:
@@ -215,15 +209,18 @@ def _shown(console: Console, num_workers: int) -> Iterator[OnStep]:
             shown.update(bar, completed=step.num_done, total=step.num_total, note=escape(pace.take(step)))
             trouble = _trouble(step)
             if trouble:
-                shown.console.print(escape(trouble), highlight=False, soft_wrap=True)
+                shown.console.print(escape(f"{_name(step)}: {trouble}"), highlight=False, soft_wrap=True)
 
         yield show
 
 
+def _name(step: Step) -> str:
+    factor = step.job.learning_rate_factor
+    return f"{step.job.arm}, seed {step.job.seed}" + (f", {factor:g} times the learning rate" if factor != 1.0 else "")
+
+
 def _line(step: Step, pace: str) -> str:
-    what = f"{step.num_done} of {step.num_total}: {step.job.arm}, seed {step.job.seed}"
-    if step.job.learning_rate_factor != 1.0:
-        what += f", {step.job.learning_rate_factor:g} times the learning rate"
+    what = f"{step.num_done} of {step.num_total}: {_name(step)}"
     how = "made by an earlier start" if step.was_kept else f"{step.seconds:.1f} s"
     return "; ".join(filter(None, (f"{what}: {_trouble(step) or _loss_words(step)}", how, pace)))
 
@@ -237,11 +234,12 @@ def _loss_words(step: Step) -> str:
 
 def _trouble(step: Step) -> str:
     if isinstance(step.found, Failure):
-        return f"{step.job.arm}, seed {step.job.seed} raised {step.found.reason}"
+        lost = f"; its traceback could not be kept on disk ({step.unwritten})" if step.unwritten else ""
+        return f"raised {step.found.reason}{lost}"
     if step.unwritten:
         return f"could not be kept on disk ({step.unwritten}): a later start makes it again"
     if step.found.has_diverged:
-        return f"{step.job.arm}, seed {step.job.seed} diverged"
+        return "diverged"
     return ""
 
 

@@ -1,24 +1,22 @@
 """`clipdrift ablate` on the small project: what it writes and says, how it goes on, and what it refuses in which words."""
 
 import io
-import logging
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner
 
 from clipdrift_contract.errors import ClipdriftError, ConfigError
+from clipdrift_contract.events import ClipSpec
 from clipdrift_deploy import ablating
 from clipdrift_deploy.ablating import REPORT_FILE, Asked, ablate_model
-from clipdrift_deploy.cli import app
 from clipdrift_deploy.project import Project
 from clipdrift_deploy.training import TaskError
 from clipdrift_trainer.ablation.result import AblationResult
 from clipdrift_trainer.ablation.run import RESULT_FILE
+from clipdrift_trainer.quality.checking import QualityError
 
 DAY = 86_400_000
 TASK = (
@@ -36,14 +34,6 @@ def project(make_project) -> Project:
     return make_project(task=TASK)
 
 
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:], root.level = handlers, level
-
-
 def carry_out(project, console: Console | None = None, **changes):
     return ablate_model(project, "pump", Asked(**(QUICK | changes)), console or Console(file=io.StringIO()))
 
@@ -58,14 +48,14 @@ def test_the_result_and_the_report_lie_in_a_folder_of_the_projects_state(project
     assert result.seeds == (3,), "the project's"
 
 
-def test_the_command_says_the_answer_its_reasons_and_where_the_report_is(project: Project, tmp_path: Path) -> None:
+def test_the_command_says_the_answer_its_reasons_and_where_the_report_is(clipdrift, project: Project, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["ablate", "pump", "--project", project.folder, "--until", "1970-01-16", "--threshold", "0.1", "--seeds", "2"]
 
-    said = CliRunner().invoke(app, [*map(str, words), "--workers", "1", "--out", str(out)])
+    said = clipdrift(*words, "--workers", "1", "--out", out)
 
     assert said.exit_code == 0, said.output
-    assert "global_norm 0.5 (present)" in said.output
+    assert "global norm 0.5 (present)" in said.output
     assert str(out / REPORT_FILE) in said.output.replace("\n", "")
 
 
@@ -138,7 +128,7 @@ def test_later_months_are_judged_and_what_is_trained_on_ends_with_its_labels_whe
     assert result.recommendation == alone.recommendation
 
 
-def test_ctrl_c_says_how_to_go_on_and_that_command_does(project: Project, tmp_path: Path) -> None:
+def test_ctrl_c_says_how_to_go_on_and_that_command_does(clipdrift, project: Project, tmp_path: Path) -> None:
 
     class Interrupted(io.StringIO):
         def write(self, text: str) -> int:
@@ -150,7 +140,7 @@ def test_ctrl_c_says_how_to_go_on_and_that_command_does(project: Project, tmp_pa
         carry_out(project, Console(file=Interrupted()), out=tmp_path / "out")
 
     words = shlex.split(str(told.value).partition("stopped: ")[2])
-    said = CliRunner().invoke(app, words[1:])
+    said = clipdrift(*words[1:])
     assert said.exit_code == 0, said.output
     assert sum("made by an earlier start" in line for line in said.output.splitlines()) == 3
 
@@ -178,7 +168,7 @@ def test_the_traceback_of_a_trial_that_raised_is_kept_and_the_other_seed_goes_on
     assert {one.status for one in result.arms} == {"failed"}
     assert {one.seeds for one in result.arms} == {(3,)}
     assert result.recommendation.verdict == "cannot_tell"
-    told = (folder / "failures.txt").read_text()
+    told = (folder / "trials" / "failures.txt").read_text()
     assert told.startswith("present, seed 4")
     assert "ValueError: invalid literal" in told
 
@@ -190,6 +180,7 @@ def test_the_traceback_of_a_trial_that_raised_is_kept_and_the_other_seed_goes_on
         ({"rules": ("off",)}, "--rule must be one of"),
         ({"rules": ("value=much",)}, "must be a number, got 'much'"),
         ({"rules": ("value=-1",)}, "must be a positive number"),
+        ({"rules": ("zclip", "agc=5")}, "--rule agc=5: clipping by agc takes no max_norm"),
         ({"thresholds": (0.0,)}, "--threshold must be a positive number, got 0"),
         ({"thresholds": (float("nan"),)}, "--threshold must be a positive number"),
         ({"num_seeds": 0}, "--seeds must be at least 1"),
@@ -201,6 +192,56 @@ def test_the_traceback_of_a_trial_that_raised_is_kept_and_the_other_seed_goes_on
 def test_what_cannot_be_is_refused_before_anything_is_trained(project: Project, changes: dict, words: str) -> None:
     with pytest.raises((ConfigError, ClipdriftError), match=words):
         carry_out(project, **changes)
+
+
+def test_no_rule_is_tried_in_the_place_of_a_per_sample_bound(project: Project) -> None:
+    private = msgspec.structs.replace(
+        project.file.models["pump"], clip=ClipSpec(kind="per_sample", max_norm=1.0, options={"noise_multiplier": 1.0})
+    )
+    project = msgspec.structs.replace(project, file=msgspec.structs.replace(project.file, models={"pump": private}))
+
+    with pytest.raises(ConfigError, match="per-sample bound, which no --rule can replace"):
+        carry_out(project, rules=("zclip",))
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused_with_what_to_do(project: Project, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.write_text("mine")
+
+    with pytest.raises(ClipdriftError, match="--out"):
+        carry_out(project, out=out)
+    assert out.read_text() == "mine"
+
+
+def test_a_refused_start_leaves_the_tracebacks_of_the_running_one_and_a_users_own_file(make_project, tmp_path: Path) -> None:
+    moody = make_project(task=TASK.replace("return Net()", 'return Net() if torch.initial_seed() != 4 else int("four")'))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "failures.txt").write_text("mine")
+    carry_out(moody, num_seeds=2, out=out)
+    told = (out / "trials" / "failures.txt").read_text()
+
+    with pytest.raises(ConfigError, match="changed since are"):
+        carry_out(moody, num_seeds=2, out=out, end_ms=16 * DAY, as_of_ms=16 * DAY)
+
+    assert (out / "trials" / "failures.txt").read_text() == told
+    assert (out / "failures.txt").read_text() == "mine"
+
+
+def test_what_raised_is_named_once_in_its_line(make_project) -> None:
+    shown = io.StringIO()
+    moody = TASK.replace("return Net()", 'return Net() if torch.initial_seed() != 4 else int("four")')
+
+    carry_out(make_project(task=moody), Console(file=shown), num_seeds=2)
+
+    line = next(line for line in shown.getvalue().splitlines() if "raised ValueError" in line)
+    assert line.count("seed 4") == 1
+
+
+def test_rows_that_are_not_fit_to_train_on_are_refused_like_in_a_training(make_project) -> None:
+    leaking = TASK.replace("(generator.random(50) < 1 / (1 + np.exp(-3 * pressure)))", "(pressure > 0)")
+    with pytest.raises(QualityError, match=r"not fit to train on\. single_feature: pressure"):
+        carry_out(make_project(task=leaking))
 
 
 def test_a_duration_is_said_as_people_say_it() -> None:

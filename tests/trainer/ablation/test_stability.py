@@ -57,6 +57,13 @@ def test_what_breaks_at_the_raised_learning_rate_is_not(trial: Trial, changes: d
     assert words in found.reasons[0]
 
 
+def test_where_the_present_policy_diverges_the_candidate_is_compared_with_itself(trial: Trial) -> None:
+    found = judge_stability([trial], [trial], None, "brier", 0.004, POLICY)
+
+    assert found.is_stable
+    assert "no worse than the candidate at its usual one" in found.reasons[0]
+
+
 def test_what_is_worse_than_the_present_policy_at_the_raised_learning_rate_is_not(trial: Trial) -> None:
     loss = trial.validation.mean("brier")
 

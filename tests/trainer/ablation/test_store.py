@@ -8,7 +8,7 @@ from toy_task import Toy
 from clipdrift_contract.errors import ClipdriftError, ConfigError
 from clipdrift_contract.events import ClipSpec
 from clipdrift_trainer.ablation.store import Identity, Store, identity_of, opened
-from clipdrift_trainer.ablation.trial import Job, run_trial
+from clipdrift_trainer.ablation.trial import Failure, Job, run_trial
 
 IDENTITY = Identity(task="t", data="d", later_data="none", held_out_days="5", num_steps="60", versions="1")
 JOB = Job(arm="present", clip=PRESENT, seed=0)
@@ -66,6 +66,30 @@ def test_a_damaged_trial_counts_as_not_done(tmp_path: Path, content: bytes) -> N
     with opened(tmp_path, IDENTITY) as store:
         store.path_of(JOB).write_bytes(content)
         assert store.read(JOB) is None
+
+
+def test_a_trial_that_cannot_be_read_counts_as_not_done(tmp_path: Path) -> None:
+    with opened(tmp_path, IDENTITY) as store:
+        store.path_of(JOB).mkdir()
+        assert store.read(JOB) is None
+
+
+def test_an_identity_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "study.json").mkdir()
+    with pytest.raises(ClipdriftError, match="cannot be used"), opened(tmp_path, IDENTITY):
+        pass
+
+
+def test_tracebacks_go_with_the_next_start_and_not_with_one_that_is_refused(tmp_path: Path) -> None:
+    with opened(tmp_path, IDENTITY) as store:
+        store.note(JOB, Failure(reason="r", trace="a trace"))
+    told = tmp_path / "trials" / "failures.txt"
+
+    with pytest.raises(ConfigError), opened(tmp_path, msgspec.structs.replace(IDENTITY, data="other")):
+        pass
+    assert told.read_text() == "present, seed 0\na trace\n"
+    with opened(tmp_path, IDENTITY):
+        assert not told.exists()
 
 
 def test_a_damaged_identity_is_refused_with_what_to_do(tmp_path: Path) -> None:

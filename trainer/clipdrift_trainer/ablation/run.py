@@ -56,7 +56,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """Found on disk, made by an earlier start."""
     seconds: float
     unwritten: str = ""
-    """Why the trial could not be kept on disk; empty when it was."""
+    """Why the trial, or the traceback of one that raised, could not be kept on disk; empty when it was."""
 
 
 OnStep = Callable[[Step], None]
@@ -132,11 +132,13 @@ class _Trials:
             self._take(job, outcome.found, seconds=outcome.seconds, unwritten=unwritten)
 
     def _keep(self, job: Job, found: Trial | Failure) -> str:
-        """Why it could not be kept: a full disk must not end what has taken hours. What raised is tried again next time."""
-        if isinstance(found, Failure):
-            return ""
+        """Why it could not be kept: a full disk must not end what has taken hours. Of what raised only the traceback is kept,
+        since it is tried again next time."""
         try:
-            self._store.write(job, found)
+            if isinstance(found, Failure):
+                self._store.note(job, found)
+            else:
+                self._store.write(job, found)
         except OSError as error:
             return error.strerror or str(error)
         return ""
@@ -220,7 +222,7 @@ def _check_stability(question: Question, figures: Sequence[ArmFigures], trials: 
         trials.make(jobs)
         own = [trial for trial in trials.by_arm[name].values() if isinstance(trial, Trial)]
         hot = [trial for trial in trials.by_arm[_row_of(jobs[0])].values() if isinstance(trial, Trial)]
-        reference = present.validation.loss if present.validation is not None else one.validation.loss  # type: ignore[union-attr]
+        reference = present.validation.loss if present.status == "done" and present.validation is not None else None
         found[name] = judge_stability(own, hot, reference, metric, absolute_margin(figures, policy), policy.stability)
         if found[name].is_stable:
             break

@@ -29,7 +29,7 @@ class Stability(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def judge_stability(
-    own: Sequence[Trial], hot: Sequence[Trial], present_loss: float, metric: str, margin: float, policy: StabilityPolicy
+    own: Sequence[Trial], hot: Sequence[Trial], present_loss: float | None, metric: str, margin: float, policy: StabilityPolicy
 ) -> Stability:
     """Whether the candidate's norms neither grow nor jump, and whether it still is no worse than the present policy when the
     learning rate is raised.
@@ -37,18 +37,21 @@ def judge_stability(
     Args:
         own: The candidate's trials at the task's learning rate.
         hot: Its trials at the raised one; none: nobody tried, so it does not count as stable.
-        present_loss: Mean loss under the present policy at the task's learning rate.
+        present_loss: Mean loss under the present policy at the task's learning rate; None: that one diverges, so the candidate
+            is compared with itself.
         metric: The loss that decides.
         margin: A loss that is higher by less is no worse.
         policy: The limits.
     """
-    faults = [*_norm_faults(own, policy), *_hot_faults(hot, present_loss, metric, margin, policy)]
+    whose = "the candidate at its usual one" if present_loss is None else "the present policy"
+    limit = _mean_loss(own, metric) if present_loss is None else present_loss
+    faults = [*_norm_faults(own, policy), *_hot_faults(hot, limit, whose, metric, margin, policy)]
     if faults:
         return Stability(is_stable=False, reasons=tuple(faults))
     growth, spike = max(map(growth_of, own)), max(map(spike_of, own))
     words = (
         f"norms neither grow (last third over middle third: {growth:.2f}) nor jump (99 % quantile over median: {spike:.1f}), "
-        f"and with {policy.learning_rate_factor:g} times the learning rate it is still no worse than the present policy"
+        f"and with {policy.learning_rate_factor:g} times the learning rate it is still no worse than {whose}"
     )
     return Stability(is_stable=True, reasons=(words,))
 
@@ -67,17 +70,20 @@ def _norm_faults(own: Sequence[Trial], policy: StabilityPolicy) -> list[str]:
     return faults
 
 
-def _hot_faults(hot: Sequence[Trial], present_loss: float, metric: str, margin: float, policy: StabilityPolicy) -> list[str]:
+def _hot_faults(
+    hot: Sequence[Trial], limit: float, whose: str, metric: str, margin: float, policy: StabilityPolicy
+) -> list[str]:
     times = f"with {policy.learning_rate_factor:g} times the learning rate"
-    sound = [one.validation for one in hot if one.validation is not None]
-    if not sound or len(sound) < len(hot):
+    if not hot or any(one.has_diverged for one in hot):
         return [f"{times} it diverges" if hot else f"nobody tried it {times}"]
     if any(one.num_nonfinite for one in hot):
         return [f"{times} {sum(one.num_nonfinite for one in hot)} steps were not finite"]
-    loss = float(np.mean([one.mean(metric) for one in sound]))
-    if loss > present_loss + margin:
-        return [f"{times} its loss is {loss:.4f}, above the {present_loss:.4f} of the present policy"]
-    return []
+    loss = _mean_loss(hot, metric)
+    return [f"{times} its loss is {loss:.4f}, above the {limit:.4f} of {whose}"] if loss > limit + margin else []
+
+
+def _mean_loss(trials: Sequence[Trial], metric: str) -> float:
+    return float(np.mean([one.validation.mean(metric) for one in trials if one.validation is not None]))
 
 
 def growth_of(trial: Trial) -> float:

@@ -17,10 +17,11 @@ import torch
 
 from clipdrift_contract.errors import ClipdriftError, ConfigError
 from clipdrift_contract.files import lock_file, write_whole
-from clipdrift_trainer.ablation.trial import Job, Study, Trial
+from clipdrift_trainer.ablation.trial import Failure, Job, Study, Trial
 from clipdrift_trainer.lineage import data_digest
 
 _FORMAT = "1"
+_FAILURES = Path("trials") / "failures.txt"
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,10 +82,11 @@ class Store:
         return self._trials / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:24]}.msgpack"
 
     def read(self, job: Job) -> Trial | None:
-        """The finished trial; None where it is not done. A file that cannot be read counts as not done and is written anew."""
+        """The finished trial; None where it is not done. A file that cannot be read, for any reason, counts as not done and is
+        written anew."""
         try:
             return msgspec.msgpack.decode(self.path_of(job).read_bytes(), type=Trial)
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError):
             return None
 
     def write(self, job: Job, trial: Trial) -> None:
@@ -101,10 +103,19 @@ class Store:
             partial.unlink(missing_ok=True)
             raise
 
+    def note(self, job: Job, failure: Failure) -> None:
+        """Keep the traceback of a trial that raised, beside those of this start.
+
+        Raises:
+            OSError: The disk is full, or the folder may not be written to.
+        """
+        with (self.folder / _FAILURES).open("a") as file:
+            file.write(f"{job.arm}, seed {job.seed}\n{failure.trace}\n")
+
 
 @contextmanager
 def opened(folder: Path, identity: Identity) -> Iterator[Store]:
-    """The store in `folder`, made when missing, held for as long as the block runs.
+    """The store in `folder`, made when missing, held for as long as the block runs. Tracebacks of an earlier start go.
 
     Raises:
         ConfigError: The folder belongs to another task or other data; the message says what differs.
@@ -118,7 +129,11 @@ def opened(folder: Path, identity: Identity) -> Iterator[Store]:
     if handle is None:
         raise ClipdriftError(f"another ablation is at work in {folder}; wait for it, or give another folder with --out")
     try:
-        _check(folder / "study.json", identity)
+        try:
+            _check(folder / "study.json", identity)
+            (folder / _FAILURES).unlink(missing_ok=True)
+        except OSError as error:
+            raise ClipdriftError(f"{folder} cannot be used ({error.strerror}); give another folder with --out") from error
         yield Store(folder, identity)
     finally:
         os.close(handle)
