@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, data: bytes, partial: Path | None = None) -> None:
-    """Write so that a reader sees all of it or nothing, also after a crash.
+    """Write so that a reader sees all of it or nothing, also after a crash. What cannot be written leaves no file.
 
     Args:
         path: The file.
@@ -14,11 +14,15 @@ def write_whole(path: Path, data: bytes, partial: Path | None = None) -> None:
         partial: Where it is written first; beside `path` and named by the process when not given.
     """
     first = partial if partial is not None else path.with_suffix(f".partial-{os.getpid()}")
-    with first.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    first.replace(path)
+    try:
+        with first.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        first.replace(path)
+    except BaseException:
+        first.unlink(missing_ok=True)
+        raise
 
 
 def lock_file(path: Path) -> int | None:

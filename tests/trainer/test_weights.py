@@ -1,4 +1,8 @@
+import os
 import pickle
+import resource
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,6 +10,17 @@ from torch import nn
 
 from clipdrift_trainer.lineage import weights_digest
 from clipdrift_trainer.weights import WeightsError, load_weights, save_weights
+
+
+@contextmanager
+def files_end_at(num_bytes):
+    """A disk that fills."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def net(seed: int, width: int = 3) -> nn.Module:
@@ -20,6 +35,21 @@ def test_weights_and_buffers_come_back_as_they_were(tmp_path):
     save_weights(saved, tmp_path / "v1" / "weights.pt")
     load_weights(other, tmp_path / "v1" / "weights.pt", weights_digest(saved))
     assert all(torch.equal(a, b) for a, b in zip(saved.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_weights_that_cannot_be_written_leave_no_file(tmp_path):
+    with files_end_at(1_000), pytest.raises(OSError, match="File too large"):
+        save_weights(net(1, width=500), tmp_path / "weights.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_are_on_the_disk_before_they_have_their_name(tmp_path, monkeypatch):
+    done = []
+    synced, renamed = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda file: done.append("fsync") or synced(file))
+    monkeypatch.setattr(Path, "replace", lambda self, target: done.append("rename") or renamed(self, target))
+    save_weights(net(1), tmp_path / "weights.pt")
+    assert done == ["fsync", "rename"]
 
 
 def test_weights_of_another_model_are_refused(tmp_path):

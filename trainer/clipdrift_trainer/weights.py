@@ -1,13 +1,14 @@
 """A model's weights beside its ONNX file, so that the module can be built again: for the gradient probe, or to train on."""
 
-import os
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from clipdrift_contract.errors import ClipdriftError
+from clipdrift_contract.files import write_whole
 from clipdrift_trainer.lineage import weights_digest
 
 WEIGHTS_NAME = "weights.pt"
@@ -18,14 +19,14 @@ class WeightsError(ClipdriftError):
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
-    """Write every parameter and buffer of `module` to `path`, whole or not at all.
+    """Write every parameter and buffer of `module` to `path`, whole or not at all, also after a crash.
 
     A version's folder is named by its weights, among other things, so a file that is there holds the same, or is damaged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".partial-{os.getpid()}")
-    torch.save(module.state_dict(), partial)
-    partial.replace(path)
+    content = BytesIO()
+    torch.save(module.state_dict(), content)
+    write_whole(path, content.getvalue())
 
 
 def load_weights(module: nn.Module, path: Path, digest: str) -> None:

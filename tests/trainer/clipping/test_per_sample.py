@@ -250,6 +250,58 @@ def test_a_sample_that_is_not_finite_is_left_out_and_the_step_is_counted(way):
     assert rule.samples.before_B[3] == 0.0
 
 
+class HalfWrong(nn.Module):
+    """Its second layer is used without being called, so the hooks of layers see a part of its gradients."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return nn.functional.linear(torch.tanh(self.first(x)), self.second.weight, self.second.bias)
+
+
+def test_a_first_batch_without_a_finite_sample_settles_no_way():
+    module, optimizer, rule = make(HalfWrong)
+    x, y = make_rows(BATCH)
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    loss = rule.backward(torch.full_like(x, float("nan")), y)
+    rule(module.parameters())
+    optimizer.step()
+    assert rule.way is None
+    assert math.isnan(loss)
+    assert torch.isnan(rule.last.norm_before)
+    assert all(torch.equal(one, other) for one, other in zip(before, module.parameters(), strict=True))
+    wanted = by_hand(module, x, y)
+    rule.backward(x, y)
+    rule(module.parameters())
+    assert rule.way == "vmap"
+    for parameter, gradient in zip(module.parameters(), wanted, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("way", ["hooks", "ghost", "vmap", "loop"])
+def test_a_way_is_judged_by_the_first_samples_that_are_finite(way):
+    module, _, rule = make(gradients=way)
+    x, y = make_rows(BATCH)
+    x[:9] = float("nan")
+    wanted = by_hand(module, x[9:], y[9:])
+    rule.backward(x, y)
+    rule(module.parameters())
+    assert rule.way == way
+    for parameter, gradient in zip(module.parameters(), wanted, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("way", ["ghost", "loop"])
+def test_a_way_that_was_asked_for_survives_a_first_batch_without_a_finite_sample(way):
+    module, _, rule = make(gradients=way)
+    x, y = make_rows(BATCH)
+    rule.backward(torch.full_like(x, float("inf")), y)
+    rule(module.parameters())
+    assert all(not parameter.grad.any() for parameter in module.parameters())
+
+
 @pytest.mark.parametrize("bound", ["flat", "adaptive"])
 @pytest.mark.parametrize("way", ["hooks", "ghost", "loop"])
 def test_an_empty_batch_moves_the_weights_by_noise_alone(way, bound):
@@ -278,6 +330,15 @@ def test_every_row_is_drawn_as_often_as_epsilon_assumes():
         sizes.append(len(batch))
     assert float(counts.mean()) / 2_000 == pytest.approx(0.25, abs=0.01)
     assert torch.tensor(sizes).double().var().item() == pytest.approx(NUM_ROWS * 0.25 * 0.75, rel=0.15)  # binomial
+
+
+def test_coins_are_finer_than_any_rate_that_is_paid_for():
+    """In float32 a row of a rate below 2^-24 would be drawn at a rate of 2^-24."""
+    _, _, rule = make(noise_multiplier=1.0, randomness="seed")
+    same = torch.Generator()
+    same.set_state(rule._coins.get_state())
+    coins = torch.rand(NUM_ROWS, generator=same, dtype=torch.float64)
+    assert rule.draw().tolist() == [row for row, coin in enumerate(coins.tolist()) if coin < BATCH / NUM_ROWS]
 
 
 def test_secret_randomness_differs_between_runs_of_one_seed():

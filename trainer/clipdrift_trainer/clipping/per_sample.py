@@ -141,11 +141,12 @@ class PerSample:
     def draw(self) -> torch.Tensor:
         """Positions of the next batch's rows, int64: each of `num_rows` with probability batch_size / num_rows; may be none."""
         chance = self._batch_size / self._num_rows
-        return (torch.rand(self._num_rows, generator=self._coins) < chance).nonzero()[:, 0]
+        coins = torch.rand(self._num_rows, generator=self._coins, dtype=torch.float64)  # float32's are multiples of 2^-24
+        return (coins < chance).nonzero()[:, 0]
 
     @property
     def way(self) -> Way | None:
-        """How the samples' gradients are found; None before the first batch."""
+        """How the samples' gradients are found; None before the first batch that has a finite one."""
         return self._gradients.way
 
     def backward(self, inputs: Inputs, label_B: torch.Tensor) -> torch.Tensor:

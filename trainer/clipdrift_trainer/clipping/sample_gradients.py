@@ -51,7 +51,7 @@ class SampleGradients:
     def __init__(
         self, module: nn.Module, parameters: list[nn.Parameter], loss: Loss, asked: Literal["auto"] | Way = "auto"
     ) -> None:
-        self.way: Way | None = None  # settled on the first batch
+        self.way: Way | None = None  # settled on the first batch that has a sample to judge it by
         self._module = module
         self._parameters = parameters
         self._names = {id(parameter): name for name, parameter in module.named_parameters()}
@@ -66,21 +66,23 @@ class SampleGradients:
         """Gradients of the samples whose gradient is finite; the others are left out. Waits for the device.
 
         Raises:
-            ValueError: No way holds for the module; each is named with its reason. Only on the first batch.
+            ValueError: No way holds for the module; each is named with its reason. Only until a way is settled.
         """
         if not len(label_B):
             return self._nothing()
         if self.way is None:
             self._settle(inputs, label_B)
-        assert self.way is not None
+        if self.way is None:
+            with torch.no_grad(), uncounted():
+                loss_B = sample_losses(self._loss, self._module(inputs), label_B)
+            return self._none_of(loss_B)
         loss_B = self._attempt(self.way, inputs, label_B)
         norm_PB = self._norms(len(label_B))
         is_finite_B = torch.isfinite(norm_PB.sum(dim=0))
         if not bool(is_finite_B.all()):
             kept = is_finite_B.nonzero()[:, 0]
             if not len(kept):
-                nothing = self._nothing()
-                return Found(loss_B.detach(), is_finite_B, nothing.norm_PB, nothing.sum_norm_P)
+                return self._none_of(loss_B.detach())
             self._attempt(self.way, _pick(inputs, kept), label_B[kept])
             norm_PB = self._norms(len(kept))
         return Found(loss_B.detach(), is_finite_B, norm_PB, tensor_norms([_gradient(one) for one in self._parameters]))
@@ -107,11 +109,14 @@ class SampleGradients:
                 del parameter.grad_sample
 
     def _settle(self, inputs: Inputs, label_B: torch.Tensor) -> None:
-        few = _pick(inputs, torch.arange(min(_TRIED_SAMPLES, len(label_B)), device=label_B.device))
-        few_label = label_B[:_TRIED_SAMPLES]
+        """Take the first way that agrees with autograd; none as long as no sample's gradient is finite, for then nothing can be
+        compared."""
         refused = []
         with torch.random.fork_rng(devices=[label_B.device] if label_B.is_cuda else []), uncounted(), steady(self._module):
-            expected_B = per_sample_norms(self._module, self._loss, few, few_label, method="loop").norm_B
+            tried = self._comparable(inputs, label_B)
+            if tried is None:
+                return
+            few, few_label, expected_B = tried
             for way in self._candidates:
                 try:
                     self._attempt(way, few, few_label)
@@ -124,6 +129,16 @@ class SampleGradients:
                 refused.append(f"{way}: {refusal}")
                 self.close()
         raise ValueError(f"the samples' gradients of {type(self._module).__name__} are not to be had: {'; '.join(refused)}")
+
+    def _comparable(self, inputs: Inputs, label_B: torch.Tensor) -> tuple[Inputs, torch.Tensor, torch.Tensor] | None:
+        """The first few samples of which one at least has a finite gradient, with their norms by autograd."""
+        for start in range(0, len(label_B), _TRIED_SAMPLES):
+            some = slice(start, start + _TRIED_SAMPLES)
+            few, few_label = select_samples(inputs, some), label_B[some]
+            norm_B = per_sample_norms(self._module, self._loss, few, few_label, method="loop").norm_B
+            if bool(torch.isfinite(norm_B).any()):
+                return few, few_label, norm_B
+        return None
 
     def _attempt(self, way: Way, inputs: Inputs, label_B: torch.Tensor) -> torch.Tensor:
         self._clear()
@@ -177,6 +192,12 @@ class SampleGradients:
         return Found(
             first.new_zeros(0), torch.zeros(0, dtype=torch.bool, device=first.device), zeros_P[:, None][:, :0], zeros_P
         )
+
+    def _none_of(self, loss_B: torch.Tensor) -> Found:
+        """Of a batch none of whose samples has a finite gradient."""
+        nothing = self._nothing()
+        is_finite_B = torch.zeros(len(loss_B), dtype=torch.bool, device=loss_B.device)
+        return Found(loss_B, is_finite_B, nothing.norm_PB, nothing.sum_norm_P)
 
     def _clear(self) -> None:
         self._loss_B = None
