@@ -12,10 +12,8 @@ import numpy.typing as npt
 
 from clipdrift_contract.clock import MS_PER_DAY
 from clipdrift_contract.profile import TaskKind
-from clipdrift_trainer.evaluation.scores import Floats
+from clipdrift_trainer.evaluation.scores import NUM_BINS, Floats, width_bins
 from clipdrift_trainer.retraining.contrast import losses_by_metric
-
-NUM_BINS = 15  # as in evaluation.scores.expected_calibration_error
 
 
 class DaySums(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +104,7 @@ def sum_by_day(
 def _gaps(scores_NK: Floats, label_N: Floats, day_N: npt.NDArray[Any], num_days: int) -> Floats:
     confidence_N = scores_NK.max(axis=1)
     is_right_N = scores_NK.argmax(axis=1) == label_N
-    bin_N = np.minimum((confidence_N * NUM_BINS).astype(int), NUM_BINS - 1)
+    bin_N = width_bins(confidence_N, NUM_BINS)
     return np.bincount(day_N * NUM_BINS + bin_N, confidence_N - is_right_N, num_days * NUM_BINS).astype(np.float64)
 
 

@@ -13,10 +13,9 @@ import numpy.typing as npt
 from clipdrift_contract.events import ReliabilityBin
 from clipdrift_contract.profile import TaskKind
 from clipdrift_trainer.evaluation.blocks import Days, Interval, rate_interval, student_t
+from clipdrift_trainer.evaluation.scores import NUM_BINS, Floats, width_bins
 
-Floats = npt.NDArray[np.float64]
 Binning: TypeAlias = Literal["width", "mass"]
-NUM_BINS = 15
 _SLICE_BINS = 8
 _MIN_SLICE_ROWS = 200  # eight bins of fewer rows have intervals that hold nearly everything
 
@@ -162,7 +161,7 @@ def _bins(probability_N: Floats, binning: Binning, num_bins: int) -> npt.NDArray
     if num_bins < 1:
         raise ValueError(f"num_bins must be >= 1, got {num_bins!r}")
     if binning == "width":
-        return np.minimum((probability_N * num_bins).astype(np.int64), num_bins - 1)
+        return width_bins(probability_N, num_bins)
     if binning != "mass":
         raise ValueError(f"binning must be 'width' or 'mass', got {binning!r}")
     if not len(probability_N):

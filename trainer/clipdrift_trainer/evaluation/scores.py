@@ -11,7 +11,8 @@ from clipdrift_contract.profile import TaskKind
 
 Floats = npt.NDArray[np.float64]
 PROBABILITY_FLOOR = 1e-7  # one wrong certainty must not make a whole month's log loss infinite
-_NUM_ECE_BINS = 15
+NUM_BINS = 15
+"""Of a calibration error."""
 
 
 def row_losses(scores_NK: Floats, label_N: Floats) -> tuple[npt.NDArray[np.bool_], Floats, Floats]:
@@ -28,7 +29,7 @@ def row_losses(scores_NK: Floats, label_N: Floats) -> tuple[npt.NDArray[np.bool_
     return scores_NK.argmax(axis=1) == class_N, nll_N, brier_N
 
 
-def expected_calibration_error(scores_NK: Floats, label_N: Floats, num_bins: int = _NUM_ECE_BINS) -> float:
+def expected_calibration_error(scores_NK: Floats, label_N: Floats, num_bins: int = NUM_BINS) -> float:
     """Mean over rows of |accuracy - confidence| in equal-width bins of the predicted class's probability; NaN for no rows.
 
     Source: Guo et al. 2017 (arXiv 1706.04599), equation 3.
@@ -41,9 +42,19 @@ def expected_calibration_error(scores_NK: Floats, label_N: Floats, num_bins: int
         return float("nan")
     confidence_N = scores_NK.max(axis=1)
     is_right_N = scores_NK.argmax(axis=1) == label_N
-    bin_N = np.minimum((confidence_N * num_bins).astype(int), num_bins - 1)
+    bin_N = width_bins(confidence_N, num_bins)
     gap_B = np.bincount(bin_N, confidence_N, num_bins) - np.bincount(bin_N, is_right_N.astype(float), num_bins)
     return float(np.abs(gap_B).sum() / len(label_N))
+
+
+def width_bins(probability_N: Floats, num_bins: int) -> npt.NDArray[np.int64]:
+    """The bin of each probability when [0, 1] is in equal parts, the last one closed.
+
+    Example:
+        >>> width_bins(np.array([0.0, 0.5, 1.0]), 2).tolist()
+        [0, 1, 1]
+    """
+    return np.minimum((probability_N * num_bins).astype(np.int64), num_bins - 1)
 
 
 def area_under_roc(score_N: Floats, label_N: npt.NDArray[Any]) -> float | None:
