@@ -56,7 +56,8 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
     membership: bool = False
     """Measure how well the loss tells trained rows from held-out ones (membership inference), into the run's record."""
     exact_norms_every: int = 0
-    """Measure, once in so many steps, the exact gradient norm of each sample, by slice, into the run's record; 0: never."""
+    """Measure, once in so many steps, each sample's exact gradient norm, by slice, into the run's record; 0: never. Where a sample
+    has none of its own (batch normalisation) it is left out and logged."""
     int8: Literal["off", "when_it_passes"] = "off"
     """Store LSTM layers with 8-bit weights where accuracy and log loss on the held-out rows stay within 0.005."""
     hidden_slice_margin: float = 0.02

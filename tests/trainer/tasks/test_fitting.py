@@ -5,6 +5,7 @@ from toy_task import DAY, Toy
 
 from clipdrift_contract.clock import ManualClock
 from clipdrift_contract.events import ClipSpec
+from clipdrift_trainer.recording import per_sample_norms
 from clipdrift_trainer.tasks.fitting import fit, predict_logits, to_scores
 from clipdrift_trainer.tasks.split import hold_out_blocks
 from clipdrift_trainer.tasks.task import encode, vocabularies_of
@@ -131,3 +132,29 @@ def test_exact_norms_on_some_steps_change_nothing_and_tell_of_their_samples():
     by_head = {one.slice: one.grad_mass_sum / one.num_samples for one in sampled.total.slices if one.num_samples}
     exact = {one.slice: one.grad_mass_sum / one.num_samples for one in sampled.exact_slices if one.num_samples}
     assert all(0.2 * exact[name] < by_head[name] < exact[name] for name in exact)  # a part of the whole
+
+
+class Normalised(Toy):
+    def build(self, context):
+        module = super().build(context)
+        module.register_module("normal", torch.nn.BatchNorm1d(2))
+        return module
+
+
+@pytest.mark.parametrize("cause", ["batch normalisation", "a loss that fails"])
+def test_exact_norms_that_cannot_be_measured_are_left_out_once_and_the_training_goes_on(cause, caplog, monkeypatch):
+    task = Toy() if cause == "a loss that fails" else Normalised()
+    task.num_steps = 12
+    rows = task.make(3)
+    plain = fit(task, rows, vocabularies_of(task, rows), CLIP, 0, clock=ManualClock())
+    if cause == "a loss that fails":
+
+        def fail(*_, **__):
+            raise RuntimeError("a loss that fails")
+
+        monkeypatch.setattr(per_sample_norms, "per_sample_norms", fail)
+    found = fit(task, rows, vocabularies_of(task, rows), CLIP, 0, clock=ManualClock(), exact_norms_every=2)
+    assert torch.equal(weights(found), weights(plain))
+    assert found.exact_slices == ()
+    assert [record.message for record in caplog.records if "exact gradient norms" in record.message] == [caplog.messages[-1]]
+    assert cause in caplog.text

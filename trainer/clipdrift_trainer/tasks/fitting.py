@@ -1,5 +1,6 @@
 """One training run: a task, rows, a clipping rule and a seed give a fitted module and what clipping did to it."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -25,6 +26,7 @@ from clipdrift_trainer.tasks.task import BuildContext, Rows, Task, encode
 if TYPE_CHECKING:
     from clipdrift_trainer.clipping.per_sample import PerSample
 
+_log = logging.getLogger(__name__)
 OnProgress = Callable[[int, int], None]
 _PREDICT_ROWS = 8_192
 
@@ -69,7 +71,7 @@ def fit(
     exact_norms_every: int = 0,
 ) -> Fit:
     """Train the task's model on `rows`; on every `exact_norms_every`-th step measure each sample's exact gradient norm (0:
-    never).
+    never; never again once that fails, as with batch normalisation).
 
     The same arguments give the same weights, bit for bit, on one machine's CPU with one thread; private training, whose
     randomness is secret, is the exception. torch's global random state is as it was before.
@@ -86,7 +88,7 @@ def fit(
         optimizer = task.optimizer(module)
         rule = _per_sample_rule(task, module, optimizer, clip, len(rows), seed) if clip.kind == "per_sample" else None
         clipper = make_clipper(clip) if rule is None else rule
-        sampler = None
+        sampler: NormSampler | None = None
         if exact_norms_every and rule is None:  # clipping by sample has them anyway
             sampler = NormSampler(module, task.loss, slice_names(task), every=exact_norms_every)
         windows: list[GradWindow] = []
@@ -111,8 +113,14 @@ def fit(
         )
 
         def measure(inputs: dict[str, torch.Tensor], label: torch.Tensor, slices: torch.Tensor) -> None:
-            if sampler is not None and clipper.last is not None:
+            nonlocal sampler
+            if sampler is None or clipper.last is None:
+                return
+            try:
                 sampler.step(inputs, label, slices, clipper.last.coefficient)
+            except Exception as error:  # noqa: BLE001  what only looks must not end the training
+                _log.warning("exact gradient norms are left out of the record, they cannot be measured: %s", error)
+                sampler = None
 
         _step_through(task, module, optimizer, recorder, rows, encode(task, rows, vocabularies), seed, rule, measure)
         recorder.finish()
