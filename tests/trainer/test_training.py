@@ -164,6 +164,15 @@ def test_without_calibration_or_with_one_day_all_held_out_rows_judge() -> None:
         assert (len(fitting), len(judging)) == (0, ROWS_A_DAY)
 
 
+def test_a_temperature_that_one_held_out_day_does_not_allow_is_said_to_be_missing(tmp_path: Path, caplog: Any) -> None:
+    class Short(TooSure):
+        def load(self, start_ms: int, end_ms: int, as_of_ms: int) -> Rows:
+            return super().load(start_ms, 5 * DAY, as_of_ms)
+
+    assert run(tmp_path, Short(), TrainingConfig(calibrate=True)).run_end.temperature == 1.0
+    assert "no temperature is fitted" in caplog.text
+
+
 def test_what_is_held_out_is_never_trained_on(tmp_path: Path) -> None:
     class Watching(Toy):
         seen_days: set[int] = set()  # noqa: RUF012

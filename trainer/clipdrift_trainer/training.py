@@ -56,8 +56,8 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
     membership: bool = False
     """Measure how well the loss tells trained rows from held-out ones (membership inference), into the run's record."""
     exact_norms_every: int = 0
-    """Measure, once in so many steps, each sample's exact gradient norm, by slice, into the run's record; 0: never. Where a sample
-    has none of its own (batch normalisation) it is left out and logged."""
+    """Measure, once in so many steps, each sample's exact gradient norm, by slice, into the run's record; 0: never. Where a
+    sample has none of its own (batch normalisation) it is left out and logged."""
     int8: Literal["off", "when_it_passes"] = "off"
     """Store LSTM layers with 8-bit weights where accuracy and log loss on the held-out rows stay within 0.005."""
     hidden_slice_margin: float = 0.02
@@ -286,6 +286,10 @@ def finish(
     held_out = prepared.rows.select(prepared.held_out)
     logits_NK = predict_logits(fitted.module, encode(task, held_out, prepared.vocabularies))
     fitting, judged = split_held_out(task, config.for_clip(order.clip), held_out)
+    if config.for_clip(order.clip).calibrate and task.kind != "regression" and not len(fitting):
+        _log.warning(
+            "no temperature is fitted: it needs a held-out day beside the days that judge, and all held-out rows lie on one"
+        )
     temperature = fit_temperature_on(logits_NK, held_out, fitting)
     scores_NK = to_scores(logits_NK, task.kind, temperature)
     # the weights stand for what else went in: the task's options, torch, the machine

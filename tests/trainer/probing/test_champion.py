@@ -108,6 +108,16 @@ def test_training_data_that_have_changed_since_are_said_to_have(champion):
     assert champion.probe(task=Relabelled(turn_day=20)).words.endswith("its training data have changed since it was trained")
 
 
+def test_training_data_that_are_gone_are_told(champion):
+    class Forgetful(Toy):
+        def load(self, start_ms, end_ms, as_of_ms):
+            rows = super().load(start_ms, end_ms, as_of_ms)
+            return rows.select(rows.time_ms >= 20 * DAY)
+
+    with pytest.raises(ProbeError, match="none of the rows any more that version"):
+        champion.probe(task=Forgetful(turn_day=20))
+
+
 def test_a_module_that_answers_otherwise_than_the_model_is_not_probed(tmp_path):
     champion = Champion(tmp_path, Scaled(turn_day=20))
     champion.probe()

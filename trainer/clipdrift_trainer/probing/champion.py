@@ -47,7 +47,8 @@ def probe_champion(
         config: How much is measured.
 
     Raises:
-        ProbeError: The rule acts on samples, there are no weights, too few new rows, or the module built again does not
+        ProbeError: The rule acts on samples, there are no weights, too few new rows, no row of its own any more, or the
+            module built again does not
             answer like the model.
         WeightsError: The weights are not those of the model, or do not fit.
         LeakError, ValueError: The task gives rows that are not usable.
@@ -62,6 +63,8 @@ def probe_champion(
         raise ProbeError(f"{len(recent)} rows are newer than the model's own data, a batch alone holds {task.batch_size}")
     own = load_as_of(task, lineage.data_start_ms, lineage.data_end_ms, lineage.as_of_ms)
     train, _ = hold_out_blocks(own.time_ms, every=lineage.hold_out_every, offset=lineage.hold_out_offset)
+    if not len(train):
+        raise ProbeError(f"the task gives none of the rows any more that version {lineage.version} was trained on")
     trained = own.select(train)
     vocabularies = {one.spec.name: one.categories for one in champion.profile.features if one.spec.kind == "categorical"}
     module = task.build(BuildContext(trained, vocabularies))
