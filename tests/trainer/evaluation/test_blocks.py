@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from clipdrift_trainer.evaluation.blocks import UNKNOWN, Days, mean_interval, rate_interval, student_t
+from clipdrift_trainer.evaluation.blocks import UNKNOWN, Days, loss_interval, mean_interval, rate_interval, student_t
 
 DAY = 86_400_000
 
@@ -30,6 +30,21 @@ def test_one_day_says_nothing_about_others():
     one_day = Days(np.zeros(100, np.int64))
     assert mean_interval(np.ones(100), one_day) == (1.0, -UNKNOWN, UNKNOWN)
     assert rate_interval(np.ones(100), one_day) == (1.0, 0.0, 1.0)
+
+
+def test_losses_that_are_all_zero_leave_room_for_chance():
+    few, many = (loss_interval(np.zeros(num), Days(np.arange(num) * DAY), ceiling=2.0) for num in (6, 2_000))
+    assert (few.value, few.low) == (many.value, many.low) == (0.0, 0.0)
+    assert few.high == 2 * rate_interval(np.zeros(6), Days(np.arange(6) * DAY)).high > 0.5
+    assert 0 < many.high < 0.01
+    assert loss_interval(np.zeros(6), Days(np.arange(6) * DAY)).high == UNKNOWN  # nobody knows how large a loss can be
+
+
+@pytest.mark.parametrize("value", [2e9, -2e9, 1e300])
+def test_an_end_that_says_nothing_lies_beyond_the_figure_and_is_finite(value):
+    found = mean_interval(np.full(9, value), Days(np.zeros(9, np.int64)))
+    assert found.low < value < found.high
+    assert np.isfinite([found.low, found.high]).all()
 
 
 def test_no_rows_have_no_mean_and_no_rate():

@@ -97,6 +97,17 @@ def test_regression_has_rmse_and_mae_in_the_labels_unit():
     assert [(one.metric, one.value) for one in found if one.slice == "all"] == expected
 
 
+@pytest.mark.parametrize("num_days", [1, 20])
+def test_values_of_any_size_lie_within_their_intervals(num_days):
+    generator = np.random.default_rng(0)
+    label_N = generator.normal(5e9, 2e9, 1_000)
+    scores_N1 = (label_N + generator.normal(0, 3e9, 1_000))[:, None]
+    time_ms = np.arange(1_000) * num_days // 1_000 * DAY
+    for one in score_intervals(scores_N1, label_N, time_ms, np.zeros(1_000), ("all",), "regression"):
+        assert one.low <= one.value < one.high < float("inf")
+        assert num_days == 1 or one.high < 2 * one.value
+
+
 def test_a_slice_without_rows_has_no_figures_and_no_rows_have_none():
     world = worlds.binary(np.random.default_rng(0), 100, 5)
     assert {one.slice for one in score_intervals(*world, np.zeros(100), ("a", "empty"), "binary")} == {"", "a"}
@@ -107,7 +118,7 @@ def test_one_day_one_row_and_one_class_leave_everything_open():
     found = score_intervals(np.array([[0.2, 0.8]]), np.ones(1), np.zeros(1, np.int64), np.zeros(1), (), "binary")
     by_metric = {one.metric: (one.value, one.low, one.high) for one in found}
     assert by_metric["accuracy"] == (1.0, 0.0, 1.0)
-    assert by_metric["nll"][1:] == (0.0, 1e9)
+    assert by_metric["nll"][1:] == (0.0, pytest.approx(-np.log(1e-7)))  # where its probabilities are clipped
     assert by_metric["ece"] == (pytest.approx(0.2), 0.0, 1.0)
     assert "auc" not in by_metric
 

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from clipdrift_contract.clock import MS_PER_DAY
 
 Floats = npt.NDArray[np.float64]
-UNKNOWN = 1e9  # the end of an interval that says nothing; events hold finite numbers
+UNKNOWN = 1e9  # the end of an interval that says nothing, unless the figure itself lies beyond; events hold finite numbers
+_LARGEST = float(np.finfo(np.float64).max)
 _TAIL = 0.05
 _MAX_EXPONENT = 700.0  # exp overflows beyond 709
 
@@ -89,8 +90,9 @@ def student_t(degrees: int, tail: float = _TAIL) -> float:
     return sqrt(n * y)
 
 
-def mean_interval(values_N: npt.NDArray[Any], days: Days, *, floor: float = -UNKNOWN, ceiling: float = UNKNOWN) -> Interval:
-    """The mean of rows, a day weighing by its rows; between `floor` and `ceiling`, which are its ends below two days.
+def mean_interval(values_N: npt.NDArray[Any], days: Days, *, floor: float = -np.inf, ceiling: float = np.inf) -> Interval:
+    """The mean of rows, a day weighing by its rows; between `floor` and `ceiling`, which are its ends below two days (-1e9 and
+    1e9 where there are none).
 
     Raises:
         ValueError: There are no rows.
@@ -105,14 +107,28 @@ def mean_interval(values_N: npt.NDArray[Any], days: Days, *, floor: float = -UNK
         raise ValueError("there are no rows to take the mean of")
     value = float(values_N.mean())
     if days.num < 2:
-        return Interval(value, floor, ceiling)
+        return Interval(value, max(floor, -_open_end(-value)), min(ceiling, _open_end(value)))
     half = student_t(days.num - 1) * days.standard_error((values_N - value) / len(values_N))
-    return Interval(value, max(floor, value - half), min(ceiling, value + half))
+    return Interval(value, max(floor, -_LARGEST, value - half), min(ceiling, _LARGEST, value + half))
 
 
-def loss_interval(loss_N: npt.NDArray[Any], days: Days, *, ceiling: float = UNKNOWN) -> Interval:
+def _open_end(value: float, unknown: float = UNKNOWN) -> float:
+    """An upper end that says nothing, never below the value."""
+    return unknown if value < unknown else _LARGEST
+
+
+def loss_interval(loss_N: npt.NDArray[Any], days: Days, *, ceiling: float = np.inf, unknown: float = UNKNOWN) -> Interval:
     """The mean of losses that are 0 or more, on the logarithm's scale: a mean of losses is skewed to the right, so is its
-    interval; below two days from 0 to `ceiling`.
+    interval.
+
+    Losses that are all 0 leave room for chance: as large a share of rows may have one as `rate_interval` says, each up to
+    `ceiling`.
+
+    Args:
+        loss_N: The losses.
+        days: Day of each row.
+        ceiling: The most that a loss can be.
+        unknown: The upper end where nothing is known, below two days, and there is no ceiling.
 
     Raises:
         ValueError: There are no rows.
@@ -128,12 +144,13 @@ def loss_interval(loss_N: npt.NDArray[Any], days: Days, *, ceiling: float = UNKN
     if not len(loss_N):
         raise ValueError("there are no rows to take the mean of")
     value = float(loss_N.mean())
+    open_end = min(ceiling, _open_end(value, unknown))
     if days.num < 2:
-        return Interval(value, 0.0, ceiling)
+        return Interval(value, 0.0, open_end)
     if value == 0:
-        return Interval(0.0, 0.0, 0.0)
+        return Interval(0.0, 0.0, min(open_end, ceiling * rate_interval(loss_N > 0, days).high))
     half = student_t(days.num - 1) * days.standard_error((loss_N - value) / len(loss_N)) / value
-    return Interval(value, value * exp(-half), min(ceiling, value * exp(min(half, _MAX_EXPONENT))))
+    return Interval(value, value * exp(-half), min(ceiling, _LARGEST, value * exp(min(half, _MAX_EXPONENT))))
 
 
 def rate_interval(is_event_N: npt.NDArray[Any], days: Days) -> Interval:

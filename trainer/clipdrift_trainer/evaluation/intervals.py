@@ -15,7 +15,7 @@ from clipdrift_contract.profile import TaskKind
 from clipdrift_trainer.evaluation.blocks import UNKNOWN, Days, Interval, loss_interval, mean_interval, rate_interval
 from clipdrift_trainer.evaluation.ranking import auc_interval
 from clipdrift_trainer.evaluation.reliability import calibration_error_interval
-from clipdrift_trainer.evaluation.scores import Floats, row_losses
+from clipdrift_trainer.evaluation.scores import MAX_NLL, Floats, row_losses
 
 _MAX_AUC_CLASSES = 30  # 870 pairs of classes; beyond, the area of every slice takes seconds
 
@@ -33,7 +33,7 @@ def score_intervals(
     Classification: accuracy, nll (nats a row), brier, ece (without the bias of few rows), overconfidence (mean probability of
     the predicted class minus accuracy: above 0 the model promises too much) and auc, which is left out where a class is absent
     or there are more than 30. Regression: rmse and mae in the label's unit. Below two days an interval spans all that is
-    possible (what has no upper end goes to 1e9).
+    possible (what has no upper end goes to 1e9, or to the largest float where the figure itself is larger).
 
     Args:
         scores_NK: Class probabilities, or values [N, 1]; finite.
@@ -87,7 +87,7 @@ def _classification_rows(scores_NK: Floats, label_N: Floats) -> dict[str, npt.ND
 def _classification(rows: dict[str, npt.NDArray[Any]], days: Days) -> dict[str, Interval]:
     found = {
         "accuracy": rate_interval(rows["is_right"], days),
-        "nll": loss_interval(rows["nll"], days),
+        "nll": loss_interval(rows["nll"], days, ceiling=MAX_NLL),
         "brier": loss_interval(rows["brier"], days, ceiling=2.0),
         "ece": calibration_error_interval(rows["confidence"], rows["is_right"], days),
         "overconfidence": mean_interval(rows["confidence"] - rows["is_right"], days, floor=-1.0, ceiling=1.0),
@@ -102,5 +102,5 @@ def _regression_rows(scores_NK: Floats, label_N: Floats) -> dict[str, npt.NDArra
 
 
 def _regression(rows: dict[str, npt.NDArray[Any]], days: Days) -> dict[str, Interval]:
-    squared = loss_interval(rows["squared"], days, ceiling=UNKNOWN**2)
+    squared = loss_interval(rows["squared"], days, unknown=UNKNOWN**2)
     return {"rmse": Interval(*map(sqrt, squared)), "mae": loss_interval(rows["absolute"], days)}

@@ -1,6 +1,7 @@
 """Accuracy, log loss, Brier score, calibration error and AUC, per slice and overall, as sums that merge."""
 
 from collections.abc import Sequence
+from math import log
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from clipdrift_contract.profile import TaskKind
 
 Floats = npt.NDArray[np.float64]
 PROBABILITY_FLOOR = 1e-7  # one wrong certainty must not make a whole month's log loss infinite
+MAX_NLL = -log(PROBABILITY_FLOOR)
 NUM_BINS = 15
 """Of a calibration error."""
 
