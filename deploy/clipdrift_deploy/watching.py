@@ -26,6 +26,7 @@ from clipdrift_contract.bus.log import Consumer
 from clipdrift_contract.envelope import decode
 from clipdrift_contract.errors import ConfigError, PoisonError
 from clipdrift_contract.events import TRAINING, Fault, GradWindow, RunEnd
+from clipdrift_deploy.clip_report.gathering import require_a_run
 from clipdrift_deploy.moments import format_moment
 from clipdrift_deploy.project import Project
 from clipdrift_trainer.recording.sinks.lines import LinesReader
@@ -295,6 +296,7 @@ def file_source(path: Path, wait: Callable[[float], None] = time.sleep) -> Sourc
             events = []
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        require_a_run(reader)
         if not events:
             wait(_POLL_SECONDS)
         return events

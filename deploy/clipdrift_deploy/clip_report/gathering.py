@@ -37,8 +37,20 @@ def from_file(path: Path, run: str = "") -> RunRecord:
     try:
         events = reader.read()
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        where = "" if path.exists() else "; trainings write theirs where [training.telemetry] jsonl_folder says"
+        raise ConfigError(f"{path} cannot be read: {error.strerror}{where}") from error
+    require_a_run(reader)
     return msgspec.structs.replace(pick(events, run, str(path)), num_unreadable=reader.num_unreadable)
+
+
+def require_a_run(reader: LinesReader) -> None:
+    """What was read was not all of another kind.
+
+    Raises:
+        ConfigError: There were lines, and none was an event of a training.
+    """
+    if reader.num_unreadable and not reader.num_events:
+        raise ConfigError(f"there is no run in {reader.path}: none of its lines is an event of a training")
 
 
 def from_bus(bus: Bus, model: str, run: str = "") -> RunRecord:
@@ -92,7 +104,7 @@ def pick(events: Iterable[Telemetry], run: str, where: str) -> RunRecord:
 
 def _choose(runs: list[str], ends: dict[str, RunEnd], name: str, where: str) -> str:
     if not runs:
-        raise ConfigError(f"there is no run in {where}")
+        raise ConfigError(f"there is no run in {where}; `clipdrift train` makes one")
     if not name:
         ended = [run for run in runs if run in ends]
         return (ended or runs)[-1]

@@ -37,6 +37,23 @@ def test_what_is_not_there_is_one_sentence(clipdrift, run: Path, make_project) -
         assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("command", ["clip-report", "watch"])
+def test_a_file_of_another_kind_is_one_sentence(clipdrift, command: str, tmp_path: Path) -> None:
+    other = tmp_path / "notes.jsonl"
+    other.write_text("a note\nanother\n")
+    result = clipdrift(command, other)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("clipdrift: ")
+    assert "there is no run in" in result.stderr.replace("\n", "")
+
+
+def test_a_file_that_is_not_there_says_where_such_files_are_written(clipdrift, tmp_path: Path) -> None:
+    result = clipdrift("clip-report", tmp_path / "missing.jsonl")
+    assert result.exit_code == 2
+    assert "missing.jsonl cannot be read" in result.stderr
+    assert "[training.telemetry] jsonl_folder" in result.stderr
+
+
 def test_a_run_that_has_ended_is_shown_once(clipdrift, run: Path) -> None:
     result = clipdrift("watch", run)
     assert result.exit_code == 0, result.output

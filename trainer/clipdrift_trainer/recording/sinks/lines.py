@@ -133,6 +133,8 @@ class LinesReader:
         self.path = path
         self.num_unreadable = 0
         """Whole lines that were no event of a training; they are skipped."""
+        self.num_events = 0
+        """Lines that were one."""
         self._offset = 0
 
     def read(self) -> list[Telemetry]:
@@ -151,14 +153,17 @@ class LinesReader:
         if not whole:
             return []
         self._offset += len(whole) + 1
-        return [event for line in whole.split(b"\n") if line.strip() and (event := self._event(line)) is not None]
+        events = [event for line in whole.split(b"\n") if line.strip() and (event := self._event(line)) is not None]
+        self.num_events += len(events)
+        return events
 
     def _event(self, line: bytes) -> Telemetry | None:
         try:
             return decode_line(line)
         except PoisonError as error:
+            if not self.num_unreadable:
+                _log.warning("a line of %s is skipped: %s; others like it are only counted", self.path, error)
             self.num_unreadable += 1
-            _log.warning("a line of %s is skipped: %s", self.path, error)
             return None
 
 
