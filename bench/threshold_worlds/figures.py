@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from clipdrift_trainer.retraining.contrast import student_t95
+from clipdrift_trainer.evaluation.blocks import student_t
 from threshold_worlds.cells import GRID, OPTIMIZERS, Life
 
 POLICIES = ("chosen", "chosen by 2 seeds", "same", "q90", "autoclip_p10", "off")
@@ -39,7 +39,7 @@ def regret(lives: Sequence[Life], policy: str) -> Regret:
     chosen_S = np.array([life.accuracy[policy] for life in lives])
     grid_SG = np.array([[life.accuracy[name] for name in _GRID] for life in lives])
     lost_S = 100 * (grid_SG[:, grid_SG.mean(0).argmax()] - chosen_S)
-    half = student_t95(len(lost_S) - 1) * float(lost_S.std(ddof=1)) / len(lost_S) ** 0.5 if len(lost_S) > 1 else float("nan")
+    half = student_t(len(lost_S) - 1) * float(lost_S.std(ddof=1)) / len(lost_S) ** 0.5 if len(lost_S) > 1 else float("nan")
     return Regret(float(lost_S.mean()), half, _fair(grid_SG, chosen_S))
 
 

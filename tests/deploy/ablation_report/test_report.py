@@ -11,7 +11,6 @@ from clipdrift_contract.events import Arm, ClipSpec, Contrast
 from clipdrift_deploy.ablation_report import plots, rows
 from clipdrift_deploy.ablation_report.report import later_words, write_report
 from clipdrift_trainer.ablation.grid import NormScale
-from clipdrift_trainer.ablation.paired import Paired
 from clipdrift_trainer.ablation.result import (
     AblationResult,
     ArmFigures,
@@ -20,6 +19,7 @@ from clipdrift_trainer.ablation.result import (
     SetFigures,
     SliceFigures,
 )
+from clipdrift_trainer.evaluation.paired import Paired
 
 SPECS = {
     "present": ClipSpec(kind="global_norm", max_norm=0.05),

@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from clipdrift_contract.events import Arm, ClipSpec, Contrast
-from clipdrift_trainer.ablation.paired import Paired
 from clipdrift_trainer.ablation.recommendation import AblationPolicy, recommend, seeds_needed, shortlist
 from clipdrift_trainer.ablation.result import ArmFigures, SetFigures, SliceFigures
 from clipdrift_trainer.ablation.stability import Stability
+from clipdrift_trainer.evaluation.paired import Paired
 
 POLICY = AblationPolicy()
 STABLE, SHAKY = Stability(is_stable=True, reasons=("calm",)), Stability(is_stable=False, reasons=("its norms grow",))

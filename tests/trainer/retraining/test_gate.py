@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from clipdrift_contract.events import Contrast
-from clipdrift_trainer.retraining.contrast import UNKNOWN
+from clipdrift_trainer.evaluation.blocks import UNKNOWN
 from clipdrift_trainer.retraining.gate import GatePolicy, judge, slice_verdict
 
 BETTER = Contrast(slice="", num_rows=9_000, num_blocks=12, metric="brier", difference=-0.02, low=-0.03, high=-0.01)

@@ -118,6 +118,45 @@ def test_a_looser_bound_whose_loss_leapt_cannot_win_however_well_it_validates() 
     assert choice.results[1].against_same[0].high < 0, "what it would have brought is still told"
 
 
+@pytest.mark.parametrize(
+    "old",
+    [
+        ClipSpec(kind="autoclip", percentile=10.0),
+        ClipSpec(kind="per_tensor", max_norm=10.0),
+        ClipSpec(kind="value", max_norm=0.01),
+    ],
+    ids=lambda clip: clip.kind,
+)
+def test_an_arm_of_another_kind_must_stay_stable_whatever_number_the_old_rule_had(old: ClipSpec) -> None:
+    calm, wild = (0.7, 0.5, 0.4), (0.7, 0.5, 1.1)
+    same, loose = arm("same", answers(0.3), clip=old, losses=calm), arm("q90", answers(0.6, 1), clip=LOOSE, losses=wild)
+
+    choice = choose_arm([same, loose], ROWS, GatePolicy())
+
+    assert (choice.winner, choice.notes) == (
+        "same",
+        ("arm q90 is out: with its other rule its loss leapt to 2.2 times what it had been",),
+    )
+
+
+def test_a_lower_bound_of_the_same_kind_needs_no_proof_of_stability() -> None:
+    calm, wild = (0.7, 0.5, 0.4), (0.7, 0.5, 1.1)
+    same, tight = arm("same", answers(0.3), clip=LOOSE, losses=calm), arm("q90", answers(0.6, 1), losses=wild)
+
+    assert choose_arm([same, tight], ROWS, GatePolicy()).winner == "q90"
+
+
+def test_where_same_diverged_and_the_rest_was_unstable_nothing_wins_and_the_reasons_are_told() -> None:
+    wild = (0.7, 0.5, 1.1)
+    same = arm("same", np.full((len(LABEL_N), 2), np.nan), losses=wild)  # its own leap excuses nobody's
+    loose = arm("q90", answers(0.6, 1), clip=LOOSE, losses=wild)
+
+    with pytest.raises(
+        ClipdriftError, match=r"no arm can be trusted.*same diverged.*q90 is out: with its looser bound its loss leapt"
+    ):
+        choose_arm([same, loose], ROWS, GatePolicy())
+
+
 def test_what_the_old_bound_shows_too_is_not_held_against_a_looser_one() -> None:
     wild = (0.7, 0.5, 1.1)
     same, loose = arm("same", answers(0.3), losses=wild), arm("q90", answers(0.6, 1), clip=LOOSE, losses=wild)

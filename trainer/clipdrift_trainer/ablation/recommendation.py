@@ -11,9 +11,10 @@ import msgspec
 
 from clipdrift_trainer.ablation import wording
 from clipdrift_trainer.ablation.grid import OFF, PRESENT, REASONABLE_FROM
-from clipdrift_trainer.ablation.paired import CALIBRATION, Paired, student_t
+from clipdrift_trainer.ablation.paired import CALIBRATION
 from clipdrift_trainer.ablation.result import ArmFigures, Recommendation, SetFigures
 from clipdrift_trainer.ablation.stability import Stability, StabilityPolicy
+from clipdrift_trainer.evaluation.paired import Paired
 from clipdrift_trainer.retraining.contrast import pick
 from clipdrift_trainer.retraining.gate import GatePolicy, slice_verdict
 
@@ -312,7 +313,7 @@ def seeds_needed(gain: Paired, margin: float, level: float) -> int | None:
     by_seed = gain.seed_variance * gain.num_seeds
     for number in range(gain.num_seeds + 1, gain.num_seeds + _MOST_SEEDS + 1):
         then = msgspec.structs.replace(gain, seed_variance=by_seed / number, num_seeds=number)
-        if student_t(then.degrees, level) * (then.day_variance + then.seed_variance) ** 0.5 < room:
+        if then.half_width(level) < room:
             return number - gain.num_seeds
     return None
 

@@ -9,9 +9,10 @@ import numpy as np
 from clipdrift_contract.events import Arm, ClipSpec, Contrast
 from clipdrift_contract.profile import TaskKind
 from clipdrift_trainer.ablation.grid import OFF, PRESENT, NormScale, multiple_of
-from clipdrift_trainer.ablation.paired import CALIBRATION, Paired, paired
+from clipdrift_trainer.ablation.paired import CALIBRATION, paired
 from clipdrift_trainer.ablation.sums import DaySums
 from clipdrift_trainer.ablation.trial import Failure, Trial
+from clipdrift_trainer.evaluation.paired import Paired
 
 VERSION = 1
 Status = Literal["done", "diverged", "failed"]

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from clipdrift_contract.events import ClipSpec
-from clipdrift_trainer.ablation.paired import Paired
 from clipdrift_trainer.ablation.result import ArmFigures, SetFigures
+from clipdrift_trainer.evaluation.paired import Paired
 
 _LOSSES = {"brier": "Brier score", "nll": "log loss", "error": "error rate"}
 

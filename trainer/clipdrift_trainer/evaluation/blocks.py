@@ -7,8 +7,7 @@ Axes: N rows, D days.
 """
 
 from functools import lru_cache
-from math import cos, exp, pi, sin, sqrt
-from statistics import NormalDist
+from math import exp, pi, sqrt, tan
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +19,8 @@ Floats = npt.NDArray[np.float64]
 UNKNOWN = 1e9  # the end of an interval that says nothing, unless the figure itself lies beyond; events hold finite numbers
 _LARGEST = float(np.finfo(np.float64).max)
 _TAIL = 0.05
+_NUM_ANGLES = 40_001
+_MOST_DEGREES = 100_000.0  # beyond, Student's t is normal to four digits
 _MAX_EXPONENT = 700.0  # exp overflows beyond 709
 
 
@@ -57,37 +58,25 @@ class Days:
 
 
 @lru_cache(maxsize=1_024)
-def student_t(degrees: int, tail: float = _TAIL) -> float:
-    """The two-sided quantile of Student's t: |t| is larger with probability `tail`. Right to five digits.
+def student_t(degrees: float, tail: float = _TAIL) -> float:
+    """The two-sided quantile of Student's t, also for fractional degrees: |t| is larger with probability `tail`. Right to four
+    digits at least.
 
     Raises:
         ValueError: `degrees` is below 1, or `tail` not between 0 and 1.
 
-    Source: Hill (1970), Algorithm 396: Student's t-quantiles, Communications of the ACM 13.
+    Source: with t = sqrt(v) tan(a) the density is proportional to cos(a)^(v - 1) on (-pi/2, pi/2), summed here by midpoints.
 
     Example:
         >>> round(student_t(10), 3), round(student_t(5, 0.01), 3)
         (2.228, 4.032)
     """
-    if degrees < 1 or not 0 < tail < 1:
+    if not degrees >= 1 or not 0 < tail < 1:
         raise ValueError(f"degrees of freedom must be >= 1 and the tail between 0 and 1, got {degrees!r} and {tail!r}")
-    if degrees <= 2:
-        return cos(tail * pi / 2) / sin(tail * pi / 2) if degrees == 1 else sqrt(2 / (tail * (2 - tail)) - 2)
-    n = float(degrees)
-    a = 1 / (n - 0.5)
-    b = 48 / a**2
-    c = ((20_700 * a / b - 98) * a - 16) * a + 96.36
-    d = ((94.5 / (b + c) - 3) / b + 1) * sqrt(a * pi / 2) * n
-    y = (d * tail) ** (2 / n)
-    if y > 0.05 + a:
-        x = NormalDist().inv_cdf(tail / 2)
-        c += 0.3 * (n - 4.5) * (x + 0.6) if n < 5 else 0.0
-        c += (((0.05 * d * x - 5) * x - 7) * x - 2) * x + b
-        y = (((((0.4 * x**2 + 6.3) * x**2 + 36) * x**2 + 94.5) / c - x**2 - 3) / b + 1) * x
-        y = exp(a * y**2) - 1
-    else:
-        y = ((1 / (((n + 6) / (n * y) - 0.089 * d - 0.822) * (n + 2) * 3) + 0.5 / (n + 4)) * y - 1) * (n + 1) / (n + 2) + 1 / y
-    return sqrt(n * y)
+    degrees = min(degrees, _MOST_DEGREES)
+    edge_A = np.linspace(0.0, pi / 2, _NUM_ANGLES)
+    share_A = np.concatenate([[0.0], np.cumsum(np.cos((edge_A[1:] + edge_A[:-1]) / 2) ** (degrees - 1.0))])
+    return sqrt(degrees) * tan(float(np.interp(1.0 - tail, share_A / share_A[-1], edge_A)))
 
 
 def mean_interval(values_N: npt.NDArray[Any], days: Days, *, floor: float = -np.inf, ceiling: float = np.inf) -> Interval:
@@ -180,4 +169,5 @@ def rate_interval(is_event_N: npt.NDArray[Any], days: Days) -> Interval:
     num_effective = rate * (1 - rate) / error**2 if error > 0 and 0 < rate < 1 else float(len(is_event_N))
     weight = student_t(days.num - 1) ** 2 / num_effective
     centre, half = rate + weight / 2, sqrt(weight * (rate * (1 - rate) + weight / 4))
-    return Interval(rate, max(0.0, (centre - half) / (1 + weight)), min(1.0, (centre + half) / (1 + weight)))
+    low, high = (centre - half) / (1 + weight), (centre + half) / (1 + weight)
+    return Interval(rate, max(0.0, min(rate, low)), min(1.0, max(rate, high)))  # rounding must not part a rate from its end

@@ -7,11 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from clipdrift_contract.errors import ClipdriftError
-from clipdrift_contract.events import ArmResult, Contrast
+from clipdrift_contract.events import ArmResult, ClipSpec, Contrast
 from clipdrift_contract.profile import TaskKind
+from clipdrift_trainer.evaluation.blocks import Days
 from clipdrift_trainer.evaluation.scores import Floats, score_slices
 from clipdrift_trainer.retraining.arms import FittedArm
-from clipdrift_trainer.retraining.contrast import contrasts, losses_by_metric
+from clipdrift_trainer.retraining.contrast import contrasts, difference, losses_by_metric
 from clipdrift_trainer.retraining.gate import GatePolicy, GateVerdict, judge, slice_verdict
 from clipdrift_trainer.retraining.selection import SAME, select
 from clipdrift_trainer.retraining.stability import instability
@@ -54,12 +55,12 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 def choose_arm(shadows: Sequence[FittedArm], rows: JudgingRows, policy: GatePolicy) -> Choice:
     """Choose the policy of a retrain, by arms that were trained on older days and are judged on the newest.
 
-    All seeds speak. Three kinds of arm cannot win: one that answers NaN or infinity has diverged; one that raised the bound and
-    did not stay stable is not trusted; one that is proven worse than "same" on a slice, by more than the gate's margin, would
-    only be stopped there. Where "same" diverged the lowest loss wins.
+    All seeds speak. Three kinds of arm cannot win: one that answers NaN or infinity has diverged; one that may clip less than
+    "same" and did not stay stable is not trusted; one that is proven worse than "same" on a slice, by more than the gate's
+    margin, would only be stopped there. Where "same" diverged the lowest loss wins.
 
     Raises:
-        ClipdriftError: Every arm has diverged.
+        ClipdriftError: No arm can be trusted: those that did not diverge were unstable.
         ValueError: There is no arm "same".
     """
     by_arm: dict[str, list[FittedArm]] = {}
@@ -71,14 +72,19 @@ def choose_arm(shadows: Sequence[FittedArm], rows: JudgingRows, policy: GatePoli
     if not sound:
         raise ClipdriftError(f"every arm diverged ({', '.join(by_arm)}): lower the task's learning rate")
     notes = [f"arm {name} diverged and is out" for name in by_arm if name not in sound]
-    unstable = {name: why for name, runs in sound.items() if name != SAME and (why := _why_unstable(runs, by_arm[SAME]))}
-    notes += [f"arm {name} is out: with its looser bound {why}" for name, why in unstable.items()]
-    results = {name: _result(runs, by_arm[SAME], rows, is_sound=name in sound) for name, runs in by_arm.items()}
+    unstable = {
+        name: why for name, runs in sound.items() if (why := _why_unstable(runs, by_arm[SAME], is_same_sound=SAME in sound))
+    }
+    notes += [f"arm {name} is out: {why}" for name, why in unstable.items()]
+    losses = {name: [_losses(run.scores, rows) for run in runs] for name, runs in sound.items()}
+    results = {name: _result(runs, rows, losses.get(name), losses.get(SAME)) for name, runs in by_arm.items()}
     metric = "brier" if rows.kind == "regression" else policy.metric
     harmful = {name: worse for name in sound if (worse := _worse_slices(results[name].against_same, metric, policy))}
     notes += [f"arm {name} is out: worse than {SAME} on {', '.join(worse)}" for name, worse in harmful.items()]
-    trusted = {name: runs for name, runs in sound.items() if name not in unstable and name not in harmful}
-    return Choice(results=tuple(results.values()), winner=_winner(results, trusted or sound, rows, metric), notes=tuple(notes))
+    trusted = {name: [one[metric] for one in losses[name]] for name in sound if name not in unstable and name not in harmful}
+    if not trusted:
+        raise ClipdriftError(f"no arm can be trusted ({'; '.join(notes)}): lower the task's learning rate")
+    return Choice(results=tuple(results.values()), winner=_winner(trusted, rows.time_ms), notes=tuple(notes))
 
 
 def judge_candidate(candidate: FittedArm, rows: HeldOut, policy: GatePolicy) -> tuple[tuple[Contrast, ...], GateVerdict]:
@@ -109,16 +115,28 @@ def judgement_of(choice: Choice, candidate: FittedArm, rows: HeldOut, policy: Ga
 
 def only_arm(candidate: FittedArm, rows: JudgingRows) -> Choice:
     """The choice where there is one arm alone: nothing to choose, its figures are those of its held-out rows."""
-    is_sound = bool(np.isfinite(candidate.scores).all())
-    return Choice(results=(_result([candidate], (), rows, is_sound=is_sound),), winner=candidate.arm.name)
+    losses = [_losses(candidate.scores, rows)] if np.isfinite(candidate.scores).all() else None
+    return Choice(results=(_result([candidate], rows, losses, None),), winner=candidate.arm.name)
 
 
-def _why_unstable(runs: Sequence[FittedArm], same: Sequence[FittedArm]) -> str:
-    bound, old = runs[0].arm.clip.max_norm, same[0].arm.clip.max_norm
-    if old is None or (bound is not None and bound <= old):
+def _why_unstable(runs: Sequence[FittedArm], same: Sequence[FittedArm], *, is_same_sound: bool) -> str:
+    """Why an arm that may clip less than "same" is not trusted; "" where nothing speaks against it.
+
+    Whether it clips less is not asked of its telemetry: norms that explode below a loose bound are clipped most of all.
+    """
+    clip, old = runs[0].arm.clip, same[0].arm.clip
+    if _is_surely_as_tight(clip, old):
         return ""
-    found = (instability(run.windows, beside.windows) for run, beside in zip(runs, same, strict=True))
-    return next((why for why in found if why), "")
+    which = "looser bound" if clip.kind == old.kind else "other rule"
+    found = (instability(run.windows, beside.windows if is_same_sound else ()) for run, beside in zip(runs, same, strict=True))
+    return next((f"with its {which} {why}" for why in found if why), "")
+
+
+def _is_surely_as_tight(clip: ClipSpec, old: ClipSpec) -> bool:
+    """Bounds of different kinds cannot be compared."""
+    if clip.kind != old.kind or clip.max_norm is None or old.max_norm is None:
+        return clip == old
+    return clip.max_norm <= old.max_norm
 
 
 def _worse_slices(against_same: Sequence[Contrast], metric: str, policy: GatePolicy) -> list[str]:
@@ -126,20 +144,27 @@ def _worse_slices(against_same: Sequence[Contrast], metric: str, policy: GatePol
     return [one.slice for one in slices if slice_verdict(one, policy) == "fail"]
 
 
-def _winner(
-    results: Mapping[str, ArmResult], trusted: Mapping[str, Sequence[FittedArm]], rows: JudgingRows, metric: str
-) -> str:
+def _winner(trusted: Mapping[str, Sequence[Floats]], time_ms: npt.NDArray[np.int64]) -> str:
+    """By the losses that decide, one array a seed."""
     if SAME in trusted:
-        return select({name: results[name].against_same for name in trusted if name != SAME}, metric)
-    mean_loss = {
-        name: float(np.mean([_losses(run.scores, rows)[metric].mean() for run in runs])) for name, runs in trusted.items()
-    }
+        days = Days(time_ms)
+        return select({name: difference(losses, trusted[SAME], days) for name, losses in trusted.items() if name != SAME})
+    mean_loss = {name: float(np.mean(losses)) for name, losses in trusted.items()}
     return min(mean_loss, key=lambda name: mean_loss[name])
 
 
-def _result(runs: Sequence[FittedArm], same: Sequence[FittedArm], rows: JudgingRows, *, is_sound: bool) -> ArmResult:
+def _result(
+    runs: Sequence[FittedArm],
+    rows: JudgingRows,
+    losses: Sequence[Mapping[str, Floats]] | None,
+    of_same: Sequence[Mapping[str, Floats]] | None,
+) -> ArmResult:
+    """An arm's figures; without `losses` it diverged, without those `of_same` there is nothing to compare it with."""
     first = runs[0]
-    is_compared = is_sound and first.arm.name != SAME and all(np.isfinite(run.scores).all() for run in same)
+    against_same: tuple[Contrast, ...] = ()
+    if losses is not None and of_same is not None and first.arm.name != SAME:
+        against_same = contrasts(losses, of_same, rows.time_ms, rows.slice_index, rows.slice_names)
+    scored = score_slices(first.scores, rows.label, rows.slice_index, rows.slice_names, rows.kind) if losses is not None else ()
     return ArmResult(
         arm=first.arm,
         run_id="",
@@ -147,17 +172,10 @@ def _result(runs: Sequence[FittedArm], same: Sequence[FittedArm], rows: JudgingR
         artifact_uri="",
         artifact_digest="",
         removed_mass_ratio=float(np.mean([run.fit.removed_mass_ratio for run in runs])),
-        validation=score_slices(first.scores, rows.label, rows.slice_index, rows.slice_names, rows.kind) if is_sound else (),
-        against_same=_against_same(runs, same, rows) if is_compared else (),
+        validation=scored,
+        against_same=against_same,
         seeds=tuple(run.seed for run in runs),
     )
-
-
-def _against_same(runs: Sequence[FittedArm], same: Sequence[FittedArm], rows: JudgingRows) -> tuple[Contrast, ...]:
-    return contrasts(
-        [_losses(run.scores, rows) for run in runs], [_losses(run.scores, rows) for run in same],
-        rows.time_ms, rows.slice_index, rows.slice_names,
-    )  # fmt: skip
 
 
 def _losses(scores: Floats, rows: JudgingRows) -> dict[str, Floats]:

@@ -1,14 +1,13 @@
 """Which arm wins: the best one, unless its lead over the old policy is within one standard error."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from clipdrift_contract.events import Contrast
-from clipdrift_trainer.retraining.contrast import pick, student_t95
+from clipdrift_trainer.evaluation.paired import Paired
 
 SAME = "same"
 
 
-def select(against_same: Mapping[str, Sequence[Contrast]], metric: str) -> str:
+def select(against_same: Mapping[str, Paired]) -> str:
     """Name of the winning arm.
 
     The arm with the lowest upper end of one standard error of its difference to "same"; "same" where none is below zero. A
@@ -16,24 +15,16 @@ def select(against_same: Mapping[str, Sequence[Contrast]], metric: str) -> str:
     a change between two bounds that are about as good.
 
     Args:
-        against_same: For each other arm its contrasts with "same" (arm minus same).
-        metric: The loss that decides.
+        against_same: For each other arm its loss minus that of "same".
 
     Source: the one-standard-error rule of Breiman, Friedman, Olshen, Stone, Classification and Regression Trees (1984), section
     3.4.3, with the policy in service in the place of the simplest tree.
 
     Example:
-        >>> day = Contrast(slice="", num_rows=900, num_blocks=9, metric="brier", difference=-0.02, low=-0.05, high=0.01)
-        >>> select({"q90": [day]}, "brier")
+        >>> q90 = Paired(difference=-0.02, day_variance=1e-4, seed_variance=0.0, num_days=9, num_seeds=1, num_rows=900)
+        >>> select({"q90": q90})
         'q90'
     """
-    upper = {name: _upper(pick(found, metric)) for name, found in against_same.items()}
+    upper = {name: one.difference + one.standard_error for name, one in against_same.items() if one.is_known}
     best = min(upper, key=lambda name: upper[name], default=SAME)
     return best if upper.get(best, 0.0) < 0 else SAME
-
-
-def _upper(one: Contrast) -> float:
-    """The difference plus one standard error; infinite where days are too few to tell."""
-    if one.num_blocks < 2:
-        return float("inf")
-    return one.difference + (one.high - one.difference) / student_t95(one.num_blocks - 1)
