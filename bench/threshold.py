@@ -27,12 +27,14 @@ from threshold_worlds import cells, datasets, ensemble
 from threshold_worlds.cells import OPTIMIZERS, Cell, Life, live
 from threshold_worlds.figures import POLICIES, Promotions, promotions, regime_of, regimes, regret_table
 
-from clipdrift_trainer.retraining import candidates, gate, judging, selection, stability
+from clipdrift_trainer.evaluation import calibration, paired
+from clipdrift_trainer.retraining import candidates, contrast, gate, judging, selection, stability
+from clipdrift_trainer.tasks import split
 
 _SEEDS_A_CELL = 4
 _FIRST_TUNING_SEED = 100
 _KEPT = datasets.BUILD / "cells"
-_SOURCES = (cells, datasets, ensemble, candidates, gate, judging, selection, stability)
+_SOURCES = (cells, datasets, ensemble, calibration, paired, split, candidates, contrast, gate, judging, selection, stability)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, object]:

@@ -54,7 +54,7 @@ class World(NamedTuple):
     first: Part  # what the model in service was trained on
     first_held_out: Part  # and its days held out
     older: Part  # what the arms are trained on when a policy is chosen ...
-    newest: Part  # ... and judged on
+    newest: Part  # ... and judged on: no day of either is held out for the gate
     again: Part  # what a retrain is trained on: older and newer rows, without the days held out
     held_out: Part
     late: Part  # after the retrain: nothing that is chosen or judged has seen it
@@ -69,7 +69,7 @@ def world_of(name: str, seed: int) -> World:
     random = np.random.default_rng([2_000, seed])
     known_ms = table.rows.time_ms[: table.recent]
     train, held_out = hold_out_blocks(known_ms)
-    older, newest = split_newest(known_ms)
+    older, newest = split_newest(known_ms, train)
 
     def some(index: npt.NDArray[Any], number: int) -> npt.NDArray[Any]:
         return np.sort(random.choice(index, min(number, len(index)), replace=False))

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from toy_task import DAY, Toy
+from toy_task import DAY, TooSure, Toy
 
 from clipdrift_contract.bus.publishing import EventPublisher
 from clipdrift_contract.bus.sqlite import SqliteBus
@@ -137,7 +137,7 @@ def test_arms_are_judged_on_the_newest_quarter_of_the_days(world: World) -> None
 
     assert outcome is not None
     q90 = next(arm for arm in outcome.arms if arm.arm.name == "q90")
-    assert q90.against_same[0].num_blocks == 22, "days 68 to 89 of 90"
+    assert q90.against_same[0].num_blocks == 18, "of the 72 of 90 days that are not held out"
 
 
 def test_an_order_of_one_arm_trains_once_and_has_nothing_to_choose(world: World) -> None:
@@ -173,9 +173,10 @@ def test_workers_in_processes_give_the_same_bytes_as_one_process(world: World, t
 def test_a_retrain_of_samples_clipped_one_by_one_gets_a_temperature_and_keeps_its_rule(world: World) -> None:
     pytest.importorskip("opacus")
     tight, loose = (ClipSpec(kind="per_sample", max_norm=bound) for bound in (0.01, 1.0))
-    world.order(champion_clip=tight, arms=(Arm(name="same", clip=tight), Arm(name="q90", clip=loose)))
+    arms = (Arm(name="same", clip=tight), Arm(name="q90", clip=loose))
+    world.order(champion_clip=tight, arms=arms, data_start_ms=30 * DAY)
 
-    outcome = world.run()
+    outcome = world.run(task=TooSure(learning_rate=0.3))
 
     assert outcome is not None
     assert outcome.winner == "q90"
@@ -184,6 +185,25 @@ def test_a_retrain_of_samples_clipped_one_by_one_gets_a_temperature_and_keeps_it
     assert run_end.temperature != 1.0
     assert {arm.clip.kind for arm in run_end.candidates} == {"per_sample"}
     assert winner_of(outcome).against_champion[0].num_blocks == 6, "of the twelve fresh days half went to the temperature"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("champion_clip", [CLIP, ClipSpec(kind="per_sample", max_norm=0.01)], ids=lambda clip: clip.kind)
+def test_arms_clipped_by_sample_and_by_batch_are_judged_on_the_same_rows(world: World, champion_clip: ClipSpec) -> None:
+    pytest.importorskip("opacus")
+    arms = (Arm(name="same", clip=CLIP), Arm(name="by sample", clip=ClipSpec(kind="per_sample", max_norm=1.0)))
+    world.order(champion_clip=champion_clip, arms=arms, data_start_ms=30 * DAY)
+
+    outcome = world.run(task=TooSure(learning_rate=0.3))
+
+    assert outcome is not None
+    assert len(outcome.arms) == 2, outcome.reasons
+    same, by_sample = outcome.arms
+    assert by_sample.against_same[0].num_blocks == 6, "of the twelve newest days half went to the temperatures"
+    assert same.validation[0].num_rows == by_sample.validation[0].num_rows
+    (run_end,) = (event for _, event in world.events() if isinstance(event, RunEnd))
+    assert winner_of(outcome).against_champion[0].num_blocks == 6
+    assert (run_end.clip, run_end.temperature != 1.0) == (winner_of(outcome).arm.clip, True)
 
 
 class DyingRegistry(NoRegistry):

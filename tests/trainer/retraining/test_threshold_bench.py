@@ -112,6 +112,7 @@ def test_arms_are_trained_on_older_days_than_they_are_judged_on_and_late_rows_co
     assert world.older.time_ms.max() < world.newest.time_ms.min()
     assert max(world.newest.time_ms.max(), world.again.time_ms.max(), world.held_out.time_ms.max()) < world.late.time_ms.min()
     assert not set(world.again.time_ms) & set(world.held_out.time_ms)
+    assert not (set(world.older.time_ms) | set(world.newest.time_ms)) & set(world.held_out.time_ms), "the gate's own days"
     assert world.first.time_ms.max() < world.fresh_from_ms
     assert (world.held_out.time_ms >= world.fresh_from_ms).any()
 

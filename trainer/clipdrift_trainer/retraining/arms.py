@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 import msgspec
+import numpy as np
 
+from clipdrift_contract.clock import MS_PER_DAY
 from clipdrift_contract.events import Arm, GradWindow, RetrainRequest
 from clipdrift_trainer.evaluation.scores import Floats
 from clipdrift_trainer.tasks.fitting import Fit, predict_logits, to_scores
@@ -32,7 +34,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     """What all arms share."""
 
     task: Task
-    training: TrainingConfig
+    training: TrainingConfig  # see `training_for`
     prepared: Prepared
     request: RetrainRequest
 
@@ -49,10 +51,27 @@ def order_of(request: RetrainRequest, arm: Arm, seed: int, code_revision: str = 
     )  # fmt: skip
 
 
+def training_for(arms: Sequence[Arm], training: TrainingConfig) -> TrainingConfig:
+    """The settings that all arms share: where one needs a temperature all get one, so that all are judged on the same rows."""
+    for arm in arms:
+        training = training.for_clip(arm.clip)
+    return training
+
+
 def in_time_order(work: Work) -> Work:
-    """The same work on the older days alone, to be judged on the newest quarter of them: what comes after is what counts."""
+    """The same work on the older of its training days, to be judged on the newest quarter of them: what comes after is what
+    counts. The days held out have no part in it: the gate judges on them, and must see no arm picked for its luck there.
+
+    Raises:
+        ValueError: There is only one training day.
+    """
     rows = work.prepared.rows
-    older, newest = split_newest(rows.time_ms)
+    older, newest = split_newest(rows.time_ms, work.prepared.train)
+    if not len(older):
+        raise ValueError(
+            f"{len(rows)} rows on {len(np.unique(rows.time_ms // MS_PER_DAY))} days are too few: choosing between arms takes "
+            "two days to train on beside those held out"
+        )
     vocabularies = vocabularies_of(work.task, rows.select(older))
     prepared = msgspec.structs.replace(work.prepared, train=older, held_out=newest, vocabularies=vocabularies)
     return msgspec.structs.replace(work, prepared=prepared)
@@ -102,7 +121,7 @@ def _fit_arm(work: Work, arm: Arm, seed: int) -> FittedArm:
         )  # fmt: skip
         held_out = prepared.rows.select(prepared.held_out)
         logits = predict_logits(fitted.module, encode(task, held_out, prepared.vocabularies))
-        fitting, judging = split_held_out(task, work.training.for_clip(arm.clip), held_out)
+        fitting, judging = split_held_out(task, work.training, held_out)
         temperature = fit_temperature_on(logits, held_out, fitting)
     return FittedArm(arm=arm, seed=seed, fit=fitted, windows=windows, scores=to_scores(logits, task.kind, temperature)[judging])
 

@@ -24,7 +24,16 @@ from clipdrift_trainer.profiling import slice_index, slice_names
 from clipdrift_trainer.quality.policy import QualityPolicy
 from clipdrift_trainer.recording.sinks import WindowSink
 from clipdrift_trainer.registry import Registry
-from clipdrift_trainer.retraining.arms import FittedArm, Work, fit_arms, in_time_order, of_one_arm, order_of, run_id_of
+from clipdrift_trainer.retraining.arms import (
+    FittedArm,
+    Work,
+    fit_arms,
+    in_time_order,
+    of_one_arm,
+    order_of,
+    run_id_of,
+    training_for,
+)
 from clipdrift_trainer.retraining.gate import GatePolicy, GateVerdict
 from clipdrift_trainer.retraining.judging import HeldOut, Judgement, JudgingRows, choose_arm, judgement_of, only_arm
 from clipdrift_trainer.retraining.selection import SAME
@@ -148,7 +157,8 @@ def _carry_out(job: _Job) -> tuple[RetrainOutcome, RunEnd | None]:
 
 
 def _retrain(job: _Job) -> tuple[Judgement, RunEnd, GradProbe | None]:
-    request, task, training = job.request, job.task, job.config.training
+    request, task = job.request, job.task
+    training = training_for(request.arms, job.config.training)
     started_at_ms = job.clock.now_ms()
     champion, content = _read_champion(request, task)
     prepared = prepare(task, training, request.data_start_ms, request.as_of_ms, request.as_of_ms)
@@ -162,11 +172,11 @@ def _retrain(job: _Job) -> tuple[Judgement, RunEnd, GradProbe | None]:
         inspected.append(inspect(task, prepared, job.config.quality, profile=champion.profile, clip=request.champion_clip))
         foretold.append(_foretell(job, champion, content, prepared.rows))
 
-    held_out = _held_out(job, prepared, champion, content)
+    held_out = _held_out(work, champion, content)
     if len(request.arms) > 1:
         older = in_time_order(work)
         shadows = fit_arms(older, job.config.max_workers, meanwhile)
-        choice = choose_arm(shadows, _judging_rows(job, older.prepared, champion), job.config.gate)
+        choice = choose_arm(shadows, _judging_rows(older, champion), job.config.gate)
         (best,) = fit_arms(of_one_arm(work, choice.winner), max_workers=1, meanwhile=_nothing)
     else:
         shadows = fit_arms(of_one_arm(work, request.arms[0].name), max_workers=1, meanwhile=meanwhile)
@@ -230,19 +240,19 @@ def _read_champion(request: RetrainRequest, task: Task) -> tuple[Artifact, bytes
     return champion, content
 
 
-def _held_out(job: _Job, prepared: Prepared, champion: Artifact, content: bytes) -> HeldOut:
-    rows = _judging(job, prepared)
+def _held_out(work: Work, champion: Artifact, content: bytes) -> HeldOut:
+    rows = _judging(work)
     is_fresh = rows.time_ms >= champion.lineage.data_end_ms
     specs = [one.spec for one in champion.profile.features]
     return HeldOut(
-        **msgspec.structs.asdict(_judging_rows(job, prepared, champion)),
+        **msgspec.structs.asdict(_judging_rows(work, champion)),
         is_fresh=is_fresh,
         champion_scores=score_rows(content, specs, rows.select(is_fresh)),
     )
 
 
-def _judging_rows(job: _Job, prepared: Prepared, champion: Artifact) -> JudgingRows:
-    task, rows = job.task, _judging(job, prepared)
+def _judging_rows(work: Work, champion: Artifact) -> JudgingRows:
+    task, rows = work.task, _judging(work)
     return JudgingRows(
         kind=task.kind,
         label=rows.label,
@@ -253,9 +263,9 @@ def _judging_rows(job: _Job, prepared: Prepared, champion: Artifact) -> JudgingR
     )
 
 
-def _judging(job: _Job, prepared: Prepared) -> Rows:
-    held_out = prepared.rows.select(prepared.held_out)
-    _, judging = split_held_out(job.task, job.config.training.for_clip(job.request.champion_clip), held_out)
+def _judging(work: Work) -> Rows:
+    held_out = work.prepared.rows.select(work.prepared.held_out)
+    _, judging = split_held_out(work.task, work.training, held_out)
     return held_out.select(judging)
 
 

@@ -34,24 +34,28 @@ def hold_out_blocks(
     return np.flatnonzero(~is_held_out_N), np.flatnonzero(is_held_out_N)
 
 
-def split_newest(time_ms: npt.NDArray[np.int64], *, block_ms: int = MS_PER_DAY, share: float = 0.25) -> tuple[Index, Index]:
-    """Positions of the older rows and of the newest: of the blocks that hold rows, the last `share`, at least one.
+def split_newest(
+    time_ms: npt.NDArray[np.int64], among: Index, *, block_ms: int = MS_PER_DAY, share: float = 0.25
+) -> tuple[Index, Index]:
+    """Positions of the older rows and of the newest `among` some: of the blocks that hold such rows, the last `share`, at least
+    one.
 
     What is trained on the older rows and judged on the newest is judged as it will be used: on days that come after.
 
     Args:
         time_ms: When each row happened, shape [N].
+        among: Positions of the rows to part; the others are in neither. Blocks that judge the outcome later stay out of it.
         block_ms: Length of a block.
         share: Of the blocks, in 0..1; with a single block that holds rows, all rows are among the newest.
 
     Example:
         >>> day = 86_400_000
-        >>> older, newest = split_newest(np.array([4 * day, 0, day, day + 1, 2 * day]))
+        >>> older, newest = split_newest(np.array([4 * day, 0, day, day + 1, 2 * day]), np.array([1, 2, 3, 4]))
         >>> older.tolist(), newest.tolist()
-        ([1, 2, 3, 4], [0])
+        ([1, 2, 3], [4])
     """
     if not 0 < share < 1:
         raise ValueError(f"share must be between 0 and 1, got {share!r}")
-    blocks, block_N = np.unique(time_ms // block_ms, return_inverse=True)
+    blocks, block_N = np.unique(time_ms[among] // block_ms, return_inverse=True)
     is_newest_N = block_N >= len(blocks) - max(1, int(share * len(blocks)))
-    return np.flatnonzero(~is_newest_N), np.flatnonzero(is_newest_N)
+    return among[~is_newest_N], among[is_newest_N]
