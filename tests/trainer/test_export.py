@@ -19,7 +19,7 @@ from clipdrift_contract.events import ClipSpec
 from clipdrift_contract.profile import FeatureSpec
 from clipdrift_trainer import export
 from clipdrift_trainer.conversion import Question, trace
-from clipdrift_trainer.export import export_onnx, parse_artifact, read_artifact, score_rows
+from clipdrift_trainer.export import build_onnx, parse_artifact, read_artifact, score_rows, write_artifact
 from clipdrift_trainer.export_error import ExportError
 from clipdrift_trainer.inference import open_session
 from clipdrift_trainer.lineage import Lineage
@@ -49,11 +49,12 @@ class Kit:
         return to_scores(predict_logits(self.module, encode(self.task, rows, self.words)), self.task.kind, temperature)
 
     def export(self, temperature: float = 1.0, module: nn.Module | None = None, path: Path | None = None) -> Any:
-        return export_onnx(
+        content = build_onnx(
             self.task, module or self.module, self.rows, self.words,
             profile=make_profile(self.task, self.rows, self.scores(self.rows), self.words),
-            lineage=LINEAGE, temperature=temperature, path=path or self.path,
+            lineage=LINEAGE, temperature=temperature,
         )  # fmt: skip
+        return write_artifact(path or self.path, content)
 
 
 @pytest.fixture

@@ -58,28 +58,6 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
         return self.path.resolve().as_uri()
 
 
-def export_onnx(
-    task: Task,
-    module: nn.Module,
-    rows: Rows,
-    vocabularies: Mapping[str, tuple[str, ...]],
-    *,
-    profile: ReferenceProfile,
-    lineage: Lineage,
-    temperature: float,
-    path: Path,
-) -> Artifact:
-    """Write `module` to `path` and return it only when it agrees with torch on real rows.
-
-    See `build_onnx` for what it takes, what it refuses and what it raises.
-
-    Raises:
-        ExportError: As `build_onnx`, or `path` exists with other content.
-    """
-    content = build_onnx(task, module, rows, vocabularies, profile=profile, lineage=lineage, temperature=temperature)
-    return write_artifact(path, content)
-
-
 def build_onnx(
     task: Task,
     module: nn.Module,
@@ -154,7 +132,7 @@ def read_artifact(path: Path) -> Artifact:
     """What is written in a model file's metadata.
 
     Raises:
-        ExportError: There is no such file, or it was not written by `export_onnx`.
+        ExportError: There is no such file, or it was not exported here.
     """
     try:
         return parse_artifact(path, path.read_bytes())
@@ -166,7 +144,7 @@ def parse_artifact(path: Path, content: bytes) -> Artifact:
     """As `read_artifact`, for a file at `path` whose bytes are at hand.
 
     Raises:
-        ExportError: The bytes were not written by `export_onnx`.
+        ExportError: The bytes were not exported here.
     """
     try:
         metadata = {entry.key: entry.value for entry in onnx.load_from_string(content).metadata_props}

@@ -362,8 +362,7 @@ def fit_temperature_on(logits_NK: npt.NDArray[np.float32], held_out: Rows, fitti
     """The temperature that suits the rows at `fitting` best; 1 where there are none, or they do not show that one helps."""
     if not len(fitting):
         return 1.0
-    columns = (logits_NK.astype(np.float64), held_out.label, held_out.time_ms)
-    temperature = trusted_temperature(*(column[fitting] for column in columns))
+    temperature = trusted_temperature(logits_NK[fitting].astype(np.float64), held_out.label[fitting], held_out.time_ms[fitting])
     if temperature == 1.0:
         _log.info("%d held-out rows do not show that a temperature helps: it stays 1", len(fitting))
     return temperature
