@@ -136,7 +136,7 @@ def test_what_chance_brings_about_is_taken_off_the_share_and_off_both_ends_of_it
     figures = check_near_duplicates(Table(clean.task, rows, clean.is_held_out_N), NearDuplicatesPolicy()).figures
 
     by_nature, num_twins = figures["share_by_nature"], round((figures["share"] + figures["share_by_nature"]) * len(held_out))
-    assert by_nature == pytest.approx(0.001)
+    assert by_nature == pytest.approx(0.0003)
     assert figures["share"] == pytest.approx(num_twins / len(held_out) - by_nature)
     low, high = wilson(num_twins, len(held_out))
     assert (figures["share_low"], figures["share_high"]) == (pytest.approx(low - by_nature), pytest.approx(high - by_nature))

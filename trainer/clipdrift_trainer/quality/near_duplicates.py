@@ -27,7 +27,7 @@ _NUM_REFERENCE = 20_000  # training rows that say how dense rows lie
 _NUM_JUDGED = 400  # near rows that are compared with these
 _MIN_COPIES = 3
 _MIN_DIMENSION = 1.5
-_BY_NATURE = 0.001  # share of rows that chance may put near another one, a fifth of what warns
+_BY_NATURE = 0.0003  # share of rows that chance may put near another one: with 0.001 it alarmed in one set of a hundred
 _MIN_ROWS = 50
 
 Points = npt.NDArray[np.float32]
@@ -53,7 +53,7 @@ def check_near_duplicates(table: Table, policy: NearDuplicatesPolicy) -> Finding
 
     A row is near to one training row when that row lies within a tenth of the distance of the tenth nearest. Of rows spread
     evenly over m dimensions chance puts 9 / 10^m there, so m is estimated, the tenth becomes as much less as keeps this share
-    at one in a thousand, and only what exceeds it counts. Of few dimensions the copies must thus be very near to be told.
+    at three in ten thousand, and only what exceeds it counts. Of few dimensions the copies must thus be very near to be told.
 
     Source: the ratio test of Lowe 2004 (section 7.1); m by the maximum likelihood of Levina, Bickel 2004; candidates by
     locality-sensitive hashing for the Euclidean distance, Datar et al. 2004.
