@@ -32,9 +32,7 @@ class TelemetrySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     def __post_init__(self) -> None:
         if self.pushgateway_url and not self.pushgateway_url.startswith(("http://", "https://")):
-            raise ValueError(
-                f"training.telemetry.pushgateway_url must begin with http:// or https://, got {self.pushgateway_url!r}"
-            )
+            raise ValueError(f"pushgateway_url must begin with http:// or https://, got {self.pushgateway_url!r}")
 
 
 def sinks_of(project: Project, model: str, section: TelemetrySection, metrics: MetricSet, clock: Clock) -> list[Sink]:

@@ -31,6 +31,7 @@ from clipdrift_trainer.recording.scraping import scrape_endpoint
 from clipdrift_trainer.registry import make_registry
 from clipdrift_trainer.retraining.gate import GatePolicy
 from clipdrift_trainer.retraining.job import RetrainingConfig, run_retrain
+from clipdrift_trainer.tasks.fitting import per_sample_module
 from clipdrift_trainer.tasks.task import Task
 from clipdrift_trainer.training import Order, TrainingConfig, train
 
@@ -177,10 +178,11 @@ def code_revision(project: Project, model: str) -> str:
 
 
 def check_clip(project: Project, model: str, section: ModelSection) -> None:
-    if section.clip.kind == "per_sample":  # made with the module and the optimizer, which are not there yet
-        return
     try:
-        make_clipper(section.clip)
+        if section.clip.kind == "per_sample":  # made with the module and the optimizer, which are not there yet
+            per_sample_module().checked_options(section.clip)
+        else:
+            make_clipper(section.clip)
     except ValueError as error:
         raise ConfigError(f"{project.folder / FILE_NAME}: [models.{model}] clip: {error}") from error
 

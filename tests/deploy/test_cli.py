@@ -89,6 +89,26 @@ def test_what_goes_wrong_is_one_sentence_that_says_what_to_do(clipdrift, make_pr
     assert words.format(folder=project.folder) in said
 
 
+@pytest.mark.parametrize(
+    ("clip", "words"),
+    [
+        (
+            '{kind = "zclip", options = {z_treshold = 3}}',
+            "unknown field `z_treshold`; its options are alpha (0.97), z_threshold",
+        ),
+        ('{kind = "per_sample", max_norm = 1.0, options = {noise = 1.1}}', "unknown field `noise`; its options are bound,"),
+        ('{kind = "per_sample", options = {noise_multiplier = 1.1}}', "needs a finite max_norm > 0, got None"),
+    ],
+)
+def test_a_wrong_clipping_rule_is_said_before_rows_are_loaded(clipdrift, make_project, clip: str, words: str) -> None:
+    project = make_project(f'[models.other]\ntask = "small_task:Small"\nclip = {clip}\noptions = {{breaks_at = "load"}}\n')
+
+    said = sentence(clipdrift("train", "other", "--project", project.folder))
+
+    assert "clipdrift.toml: [models.other] clip: clipping by " in said
+    assert words in said
+
+
 @pytest.mark.parametrize("command", ["serve", "monitor", "up", "status", "report"])
 def test_without_a_project_every_command_says_how_to_make_one(clipdrift, command: str, tmp_path: Path) -> None:
     assert "`clipdrift init` writes one, or name the folder with --project" in sentence(clipdrift(command, "-p", tmp_path))

@@ -115,7 +115,7 @@ class PerSample:
         num_steps: int | None = None,
         seed: int = 0,
     ) -> None:
-        self.options = _checked_options(spec)
+        self.options = checked_options(spec)
         if not 1 <= batch_size <= num_rows:
             raise ValueError(f"batch_size must be in 1..num_rows={num_rows}, got {batch_size!r}")
         self.spec = spec
@@ -398,7 +398,12 @@ def _step_of(samples: SampleClip, found: Found, norm_P: torch.Tensor, parameters
     return ClipStep(norm_P, before, after, kept, torch.full_like(before, bound))
 
 
-def _checked_options(spec: ClipSpec) -> PerSampleOptions:
+def checked_options(spec: ClipSpec) -> PerSampleOptions:
+    """The rule's options, checked as far as no module and no rows are needed.
+
+    Raises:
+        ValueError: The rule, its bound or an option is none that this rule has.
+    """
     if spec.kind != "per_sample":
         raise ValueError(f"this rule is per_sample, got {spec.kind!r}; clipping.rules.make_clipper makes the others")
     if spec.max_norm is None or not 0 < spec.max_norm < math.inf:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -139,14 +140,22 @@ def fit(
     )
 
 
+def per_sample_module() -> ModuleType:
+    """`clipping.per_sample`, which needs the extra `privacy`.
+
+    Raises:
+        ValueError: Opacus is not there.
+    """
+    try:
+        return import_module("clipdrift_trainer.clipping.per_sample")
+    except ImportError as error:
+        raise ValueError("clipping by per_sample needs Opacus: pip install 'clipdrift[privacy]'") from error
+
+
 def _per_sample_rule(
     task: Task, module: nn.Module, optimizer: torch.optim.Optimizer, clip: ClipSpec, num_rows: int, seed: int
 ) -> "PerSample":
-    try:
-        found = import_module("clipdrift_trainer.clipping.per_sample")
-    except ImportError as error:
-        raise ValueError("clipping by per_sample needs Opacus: pip install 'clipdrift[privacy]'") from error
-    rule: PerSample = found.PerSample(
+    rule: PerSample = per_sample_module().PerSample(
         clip, module, optimizer, task.loss,
         num_rows=num_rows, batch_size=min(task.batch_size, num_rows), num_steps=task.num_steps, seed=seed,
     )  # fmt: skip
