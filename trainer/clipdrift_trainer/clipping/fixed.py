@@ -57,7 +57,28 @@ class GlobalNorm(_FixedBound):
     needs_max_norm = True
 
 
-class Value(Rule):
+class _BoundOfEach(Rule):
+    """One bound for each entry, or each tensor, by itself."""
+
+    keeps_direction = False
+    needs_max_norm = True
+
+    def _clip(
+        self, parameters: list[torch.Tensor], gradients: list[torch.Tensor], norm_P: torch.Tensor, before: torch.Tensor
+    ) -> ClipStep:
+        bound = self.spec.max_norm
+        assert bound is not None
+        after, ratio = self._clip_each(gradients, norm_P, before, bound)
+        return ClipStep(norm_P, before, after, ratio, torch.full_like(before, bound))
+
+    def _clip_each(
+        self, gradients: list[torch.Tensor], norm_P: torch.Tensor, before: torch.Tensor, bound: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Clip in place; the total norm after, and its ratio to the one before."""
+        raise NotImplementedError
+
+
+class Value(_BoundOfEach):
     """Each entry clamped to [-max_norm, max_norm]: g_j <- clamp(g_j, -c, c).
 
     Source: `torch.nn.utils.clip_grad_value_`. Biased: large entries lose most.
@@ -71,23 +92,19 @@ class Value(Rule):
     """
 
     kind = "value"
-    keeps_direction = False
-    needs_max_norm = True
 
-    def _clip(
-        self, parameters: list[torch.Tensor], gradients: list[torch.Tensor], norm_P: torch.Tensor, before: torch.Tensor
-    ) -> ClipStep:
-        bound = self.spec.max_norm
-        assert bound is not None
+    def _clip_each(
+        self, gradients: list[torch.Tensor], norm_P: torch.Tensor, before: torch.Tensor, bound: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         parts = local_parts(gradients)
         torch._foreach_clamp_min_(parts, -bound)
         torch._foreach_clamp_max_(parts, bound)
         zero_unless_finite(gradients, before)
         after = total_norm(tensor_norms(gradients, self.spec.norm_type), self.spec.norm_type)
-        return ClipStep(norm_P, before, after, ratio_of(after, before), torch.full_like(before, bound))
+        return after, ratio_of(after, before)
 
 
-class PerTensor(Rule):
+class PerTensor(_BoundOfEach):
     """Each tensor by its own norm: g_l <- g_l * min(1, max_norm / (norm_l + 1e-6)). One bound for all of them.
 
     Source: the rule of `GlobalNorm` on each tensor alone. The step turns towards the tensors that were not clipped.
@@ -101,14 +118,9 @@ class PerTensor(Rule):
     """
 
     kind = "per_tensor"
-    keeps_direction = False
-    needs_max_norm = True
 
-    def _clip(
-        self, parameters: list[torch.Tensor], gradients: list[torch.Tensor], norm_P: torch.Tensor, before: torch.Tensor
-    ) -> ClipStep:
-        bound = self.spec.max_norm
-        assert bound is not None
+    def _clip_each(
+        self, gradients: list[torch.Tensor], norm_P: torch.Tensor, before: torch.Tensor, bound: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         coefficient_P = norm_P.add(EPSILON).reciprocal_().mul_(bound).clamp_max_(1.0)
-        after, ratio = scale_each(gradients, norm_P, before, coefficient_P, self.spec.norm_type)
-        return ClipStep(norm_P, before, after, ratio, torch.full_like(before, bound))
+        return scale_each(gradients, norm_P, before, coefficient_P, self.spec.norm_type)

@@ -12,11 +12,18 @@ from typing import Any, Literal
 import torch
 from opacus.grad_sample import GradSampleHooks, GradSampleHooksFastGradientClipping
 from torch import nn
-from torch.func import functional_call, grad_and_value, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clipdrift_trainer.clipping.norms import tensor_norms
-from clipdrift_trainer.recording.per_sample_norms import Inputs, Loss, per_sample_norms, sample_losses, select_samples, steady
+from clipdrift_trainer.recording.per_sample_norms import (
+    Inputs,
+    Loss,
+    gradients_by_vmap,
+    gradients_of_one,
+    per_sample_norms,
+    sample_losses,
+    select_samples,
+    steady,
+)
 from clipdrift_trainer.recording.slices import uncounted
 
 Way = Literal["hooks", "ghost", "vmap", "loop"]
@@ -83,7 +90,7 @@ class SampleGradients:
             kept = is_finite_B.nonzero()[:, 0]
             if not len(kept):
                 return self._none_of(loss_B.detach())
-            self._attempt(self.way, _pick(inputs, kept), label_B[kept])
+            self._attempt(self.way, select_samples(inputs, kept), label_B[kept])
             norm_PB = self._norms(len(kept))
         return Found(loss_B.detach(), is_finite_B, norm_PB, tensor_norms([_gradient(one) for one in self._parameters]))
 
@@ -209,38 +216,18 @@ class SampleGradients:
         return {self._names[id(parameter)]: parameter for parameter in self._parameters}
 
 
-def _by_vmap(
-    module: nn.Module, trained: dict[str, nn.Parameter], loss: Loss, inputs: Inputs, label_B: torch.Tensor
-) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    weights = {name: parameter.detach() for name, parameter in trained.items()}
-    fixed = {name: value.detach() for name, value in module.named_parameters() if name not in trained}
-    fixed |= dict(module.named_buffers())
-
-    def loss_of(weights: dict[str, torch.Tensor], inputs: Inputs, label: torch.Tensor) -> torch.Tensor:
-        single = inputs[None] if isinstance(inputs, torch.Tensor) else {name: one[None] for name, one in inputs.items()}
-        return loss(functional_call(module, (weights, fixed), (single,)), label[None]).sum()
-
-    with sdpa_kernel(SDPBackend.MATH):  # the only attention that vmap vectorises
-        gradients, loss_B = vmap(grad_and_value(loss_of), in_dims=(None, 0, 0), randomness="different")(
-            weights, inputs, label_B
-        )
-    return gradients, loss_B
-
-
 def _by_loop(
     module: nn.Module, trained: dict[str, nn.Parameter], loss: Loss, inputs: Inputs, label_B: torch.Tensor
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     rows: list[list[torch.Tensor]] = []
     losses = []
     for index in range(len(label_B)):
-        one = slice(index, index + 1)
-        value = loss(module(select_samples(inputs, one)), label_B[one]).sum()
-        gradients = torch.autograd.grad(value, list(trained.values()), allow_unused=True)
+        gradients, value = gradients_of_one(module, trained, loss, inputs, label_B, index)
         rows.append([
             torch.zeros_like(parameter) if gradient is None else gradient
             for parameter, gradient in zip(trained.values(), gradients, strict=True)
         ])  # fmt: skip
-        losses.append(value.detach())
+        losses.append(value)
     stacked = {name: torch.stack(column) for name, column in zip(trained, zip(*rows, strict=True), strict=True)}
     return stacked, torch.stack(losses)
 
@@ -250,10 +237,6 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Full backward hook is firing")  # inputs need no gradient, and get none
         yield
-
-
-def _pick(inputs: Inputs, chosen: torch.Tensor) -> Inputs:
-    return inputs[chosen] if isinstance(inputs, torch.Tensor) else {name: tensor[chosen] for name, tensor in inputs.items()}
 
 
 def _disagreement(found_B: torch.Tensor, expected_B: torch.Tensor) -> str | None:
@@ -268,4 +251,4 @@ def _gradient(parameter: nn.Parameter) -> torch.Tensor:
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
-_WAYS: Mapping[str, Callable[..., tuple[dict[str, torch.Tensor], torch.Tensor]]] = {"vmap": _by_vmap, "loop": _by_loop}
+_WAYS: Mapping[str, Callable[..., tuple[dict[str, torch.Tensor], torch.Tensor]]] = {"vmap": gradients_by_vmap, "loop": _by_loop}

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clipdrift_contract.events import SliceGradient
 from clipdrift_trainer.recording.ghost import conv1d_squares, embedding_squares, layer_norm_squares, linear_squares
-from clipdrift_trainer.recording.slices import uncounted
+from clipdrift_trainer.recording.slices import slice_gradients, uncounted
 
 Method = Literal["ghost", "vmap", "loop"]
 Inputs = torch.Tensor | Mapping[str, torch.Tensor]
@@ -146,18 +146,7 @@ class NormSampler:
 
     def slices(self) -> tuple[SliceGradient, ...]:
         """Of all measured steps together, one a slice in the names' order; waits for the device."""
-        return tuple(
-            SliceGradient(
-                slice=name,
-                num_samples=round(samples),
-                grad_mass_sum=mass,
-                loss_sum=loss,
-                grad_mass_removed_sum=removed,
-                num_clipped=round(clipped),
-                kind="exact",
-            )
-            for name, (samples, mass, removed, clipped, loss) in zip(self._names, self._sums.tolist(), strict=True)
-        )
+        return slice_gradients(self._names, self._sums.cpu().numpy(), "exact")
 
 
 class _NotPossible(Exception):  # noqa: N818  # no error: the next way is tried
@@ -175,17 +164,26 @@ def _alone(
     module: nn.Module, trained: dict[str, nn.Parameter], loss: Loss, inputs: Inputs, label_B: torch.Tensor, index: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Norm and loss of one sample, 0-d, by autograd."""
+    gradients, value = gradients_of_one(module, trained, loss, inputs, label_B, index)
+    norms = [torch.linalg.vector_norm(g, dtype=torch.float32) for g in gradients if g is not None]
+    return torch.linalg.vector_norm(torch.stack(norms)), value.float()
+
+
+def gradients_of_one(
+    module: nn.Module, trained: dict[str, nn.Parameter], loss: Loss, inputs: Inputs, label_B: torch.Tensor, index: int
+) -> tuple[Sequence[torch.Tensor | None], torch.Tensor]:
+    """The gradients of one sample by autograd, in the order of `trained` (None: took no part), and its loss, 0-d."""
     one = slice(index, index + 1)
     with torch.enable_grad():
         value = loss(module(select_samples(inputs, one)), label_B[one]).sum()
-        gradients = torch.autograd.grad(value, list(trained.values()), allow_unused=True)
-    norms = [torch.linalg.vector_norm(g, dtype=torch.float32) for g in gradients if g is not None]
-    return torch.linalg.vector_norm(torch.stack(norms)), value.detach().float()
+        return torch.autograd.grad(value, list(trained.values()), allow_unused=True), value.detach()
 
 
-def _by_vmap(
+def gradients_by_vmap(
     module: nn.Module, trained: dict[str, nn.Parameter], loss: Loss, inputs: Inputs, label_B: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """The gradients [B, ...] of all samples at once, by the names of `trained`, and the losses [B]; raises what vmap does for a
+    module that it cannot vectorise."""
     weights = {name: parameter.detach() for name, parameter in trained.items()}
     fixed = {name: value.detach() for name, value in module.named_parameters() if name not in trained}
     fixed |= dict(module.named_buffers())
@@ -195,12 +193,19 @@ def _by_vmap(
         return loss(functional_call(module, (weights, fixed), (single,)), label[None]).sum()
 
     of_one = vmap(grad_and_value(loss_of), in_dims=(None, 0, 0), randomness="different")
+    with sdpa_kernel(SDPBackend.MATH):  # the only attention that vmap vectorises
+        gradients, loss_B = of_one(weights, inputs, label_B)
+    return gradients, loss_B
+
+
+def _by_vmap(
+    module: nn.Module, trained: dict[str, nn.Parameter], loss: Loss, inputs: Inputs, label_B: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     norms, losses = [], []
     for start in range(0, len(label_B), _VMAP_SAMPLES):
         some = slice(start, start + _VMAP_SAMPLES)
         try:
-            with sdpa_kernel(SDPBackend.MATH):  # the only attention that vmap vectorises
-                gradients, loss_B = of_one(weights, select_samples(inputs, some), label_B[some])
+            gradients, loss_B = gradients_by_vmap(module, trained, loss, select_samples(inputs, some), label_B[some])
         except (RuntimeError, NotImplementedError) as error:
             raise _NotPossible(str(error).splitlines()[0]) from error
         squares = [gradient.float().flatten(1).square().sum(dim=1) for gradient in gradients.values()]
@@ -316,7 +321,7 @@ def _flags(layer: nn.Module) -> dict[str, bool]:
     return {name: (one := own.get(name)) is not None and one.requires_grad for name in ("weight", "bias")}
 
 
-def select_samples(inputs: Inputs, some: slice) -> Inputs:
+def select_samples(inputs: Inputs, some: slice | torch.Tensor) -> Inputs:
     return inputs[some] if isinstance(inputs, torch.Tensor) else {name: tensor[some] for name, tensor in inputs.items()}
 
 

@@ -317,20 +317,20 @@ class _Tap(torch.autograd.Function):
 
 
 def slice_gradients(
-    names: Sequence[str], sums_S4: npt.NDArray[np.floating[Any]], kind: Literal["head", "exact"]
+    names: Sequence[str], sums_SF: npt.NDArray[np.floating[Any]], kind: Literal["head", "exact"]
 ) -> tuple[SliceGradient, ...]:
-    """The event's rows out of sums [S, 4]: samples, mass, removed mass, clipped samples. `loss_sum` is 0: not measured."""
+    """The event's rows out of sums [S, 4 or 5]: samples, mass, removed mass, clipped samples and, where measured, loss."""
     return tuple(
         SliceGradient(
             slice=name,
-            num_samples=round(float(num_samples)),
-            grad_mass_sum=float(mass),
-            loss_sum=0.0,
-            grad_mass_removed_sum=float(removed),
-            num_clipped=round(float(num_clipped)),
+            num_samples=round(num_samples),
+            grad_mass_sum=mass,
+            loss_sum=loss[0] if loss else 0.0,
+            grad_mass_removed_sum=removed,
+            num_clipped=round(num_clipped),
             kind=kind,
         )
-        for name, (num_samples, mass, removed, num_clipped) in zip(names, sums_S4, strict=True)
+        for name, (num_samples, mass, removed, num_clipped, *loss) in zip(names, sums_SF.tolist(), strict=True)
     )
 
 
