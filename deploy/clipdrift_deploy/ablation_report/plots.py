@@ -150,7 +150,8 @@ def _name_places(axis: Axes, arms: Sequence[ArmFigures], places: dict[str, float
     for name in sorted(places, key=lambda each: (each != PRESENT, places[each])):
         if all(abs(places[name] - other) >= _LABEL_ROOM for other in shown):
             one = by_name[name]
-            shown[places[name]] = f"{one.arm.clip.max_norm:g}" if rows.has_bound(one) else describe_clip(one.arm.clip)
+            words = f"{one.arm.clip.max_norm:g}" if rows.has_bound(one) else describe_clip(one.arm.clip)
+            shown[places[name]] = words.replace(", ", ",\n")
     axis.set_xticks(list(shown), list(shown.values()), rotation=40, ha="right", rotation_mode="anchor", fontsize=8.5)
     if places:
         axis.set_xlim(min(places.values()) - 0.2, max(places.values()) + 0.2)

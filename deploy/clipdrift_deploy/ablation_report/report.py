@@ -124,10 +124,11 @@ def _shares(result: AblationResult) -> list[dict[str, Any]]:
 def later_words(result: AblationResult) -> str:
     """How the recommendation did on the later months; empty where there are none."""
     check = result.later_check
-    if check is None:
-        return ""
     by_name = {one.arm.name: rows.name_of(one) for one in result.arms}
     chosen = by_name[result.recommendation.arm]
+    if check is None:
+        words = f"On the later months {chosen} did not come to an end with every seed, so nothing is said of how it did there."
+        return words if result.later_from_ms is not None else ""
     if check.best == result.recommendation.arm:
         return f"On the later months, which had no part in the choice, {chosen} is the best of all: {check.best_loss:.4f}."
     return (

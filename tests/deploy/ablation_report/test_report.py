@@ -24,9 +24,9 @@ from clipdrift_trainer.evaluation.paired import Paired
 SPECS = {
     "present": ClipSpec(kind="global_norm", max_norm=0.05),
     "off": ClipSpec(kind="off"),
-    "global_norm 0.01": ClipSpec(kind="global_norm", max_norm=0.01),
-    "global_norm 1": ClipSpec(kind="global_norm", max_norm=1.0),
-    "autoclip p10": ClipSpec(kind="autoclip"),
+    "global norm 0.01": ClipSpec(kind="global_norm", max_norm=0.01),
+    "global norm 1": ClipSpec(kind="global_norm", max_norm=1.0),
+    "AutoClip, 10th percentile": ClipSpec(kind="autoclip"),
 }
 
 
@@ -47,7 +47,7 @@ def figures(loss: float, *, is_value: bool = False) -> SetFigures:
 
 
 def make_result(*, is_value: bool = False, has_later: bool = False) -> AblationResult:
-    losses = {"present": 0.2, "off": 0.19, "global_norm 0.01": 0.9, "global_norm 1": 0.191, "autoclip p10": 0.195}
+    losses = {"present": 0.2, "off": 0.19, "global norm 0.01": 0.9, "global norm 1": 0.191, "AutoClip, 10th percentile": 0.195}
     arms = []
     for name, spec in SPECS.items():
         found = figures(losses[name], is_value=is_value)
@@ -78,7 +78,7 @@ def make_result(*, is_value: bool = False, has_later: bool = False) -> AblationR
         as_of_ms=86_400_000, later_from_ms=None, identity="i", num_train_rows=900, num_steps=100, seeds=(0, 1, 2),
         norms=NormScale(median=0.3, origin="off", own=None, num_tensors=2, num_parameters=9), arms=(*arms, lost),
         recommendation=Recommendation(
-            verdict="use", arm="global_norm 1", clip=SPECS["global_norm 1"], headline="Use global_norm 1.", reasons=("a & b",)
+            verdict="use", arm="global norm 1", clip=SPECS["global norm 1"], headline="Use global norm 1.", reasons=("a & b",)
         ),
         later_check=LaterCheck(best="off", best_loss=0.19, recommended_loss=0.191, regret=regret) if has_later else None,
     )  # fmt: skip
@@ -98,7 +98,14 @@ def test_every_policy_has_a_row_and_every_figure_a_picture_with_its_table(
 
     assert page.count("<svg") == (4 if is_value else 7)
     assert page.count('<div class="card pair">') == page.count("<svg")
-    for name in ("global_norm 0.05 (present)", "global_norm 0.01", "global_norm 1", "autoclip p10", "no clipping", "zclip"):
+    for name in (
+        "global norm 0.05 (present)",
+        "global norm 0.01",
+        "global norm 1",
+        "AutoClip, 10th percentile",
+        "no clipping",
+        "zclip",
+    ):
         assert name in page
     assert ("later months" in page) == has_later
 
@@ -121,11 +128,11 @@ def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
 
 def test_policies_stand_from_tight_to_loose_then_other_rules_then_no_clipping() -> None:
     names = [one.arm.name for one in rows.by_bound(make_result().arms)]
-    assert names == ["global_norm 0.01", "present", "global_norm 1", "autoclip p10", "zclip", "off"]
+    assert names == ["global norm 0.01", "present", "global norm 1", "AutoClip, 10th percentile", "zclip", "off"]
 
     places = plots.places_of(make_result().arms)
     assert [places[name] for name in names] == sorted(places.values())
-    assert places["global_norm 1"] == 0.0
+    assert places["global norm 1"] == 0.0
 
 
 def test_the_differences_of_figures_that_are_better_when_higher_are_turned() -> None:
@@ -143,6 +150,11 @@ def test_a_difference_of_one_day_has_no_interval() -> None:
 def test_the_later_months_are_told_with_their_regret() -> None:
     assert "a difference of +0.0010 [-0.0010, +0.0030]" in later_words(make_result(has_later=True))
     assert later_words(make_result()) == ""
+
+
+def test_a_recommended_policy_that_did_not_stand_the_later_months_is_said_so() -> None:
+    lost = msgspec.structs.replace(make_result(has_later=True), later_check=None, later_from_ms=1)
+    assert "global norm 1 did not come to an end with every seed" in later_words(lost)
 
 
 def test_a_report_that_cannot_be_written_is_said(tmp_path: Path) -> None:

@@ -74,12 +74,69 @@ def test_that_needs_the_whole_interval_of_every_threshold() -> None:
     assert recommend([present(), threshold(0.1, 0.001), threshold(1, -0.001), wide], POLICY).verdict != "does_not_matter"
 
 
+EQUAL = (threshold(0.1, 0.001), threshold(1, -0.001), threshold(10, -0.001))  # what is left of these names is a margin of 0.004
+
+
+@pytest.mark.parametrize(
+    ("unclipped", "words"),
+    [
+        (off(0.3), "none at all is worse"),
+        (msgspec.structs.replace(off(0.0), status="diverged", validation=None, gain=None), "none at all diverges"),
+        (msgspec.structs.replace(off(0.0), status="failed", validation=None, gain=None), "none at all did not come to an end"),
+        (off(0.001, spread=0.01), "whether none at all does is open"),
+        (off(-0.02), "whether none at all does is open"),
+    ],
+    ids=["worse", "diverged", "failed", "open", "better"],
+)
+def test_clipping_matters_where_none_at_all_is_not_proven_as_good_though_any_threshold_does(
+    unclipped: ArmFigures, words: str
+) -> None:
+    found = recommend([present(), unclipped, *EQUAL], POLICY)
+
+    assert (found.verdict, found.arm) == ("keep", "present")
+    assert found.headline.startswith("Keep global norm 0.2: any threshold from 0.1 to 10 does")
+    assert words in found.headline
+
+
+def test_any_private_bound_may_do_and_nothing_is_said_of_none_at_all() -> None:
+    bounds = [arm(f"p{bound}", ClipSpec(kind="per_sample", max_norm=bound), 0.001) for bound in (0.1, 10.0)]
+
+    found = recommend([arm("present", ClipSpec(kind="per_sample", max_norm=1.0)), *bounds], POLICY)
+
+    assert (found.verdict, found.headline) == ("keep", "Keep per sample 1: any threshold from 0.1 to 10 does.")
+
+
+def test_another_rule_that_is_proven_better_goes_before_thresholds_that_all_do() -> None:
+    other = arm("AGC", ClipSpec(kind="agc"), -0.05, removed=0.9)
+
+    found = recommend([present(), off(0.0), *EQUAL, other], POLICY)
+
+    assert (found.verdict, found.headline) == ("use", "Use AGC instead of global norm 0.2.")
+
+
+@pytest.mark.parametrize("changes", [{"removed": 0.1}, {"removed": 0.9, "against": (worse("JFK", "brier", 0.05),)}])
+def test_a_better_rule_that_does_not_stand_every_check_is_named_where_any_threshold_does(changes: dict) -> None:
+    other = arm("AGC", ClipSpec(kind="agc"), -0.05, **changes)
+
+    found = recommend([present(), off(0.0), *EQUAL, other], POLICY)
+
+    assert (found.verdict, found.headline) == (
+        "keep", "Keep global norm 0.2: any threshold from 0.1 to 10 does, and so does none at all.",
+    )  # fmt: skip
+    assert "AGC" in found.reasons[0]
+
+
+def test_a_threshold_that_is_within_the_margin_is_no_reason_to_change() -> None:
+    nearly = threshold(1, -0.00350, spread=0.0002)
+    assert shortlist([present(), off(0.0), threshold(0.1, 0.001), nearly, threshold(10, 0.0)], POLICY) == ()
+
+
 def test_that_is_not_said_of_a_narrow_range_of_thresholds() -> None:
     assert recommend([present(), threshold(1, 0.0), threshold(5, 0.0)], POLICY).verdict == "keep"
 
 
 def test_bounds_far_below_the_norms_may_do_harm_and_clipping_still_does_not_matter() -> None:
-    arms = [present(), threshold(0.01, 0.05), threshold(0.1, 0.001), threshold(10, 0.001)]
+    arms = [present(), threshold(0.01, 0.05), threshold(0.1, 0.001), threshold(10, 0.001), off(0.001)]
     assert recommend(arms, POLICY).verdict == "does_not_matter"
 
 
@@ -87,7 +144,7 @@ def test_a_policy_that_is_proven_better_and_stable_is_recommended() -> None:
     found = recommend([present(), threshold(0.1, 0.01), threshold(1, -0.01)], POLICY, {"c1": STABLE})
 
     assert (found.verdict, found.arm, found.clip.max_norm) == ("use", "c1", 1.0)
-    assert found.headline == "Use global_norm 1 instead of global_norm 0.2."
+    assert found.headline == "Use global norm 1 instead of global norm 0.2."
     assert "0.1900 instead of 0.2000" in found.reasons[0]
 
 
@@ -164,6 +221,44 @@ def test_adam_with_a_bound_of_the_total_norm_is_left_alone() -> None:
     assert "worth a look by a person" in found.reasons[1]
 
 
+@pytest.mark.parametrize("optimizer", ["RMSprop", "Lion", "Adagrad"])
+@pytest.mark.parametrize("kind", ["global_norm", "autoclip", "zclip", "quantile"])
+def test_every_optimizer_that_takes_a_common_factor_out_is_left_alone_with_every_rule_that_is_one(
+    optimizer: str, kind: str
+) -> None:
+    first = arm("present", ClipSpec(kind=kind, max_norm=0.2), removed=0.8, optimizer=optimizer)
+
+    found = recommend([first, threshold(0.1, 0.02), threshold(1, -0.01)], POLICY, {"c1": STABLE})
+
+    assert (found.verdict, found.arm) == ("keep", "present")
+
+
+def test_an_optimizer_is_not_known_by_a_part_of_its_name() -> None:
+    arms = [present(optimizer="Adamless"), threshold(0.1, 0.02), threshold(1, -0.01)]
+    assert recommend(arms, POLICY, {"c1": STABLE}).arm == "c1"
+
+
+def test_adam_may_be_told_to_take_a_rule_that_changes_the_gradients_direction() -> None:
+    other = arm("value 0.1", ClipSpec(kind="value", max_norm=0.1), -0.05, removed=0.9)
+    arms = [present(optimizer="Adam"), threshold(0.1, 0.02), threshold(1, -0.01), other]
+
+    found = recommend(arms, POLICY, {"c1": STABLE})
+
+    assert (found.verdict, found.arm) == ("use", "value 0.1")
+
+
+def test_one_seed_with_adam_is_not_said_to_show_what_chance_does() -> None:
+    arms = [
+        msgspec.structs.replace(one, seeds=(0,), gain=one.gain and msgspec.structs.replace(one.gain, num_seeds=1))
+        for one in (present(optimizer="Adam"), threshold(0.1, 0.02), threshold(10, -0.1))
+    ]
+
+    found = recommend(arms, POLICY)
+
+    assert (found.verdict, found.arm) == ("keep", "present")
+    assert "One seed does not show what is chance" in found.reasons[1]
+
+
 def test_adam_with_another_rule_or_with_lost_steps_is_judged_like_the_rest() -> None:
     value = arm("present", ClipSpec(kind="value", max_norm=0.001), removed=0.8, optimizer="Adam")
     lost = present(optimizer="Adam", num_nonfinite=4)
@@ -233,6 +328,28 @@ def test_a_present_policy_that_diverges_gives_its_place_to_what_is_stable() -> N
 
     assert (found.verdict, found.arm) == ("use", "c1")
     assert "diverges" in found.reasons[0]
+
+
+def test_a_present_policy_of_which_one_seed_diverged_gives_its_place_too() -> None:
+    lost = present(10, removed=0.0, status="diverged", reason="the answers were not finite with seed 3", seeds=(0, 1, 2, 4))
+
+    found = recommend([lost, off(0.0), threshold(0.1, 0.01), threshold(1, 0.001)], POLICY)
+
+    assert (found.verdict, found.arm) == ("use", "c1")
+    assert "diverges: the answers were not finite with seed 3" in found.reasons[0]
+    assert not any("No slice is proven worse" in words for words in found.reasons), "nothing of that was asked"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [("done", "what could take its place is not stable"), ("diverged", "so does all that could")]
+)
+def test_where_nothing_can_take_the_place_of_what_diverges_it_is_said_why(status: str, words: str) -> None:
+    lost = present(0.2, removed=0.8, status="diverged", reason="the answers were not finite with seed 3", seeds=(0, 1, 2, 4))
+
+    found = recommend([lost, threshold(10, 0.01, status=status)], POLICY, {"c10": SHAKY})
+
+    assert found.verdict == "cannot_tell"
+    assert words in found.headline
 
 
 def test_a_present_policy_that_raises_gives_no_answer() -> None:

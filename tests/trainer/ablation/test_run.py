@@ -12,12 +12,12 @@ from toy_task import Toy
 
 from clipdrift_contract.errors import ClipdriftError
 from clipdrift_contract.events import ClipSpec
-from clipdrift_trainer.ablation.result import AblationResult
+from clipdrift_trainer.ablation.result import AblationResult, check_later, figures_of
 from clipdrift_trainer.ablation.run import RESULT_FILE, Question, Step, ablate
 from clipdrift_trainer.ablation.runners import Run, in_processes
 from clipdrift_trainer.ablation.trial import Job, Outcome, Study, attempt
 
-NAMES = ["present", "off", "global_norm 5", "autoclip p10", "q90"]
+NAMES = ["present", "off", "global norm 5", "AutoClip, 10th percentile", "q90"]
 
 
 def carry_out(
@@ -117,7 +117,7 @@ def test_arms_that_raise_are_recorded_and_tried_again_and_the_rest_goes_on(tmp_p
     _, again = carry_out(tmp_path, question, make_study(Moody()))
 
     status = {one.arm.name: one.status for one in result.arms}
-    assert (status["present"], status["global_norm 0.002"], status["global_norm 5"]) == ("done", "done", "failed")
+    assert (status["present"], status["global norm 0.002"], status["global norm 5"]) == ("done", "done", "failed")
     assert "ArithmeticError: the weights ran off" in next(one.reason for one in result.arms if one.status == "failed")
     assert {step.job.arm for step in again if not step.was_kept} == {
         one.arm.name for one in result.arms if one.status == "failed"
@@ -130,7 +130,7 @@ def test_arms_that_diverge_are_recorded_and_the_rest_goes_on(tmp_path: Path) -> 
     result, _ = carry_out(tmp_path, question, make_study(Exploding()))
 
     status = {one.arm.name: one.status for one in result.arms}
-    assert (status["present"], status["off"], status["global_norm 5"]) == ("done", "diverged", "diverged")
+    assert (status["present"], status["off"], status["global norm 5"]) == ("done", "diverged", "diverged")
     assert all(one.validation is None for one in result.arms if one.status == "diverged")
 
 
@@ -167,6 +167,23 @@ def test_a_full_disk_loses_the_keeping_and_not_the_work(finished, tmp_path: Path
     assert (tmp_path / RESULT_FILE).read_bytes() == (folder / RESULT_FILE).read_bytes()
 
 
+def test_a_full_disk_loses_a_traceback_and_not_the_work(tmp_path: Path) -> None:
+    limits, unwritten = resource.getrlimit(resource.RLIMIT_FSIZE), []
+
+    def fill_the_disk(step: Step) -> None:
+        unwritten.append(step.unwritten)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]) if step.num_done < len(NAMES) else limits)
+
+    question = make_question(present=ClipSpec(kind="global_norm", max_norm=0.001), thresholds=(5.0,), seeds=(0,))
+    try:
+        result = ablate(question, make_study(Moody()), "code", tmp_path, in_processes(1), fill_the_disk)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert {one.arm.name for one in result.arms if one.status == "failed"} >= {"global norm 5"}
+    assert unwritten[2] == "File too large"
+
+
 def test_a_result_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / RESULT_FILE).mkdir()
     with pytest.raises(ClipdriftError, match=r"result\.json cannot be written"):
@@ -195,6 +212,19 @@ def test_a_raised_bound_is_tried_at_a_higher_learning_rate_before_it_is_recommen
     hot = [step.job for step in steps if step.job.learning_rate_factor == 2.0]
     assert {job.arm for job in hot} >= {result.recommendation.arm}
     assert any(words.startswith("Stable") for words in result.recommendation.reasons)
+
+
+def test_arms_that_diverge_later_with_seeds_that_do_not_meet_are_not_compared_there(finished) -> None:
+    _, result, steps = finished
+    trials: dict[str, dict] = {}
+    for step in steps:
+        if step.job.learning_rate_factor == 1.0:
+            later = None if (step.job.arm, step.job.seed) in (("present", 0), ("off", 1)) else step.found.later
+            trials.setdefault(step.job.arm, {})[step.job.seed] = msgspec.structs.replace(step.found, later=later)
+    arms = figures_of([one.arm for one in result.arms[:2]], trials, None, "brier")
+
+    assert check_later(arms, trials, "present", "brier") is None
+    assert check_later(arms, trials, "off", "brier") is None
 
 
 def test_seeds_are_different_and_at_least_one() -> None:

@@ -1,7 +1,8 @@
 """What the figures recommend, in plain words: clipping does not matter here, keep it, use another policy, or nobody can tell.
 
 Decides on held-out days alone. A change needs a proof, keeping does not; no clipping is never recommended; a bound is raised
-only after a check of stability.
+only after a check of stability. That clipping does not matter takes two proofs: that no threshold does, and that none at all is
+as good.
 """
 
 import math
@@ -9,6 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from clipdrift_contract.clipping import describe_clip
+from clipdrift_contract.optimizers import COMMON_FACTOR, is_adaptive
 from clipdrift_trainer.ablation import wording
 from clipdrift_trainer.ablation.grid import OFF, PRESENT, REASONABLE_FROM
 from clipdrift_trainer.ablation.paired import CALIBRATION
@@ -54,11 +57,10 @@ def shortlist(arms: Sequence[ArmFigures], policy: AblationPolicy) -> tuple[str, 
     Of arms that are as good as the best (within a tenth of the margin) the one that clips most comes first: it still holds an
     outlier back.
     """
-    if _clipping_means_nothing(arms, policy) or _is_adaptive(arms[0]):
-        return ()
-    proven = [one for one in arms[1:] if _is_worthwhile(one, arms, policy) and not _objections(one, policy)]
-    if arms[0].validation is None:
+    if arms[0].status == "diverged":
         proven = [one for one in arms[1:] if one.status == "done" and one.arm.clip.kind != "off"]
+    else:
+        proven = [one for one in _worthwhile(arms, policy) if not _objections(one, policy)]
     if not proven:
         return ()
     best = min(_loss(one) for one in proven)
@@ -101,13 +103,15 @@ def recommend(
             continue
         return _use(one, arms, policy, found.get(name), refused)
     if present.status == "diverged":
-        words = "Cannot tell: the present policy diverges, and so does all that could take its place."
+        others = "what could take its place is not stable" if refused else "so does all that could take its place"
+        words = f"Cannot tell: the present policy diverges, and {others}."
         return _stay(present, "cannot_tell", words, (present.reason, *refused, "Lower the learning rate and try again."))
-    if _clipping_means_nothing(arms, policy):
-        return _does_not_matter(arms, policy)
-    if _is_adaptive(present):
-        return _leave_adaptive(arms, policy)
-    return _keep_or_doubt(arms, policy, refused)
+    blocked = _blocked(arms, policy, refused)
+    if _no_threshold_matters(arms, policy):
+        return _any_threshold_does(arms, policy, blocked)
+    if _takes_factors_out(present):
+        return _leave_adaptive(arms, policy, blocked)
+    return _keep_or_doubt(arms, policy, blocked)
 
 
 def _loss(one: ArmFigures) -> float:
@@ -117,6 +121,23 @@ def _loss(one: ArmFigures) -> float:
 def _level(arms: Sequence[ArmFigures]) -> float:
     """Of each interval, so that all comparisons with the present policy hold together with 95 % (Bonferroni)."""
     return 1.0 - 0.05 / max(1, sum(one.gain is not None for one in arms))
+
+
+def _worthwhile(arms: Sequence[ArmFigures], policy: AblationPolicy) -> list[ArmFigures]:
+    """Arms that call for a change: proven better, and not of a kind that is known to make no difference here."""
+    settled = {one.arm.name for one in _thresholds(arms)} if _no_threshold_matters(arms, policy) else set()
+    if _takes_factors_out(arms[0]):
+        settled |= {one.arm.name for one in arms if one.arm.clip.kind in COMMON_FACTOR}
+    return [one for one in arms[1:] if one.arm.name not in settled and _is_worthwhile(one, arms, policy)]
+
+
+def _blocked(arms: Sequence[ArmFigures], policy: AblationPolicy, refused: Sequence[str]) -> tuple[str, ...]:
+    """What is better as a whole and yet not chosen, with the reason."""
+    objections = {one.arm.name: _objections(one, policy) for one in _worthwhile(arms, policy)}
+    return (
+        *(f"Better as a whole, but not chosen: {words}" for words in refused),
+        *(f"{name} is better as a whole, but {'; '.join(found)}." for name, found in objections.items() if found),
+    )
 
 
 def _is_worthwhile(one: ArmFigures, arms: Sequence[ArmFigures], policy: AblationPolicy) -> bool:
@@ -162,7 +183,7 @@ def _thresholds(arms: Sequence[ArmFigures]) -> list[ArmFigures]:
     ]
 
 
-def _clipping_means_nothing(arms: Sequence[ArmFigures], policy: AblationPolicy) -> bool:
+def _no_threshold_matters(arms: Sequence[ArmFigures], policy: AblationPolicy) -> bool:
     """Equivalence: over at least a factor of ten of thresholds, each one's whole interval lies within the margin.
 
     Every one must pass, so no correction for their number is needed (intersection-union test, Berger 1982).
@@ -173,16 +194,17 @@ def _clipping_means_nothing(arms: Sequence[ArmFigures], policy: AblationPolicy) 
         return False
     if max(bounds) < _LEAST_RANGE * min(bounds):
         return False
-    return all(
-        one.status == "done" and one.gain is not None and abs(one.gain.difference) + one.gain.half_width() <= margin
-        for one in tried
-    )
+    return all(_is_within(one, margin) for one in tried)
 
 
-def _is_adaptive(present: ArmFigures) -> bool:
-    """Adam and its kin divide by the gradient's own size, so a bound of the total norm cancels out."""
-    is_total = present.arm.clip.kind in ("global_norm", "off")
-    return is_total and "adam" in present.optimizer.lower() and not present.num_nonfinite and present.status == "done"
+def _is_within(one: ArmFigures, margin: float) -> bool:
+    return one.status == "done" and one.gain is not None and abs(one.gain.difference) + one.gain.half_width() <= margin
+
+
+def _takes_factors_out(present: ArmFigures) -> bool:
+    """Adam and its kin divide by the gradient's own size, so one factor on all of it cancels out."""
+    is_common = present.arm.clip.kind in COMMON_FACTOR
+    return is_common and is_adaptive(present.optimizer) and not present.num_nonfinite and present.status == "done"
 
 
 def _use(
@@ -190,14 +212,14 @@ def _use(
 ) -> Recommendation:
     present = arms[0]
     slack = _AS_GOOD * absolute_margin(arms, policy)
-    if present.validation is None or one.gain is None:
-        reasons = [f"The present policy, {wording.policy(present.arm.clip)}, diverges: {present.reason}."]
+    if present.status == "diverged":
+        reasons = [f"The present policy, {describe_clip(present.arm.clip)}, diverges: {present.reason}."]
     else:
         number = sum(other.gain is not None for other in arms)
         reasons = [wording.gain(one, present, _level(arms), number, policy.gate.metric), wording.removed_mass(one, present)]
     reasons += [f"Not chosen: {words}" for words in refused]
     reasons.append(wording.as_good(_as_good(one, arms, slack), slack))
-    if present.validation is not None and one.validation is not None:
+    if present.status == "done" and present.validation is not None and one.validation is not None:
         reasons.append(wording.harmless(present.validation, one.validation))
     if stability is not None:
         reasons.append(f"Stable: {'; '.join(stability.reasons)}.")
@@ -205,7 +227,7 @@ def _use(
         verdict="use",
         arm=one.arm.name,
         clip=one.arm.clip,
-        headline=f"Use {wording.policy(one.arm.clip)} instead of {wording.policy(present.arm.clip)}.",
+        headline=f"Use {describe_clip(one.arm.clip)} instead of {describe_clip(present.arm.clip)}.",
         reasons=tuple(filter(None, reasons)),
     )
 
@@ -219,50 +241,54 @@ def _as_good(one: ArmFigures, arms: Sequence[ArmFigures], slack: float) -> list[
     return [other for other in done if other.arm.name != one.arm.name and _loss(other) <= best + slack]
 
 
-def _does_not_matter(arms: Sequence[ArmFigures], policy: AblationPolicy) -> Recommendation:
-    reasons = [wording.equivalence(arms[0], _thresholds(arms), absolute_margin(arms, policy), policy.gate.metric)]
-    if _is_adaptive(arms[0]):
-        reasons.append(wording.adaptive(arms[0]))
+def _any_threshold_does(arms: Sequence[ArmFigures], policy: AblationPolicy, blocked: Sequence[str]) -> Recommendation:
+    """No threshold matters. Clipping as such matters all the same where leaving it out is not proven to be as good."""
+    present, tried, margin = arms[0], _thresholds(arms), absolute_margin(arms, policy)
+    reasons = [*blocked, wording.equivalence(present, tried, margin, policy.gate.metric)]
+    if _takes_factors_out(present):
+        reasons.append(wording.adaptive(present))
     reasons.append("A better model must come from elsewhere: data, learning rate, network.")
-    return _stay(arms[0], "does_not_matter", "Clipping does not matter here: leave it as it is.", reasons)
+    unclipped = next((one for one in arms if one.arm.clip.kind == "off"), None)
+    is_as_good = unclipped is not None and (unclipped is present or _is_within(unclipped, margin))
+    if is_as_good and not blocked:
+        return _stay(present, "does_not_matter", "Clipping does not matter here: leave it as it is.", reasons)
+    words = f"{wording.any_of(tried)}{wording.without(unclipped, is_as_good=is_as_good)}"
+    return _stay(present, "keep", f"Keep {describe_clip(present.arm.clip)}: {words}.", [*reasons, *_off_words(arms)])
 
 
-def _leave_adaptive(arms: Sequence[ArmFigures], policy: AblationPolicy) -> Recommendation:
+def _leave_adaptive(arms: Sequence[ArmFigures], policy: AblationPolicy, blocked: Sequence[str]) -> Recommendation:
     present, margin, level = arms[0], absolute_margin(arms, policy), _level(arms)
-    reasons = [wording.adaptive(present)]
+    reasons = [wording.adaptive(present), *blocked]
     surprising = [
         one for one in _thresholds(arms) if one.gain is not None and one.gain.difference + one.gain.half_width(level) < -margin
     ]
-    if surprising:
+    if len(present.seeds) < _LEAST_SEEDS:
+        reasons.append("One seed does not show what is chance, so what differences there are say nothing.")
+    elif surprising:
         best = min(surprising, key=_loss)
         reasons.append(
             f"Against that rule {best.arm.name} is proven better by more than the margin here; worth a look by a person."
         )
     else:
-        reasons.append("No threshold is proven better by more than the margin; what differences there are are those of seeds.")
-    return _stay(present, "keep", f"Keep {wording.policy(present.arm.clip)}.", reasons)
+        reasons.append("No threshold is proven better by more than the margin.")
+    return _stay(present, "keep", f"Keep {describe_clip(present.arm.clip)}.", reasons)
 
 
-def _keep_or_doubt(arms: Sequence[ArmFigures], policy: AblationPolicy, refused: Sequence[str]) -> Recommendation:
+def _keep_or_doubt(arms: Sequence[ArmFigures], policy: AblationPolicy, blocked: Sequence[str]) -> Recommendation:
     present, margin, level = arms[0], absolute_margin(arms, policy), _level(arms)
-    blocked = [f"Better as a whole, but not chosen: {words}" for words in refused]
     doubtful, is_open = [], False
     for one in arms[1:]:
-        if one.gain is None or one.status != "done" or one.arm.clip.kind == "off":
+        if one.gain is None or one.status != "done" or one.arm.clip.kind == "off" or _is_worthwhile(one, arms, policy):
             continue
-        objections = _objections(one, policy)
         may_be_better = one.gain.difference - one.gain.half_width(level) < -margin
-        if _is_worthwhile(one, arms, policy):
-            if objections:
-                blocked.append(f"{one.arm.name} is better as a whole, but {'; '.join(objections)}.")
-        elif may_be_better and not objections and (one.gain.difference < 0 or not one.gain.is_known):
+        if may_be_better and (one.gain.difference < 0 or not one.gain.is_known) and not _objections(one, policy):
             doubtful.append(one)
         else:
             is_open = is_open or may_be_better
     if not doubtful:
         words = "Nothing better stands every check" if blocked else wording.nothing_better(is_open=is_open)
         reasons = (*blocked, f"{words}; the present one stays.", *_off_words(arms))
-        return _stay(present, "keep", f"Keep {wording.policy(present.arm.clip)}.", reasons)
+        return _stay(present, "keep", f"Keep {describe_clip(present.arm.clip)}.", reasons)
     best = min(doubtful, key=lambda one: one.gain.difference if one.gain is not None else 0.0)
     assert best.gain is not None
     return _doubt(present, best.arm.name, best.gain, margin, level, blocked)

@@ -231,8 +231,13 @@ def _contrasts(name: str, other: str, trials: Trials, which: str) -> tuple[Contr
 
 
 def check_later(arms: Sequence[ArmFigures], trials: Trials, recommended: str, metric: str) -> LaterCheck | None:
-    """How the recommended arm did on the later rows; None where there are none."""
-    judged = {one.arm.name: one.later for one in arms if one.later is not None and one.status == "done"}
+    """How the recommended arm did on the later rows; None where there are none, or its answers on them were not finite with
+    every seed. Arms of which that is true are no match for it either."""
+    judged = {
+        one.arm.name: one.later
+        for one in arms
+        if one.later is not None and one.status == "done" and len(_sums(trials[one.arm.name], "later")) == len(one.seeds)
+    }
     if recommended not in judged:
         return None
     best = min(judged, key=lambda name: judged[name].loss)

@@ -2,25 +2,11 @@
 
 from collections.abc import Sequence
 
-from clipdrift_contract.events import ClipSpec
+from clipdrift_contract.clipping import describe_clip
 from clipdrift_trainer.ablation.result import ArmFigures, SetFigures
 from clipdrift_trainer.evaluation.paired import Paired
 
 _LOSSES = {"brier": "Brier score", "nll": "log loss", "error": "error rate"}
-
-
-def policy(clip: ClipSpec) -> str:
-    """A policy as a sentence names it.
-
-    Example:
-        >>> policy(ClipSpec(kind="global_norm", max_norm=0.05)), policy(ClipSpec(kind="autoclip"))
-        ('global_norm 0.05', 'autoclip p10')
-    """
-    if clip.kind == "off":
-        return "no clipping"
-    if clip.kind == "autoclip":
-        return f"autoclip p{clip.percentile:g}"
-    return clip.kind if clip.max_norm is None else f"{clip.kind} {clip.max_norm:g}"
 
 
 def loss(metric: str, *, is_value: bool) -> str:
@@ -61,7 +47,7 @@ def as_good(others: Sequence[ArmFigures], slack: float) -> str:
     """Which arms are as good as the recommended one; empty where none is."""
     if not others:
         return ""
-    names = ", ".join(policy(other.arm.clip) for other in others)
+    names = ", ".join(describe_clip(other.arm.clip) for other in others)
     return (
         f"Within {slack:.4f} of the best are also: {names}. Of these, this one clips most, so it still holds an outlier back."
     )
@@ -100,3 +86,21 @@ def adaptive(present: ArmFigures) -> str:
 def nothing_better(*, is_open: bool) -> str:
     """Why the present policy stays; open: an arm that looks worse might, by its interval, still be better."""
     return "No other policy looks better" if is_open else "No other policy can be better by more than the margin"
+
+
+def any_of(tried: Sequence[ArmFigures]) -> str:
+    """That every threshold that was tried does."""
+    bounds = [one.arm.clip.max_norm for one in tried if one.arm.clip.max_norm is not None]
+    return f"any threshold from {min(bounds):g} to {max(bounds):g} does"
+
+
+def without(unclipped: ArmFigures | None, *, is_as_good: bool) -> str:
+    """How training without clipping did beside thresholds that all do, as the end of a sentence; None: nobody tried."""
+    if unclipped is None:
+        return ""
+    if is_as_good:
+        return ", and so does none at all"
+    if unclipped.status != "done" or unclipped.gain is None:
+        return f", and none at all {'diverges' if unclipped.status == 'diverged' else 'did not come to an end'}"
+    is_worse = unclipped.gain.difference - unclipped.gain.half_width() > 0
+    return ", and none at all is worse" if is_worse else "; whether none at all does is open"
