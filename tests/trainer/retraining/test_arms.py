@@ -6,7 +6,7 @@ from toy_task import DAY, Toy
 
 from clipdrift_contract.events import Arm, ClipSpec, RetrainRequest
 from clipdrift_trainer.retraining.arms import Work, in_time_order, training_for
-from clipdrift_trainer.training import TrainingConfig, prepare
+from clipdrift_trainer.training import TooFewRowsError, TrainingConfig, prepare
 
 BATCH, SAMPLE = (Arm(name=kind, clip=ClipSpec(kind=kind, max_norm=1.0)) for kind in ("global_norm", "per_sample"))
 
@@ -38,7 +38,7 @@ def test_days_that_choose_an_arm_and_days_that_gate_it_are_disjoint(num_days: in
 
 
 def test_a_single_training_day_leaves_nothing_to_choose_by() -> None:
-    with pytest.raises(ValueError, match="on 2 days are too few: choosing between arms"):
+    with pytest.raises(TooFewRowsError, match="on 2 days are too few: choosing between arms"):
         in_time_order(work(2, TrainingConfig(hold_out_every=2, hold_out_offset=1)))
 
 

@@ -3,10 +3,12 @@
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from clipdrift_contract.events import Contrast
 from clipdrift_trainer.evaluation.blocks import UNKNOWN
+from clipdrift_trainer.retraining.contrast import contrast
 from clipdrift_trainer.retraining.gate import GatePolicy, judge, slice_verdict
 
 BETTER = Contrast(slice="", num_rows=9_000, num_blocks=12, metric="brier", difference=-0.02, low=-0.03, high=-0.01)
@@ -81,3 +83,18 @@ def test_only_the_metric_of_the_policy_decides() -> None:
 def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         GatePolicy(**wrong)
+
+
+def test_a_candidate_picked_on_the_gates_own_days_would_pass_more_than_twice_as_often_as_the_gate_promises() -> None:
+    # why the days that choose an arm have no part in the gate: arms that differ by nothing, the best of three, 12 days
+    generator = np.random.default_rng(0)
+    time_ms, num_worlds, passes = np.arange(12) * 86_400_000, 1_500, {"own": 0, "other": 0}
+    for _ in range(num_worlds):
+        gate_AD, other_AD = generator.normal(size=(2, 3, 12))
+        for days, choosing_AD in (("own", gate_AD), ("other", other_AD)):
+            found = contrast("", "brier", gate_AD[choosing_AD.mean(axis=1).argmin()][None], time_ms)
+            passes[days] += judge([msgspec.structs.replace(found, num_rows=9_000)], GatePolicy()).verdict == "pass"
+
+    promised = 0.025 * num_worlds
+    assert passes["other"] < 1.4 * promised
+    assert passes["own"] > 2 * promised

@@ -48,8 +48,7 @@ def probe_champion(
 
     Raises:
         ProbeError: The rule acts on samples, there are no weights, too few new rows, no row of its own any more, or the
-            module built again does not
-            answer like the model.
+            module built again does not answer like the model.
         WeightsError: The weights are not those of the model, or do not fit.
         LeakError, ValueError: The task gives rows that are not usable.
     """

@@ -17,10 +17,11 @@ from clipdrift_trainer.tasks.task import Rows, Task
 
 _ALL = ""
 _BUCKETS_PER_OCTAVE = 4
+_FIRST_STEPS = 100  # of the retrain that the probe is compared with
 
 
 class ProbeConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is measured; the defaults take about a second for the demo's model."""
+    """How much is measured."""
 
     num_batches: int = 50
     """Batches of all rows together."""
@@ -30,8 +31,6 @@ class ProbeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The slices with the most recent rows are measured, so many."""
     min_slice_rows: int = 30
     """A slice with fewer rows is left out: its batches would be the same rows again and again."""
-    first_steps: int = 100
-    """Steps of the retrain that the probe is compared with."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -99,15 +98,14 @@ def probe_gradients(
     )  # fmt: skip
 
 
-def with_seen(probe: GradProbe, windows: Sequence[GradWindow], first_steps: int = 100) -> GradProbe:
-    """The probe with what the first steps of a training showed; as it was where they showed no finite gradient.
+def with_seen(probe: GradProbe, windows: Sequence[GradWindow]) -> GradProbe:
+    """The probe with what the windows of a training's first 100 steps showed; as it was where they showed no finite gradient.
 
     Args:
         probe: What was foretold.
         windows: Of the training that followed, with the same rule.
-        first_steps: Windows that begin before this step count.
     """
-    first = [window for window in windows if window.step_first < first_steps]
+    first = [window for window in windows if window.step_first < _FIRST_STEPS]
     num_finite = sum(window.num_steps - window.num_nonfinite for window in first)
     norm_sum = sum(window.norm_sum for window in first)
     if not num_finite or not norm_sum > 0:

@@ -13,7 +13,15 @@ from clipdrift_trainer.evaluation.scores import Floats
 from clipdrift_trainer.tasks.fitting import Fit, predict_logits, to_scores
 from clipdrift_trainer.tasks.split import split_newest
 from clipdrift_trainer.tasks.task import Task, encode, vocabularies_of
-from clipdrift_trainer.training import Order, Prepared, TrainingConfig, fit_order, fit_temperature_on, split_held_out
+from clipdrift_trainer.training import (
+    Order,
+    Prepared,
+    TooFewRowsError,
+    TrainingConfig,
+    fit_order,
+    fit_temperature_on,
+    split_held_out,
+)
 from clipdrift_trainer.workers import forked_workers, single_threaded, unpack
 
 _log = logging.getLogger(__name__)
@@ -63,12 +71,12 @@ def in_time_order(work: Work) -> Work:
     counts. The days held out have no part in it: the gate judges on them, and must see no arm picked for its luck there.
 
     Raises:
-        ValueError: There is only one training day.
+        TooFewRowsError: There is only one training day.
     """
     rows = work.prepared.rows
     older, newest = split_newest(rows.time_ms, work.prepared.train)
     if not len(older):
-        raise ValueError(
+        raise TooFewRowsError(
             f"{len(rows)} rows on {len(np.unique(rows.time_ms // MS_PER_DAY))} days are too few: choosing between arms takes "
             "two days to train on beside those held out"
         )
