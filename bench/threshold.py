@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec
 from threshold_worlds import cells, datasets, ensemble
 from threshold_worlds.cells import OPTIMIZERS, Cell, Life, live
-from threshold_worlds.figures import POLICIES, Promotions, promotions, regime_of, regimes, regret_table
+from threshold_worlds.figures import POLICIES, Promotions, RegretTable, promotions, regime_of, regimes, regret_table
 
 from clipdrift_trainer.evaluation import calibration, paired
 from clipdrift_trainer.retraining import candidates, contrast, gate, judging, selection, stability
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, object]:
         _cells(names, range(asked.first_seed, asked.first_seed + asked.seeds)), asked.workers, is_fresh=asked.fresh
     )
     table = regret_table(lives)
-    _print_regrets(lives, names)
+    _print_regrets(table, lives, names)
     next_days, late_days = promotions(lives, lambda life: life.next_gain), promotions(lives, lambda life: life.late_gain)
     _print_promotions(lives, names)
     means = {regime: by_policy["chosen"][""] for regime, by_policy in table.items()}
@@ -132,8 +132,7 @@ def _path(cell: Cell) -> Path:
     return _KEPT / f"{cell.dataset}-{hashlib.sha256(repr(cell).encode() + code).hexdigest()[:16]}.json"
 
 
-def _print_regrets(lives: Sequence[Life], names: Sequence[str]) -> None:
-    table = regret_table(lives)
+def _print_regrets(table: RegretTable, lives: Sequence[Life], names: Sequence[str]) -> None:
     print(
         "\nRegret to the oracle bound, percentage points of accuracy on late rows, mean over data sets (fair) [95 % over seeds]"
     )

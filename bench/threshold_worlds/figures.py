@@ -23,6 +23,9 @@ class Regret(NamedTuple):
     """Against an oracle that picks its bound on the other half of the seeds: without the luck of the best of ten."""
 
 
+RegretTable = dict[Regime, dict[str, dict[str, Regret]]]  # by regime, policy and data set
+
+
 def regime_of(life: Life) -> Regime:
     return life.clipping, life.optimizer, life.level
 
@@ -57,9 +60,9 @@ def over_sets(found: Sequence[Regret]) -> Regret:
     return Regret(float(np.mean([one.mean for one in found])), half, float(np.mean([one.fair for one in found])))
 
 
-def regret_table(lives: Sequence[Life]) -> dict[Regime, dict[str, dict[str, Regret]]]:
+def regret_table(lives: Sequence[Life]) -> RegretTable:
     """By regime, policy and data set; the set "" is the mean over all of them."""
-    table: dict[Regime, dict[str, dict[str, Regret]]] = {}
+    table: RegretTable = {}
     sets = list(dict.fromkeys(life.dataset for life in lives))
     for regime in regimes(lives):
         within = [life for life in lives if regime_of(life) == regime]
