@@ -74,14 +74,15 @@ def test_a_setting_that_does_not_exist_is_named(check, make_project) -> None:
     assert "[training.quality.units] any_faktor is no setting; did you mean any_factor?" in result.stderr
 
 
+TOO_FEW = ("1970-01-03", "98 rows on 2 days are too few: training holds out one day in 5, so at least 5 days")
+NONE = ("1970-01-01T00:05", "load() gave no rows from 1970-01-01T00:00 to 1970-01-01T00:05 with labels known by")
+
+
 @pytest.mark.parametrize(
-    ("until", "words"),
-    [
-        ("1970-01-03", "98 rows on 2 days are too few: training holds out one day in 5, so at least 5 days"),
-        ("1970-01-01T00:05", "load() gave no rows from 1970-01-01T00:00 to 1970-01-01T00:05 with labels known by"),
-    ],
+    ("command", "until", "words"),
+    [("check-data", *TOO_FEW), ("train", *TOO_FEW), ("ablate", *TOO_FEW), ("check-data", *NONE)],
+    ids=["check-data", "train", "ablate", "no rows"],
 )
-@pytest.mark.parametrize("command", ["check-data", "train", "ablate"])
 def test_a_window_of_too_few_rows_is_the_users_and_no_fault_of_the_task(
     clipdrift, make_project, command: str, until: str, words: str
 ) -> None:

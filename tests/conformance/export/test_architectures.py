@@ -16,9 +16,7 @@ from clipdrift_trainer import export
 from clipdrift_trainer.conversion import capture, trace
 from clipdrift_trainer.export import score_rows
 
-OTHER_KINDS = [
-    (name, kind) for name in ("perceptron", "lstm", "transformer encoder", "heads") for kind in ("multiclass", "regression")
-]
+OTHER_KINDS = [(name, kind) for name in ("perceptron", "lstm", "heads") for kind in ("multiclass", "regression")]
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -26,7 +26,7 @@ SETTINGS = {  # make, kind, rows, days
 @cache
 def covered(name):
     make, kind, num_rows, num_days = SETTINGS[name]
-    num_worlds = 400 if kind == "multiclass" else 1_000  # its areas take time
+    num_worlds = 400 if kind == "multiclass" else 600  # its areas take time
     truth = {one.metric: one.value for one in figures(make(np.random.default_rng(1), 200_000, 10_000), kind)}
     generator = np.random.default_rng(2)
     hits = dict.fromkeys(truth, 0)
