@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -245,9 +246,22 @@ def test_windows_for_the_file_of_one_run_do_not_come_into_that_of_the_next(tmp_p
         sink(window(0, "run2"))
     assert [one.run_id for one in LinesReader(second).read()] == ["run2"]
     (tmp_path / "block").unlink()
-    with WindowSink(None, MetricSet(), 100, sinks=[LinesSink(first)], spool=spool):
-        pass
+    with WindowSink(None, MetricSet(), 100, sinks=[LinesSink(tmp_path / "run3.jsonl")], spool=spool) as sink:
+        sink(window(0, "run3"))
+        assert sink._of_dead_runs[0].drain(time.monotonic() + 5)
     assert [one.run_id for one in LinesReader(first).read()] == ["run1"]
+    assert [one.run_id for one in LinesReader(tmp_path / "run3.jsonl").read()] == ["run3"]
+    assert list(spool.iterdir()) == []
+
+
+def test_a_place_whose_address_is_too_long_for_a_files_name_keeps_its_windows_too(tmp_path):
+    long = "x" * 300
+    unlucky, lucky = FakeSink(*away(999), target=long), FakeSink(target=long)
+    with WindowSink(None, MetricSet(), 100, sinks=[unlucky], spool=tmp_path, backoff=LATER, close_seconds=0.2) as sink:
+        sink(window(0))
+    with WindowSink(None, MetricSet(), 100, sinks=[lucky], spool=tmp_path):
+        pass
+    assert lucky.steps == [0]
 
 
 def test_the_window_of_a_run_that_was_cut_short_and_the_whole_one_after_it_both_arrive(tmp_path):

@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from struct import Struct
 from typing import Protocol
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -22,6 +23,7 @@ _DECODERS = tuple(msgspec.msgpack.Decoder(kind) for kind in _KINDS)
 _encode = msgspec.msgpack.Encoder().encode
 _SUFFIX = ".spool"
 _COMPACT_BYTES = 4 * 1024 * 1024
+_MOST_TARGET = 180
 MAX_SPOOL_BYTES = 64 * 1024 * 1024
 MAX_IN_MEMORY = 1_000
 
@@ -295,9 +297,19 @@ def left_behind(folder: Path, sink: Sink) -> list[Backlog]:
     return found
 
 
+def other_targets(folder: Path, sink: Sink) -> list[str]:
+    """The targets of further places of the same kind that something waits for."""
+    quoted = {path.name.removesuffix(_SUFFIX).partition("@")[2] for path in folder.glob(f"*.{sink.name}@*{_SUFFIX}")}
+    return sorted({unquote(one) for one in quoted} - {sink.target})
+
+
 def _place(sink: Sink) -> str:
     """A name for files of which one place is one and another place another."""
-    return f"{sink.name}-{sha256(sink.target.encode()).hexdigest()[:12]}" if sink.target else sink.name
+    if not sink.target:
+        return sink.name
+    quoted = quote(sink.target, safe="")
+    is_short = len(quoted) <= _MOST_TARGET  # a longer one has no file's name, and is known again but not read back
+    return f"{sink.name}@{quoted}" if is_short else f"{sink.name}-{sha256(quoted.encode()).hexdigest()[:32]}"
 
 
 def _age(path: Path) -> tuple[int, str]:

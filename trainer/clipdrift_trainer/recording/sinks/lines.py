@@ -66,6 +66,10 @@ class LinesSink:
         self._file: int | None = None
         self._ids: set[str] = set()
 
+    def beside(self, target: str) -> "LinesSink":
+        """The same for another file, such as the one of a run that was killed."""
+        return LinesSink(Path(target), fsync=self._fsync, clock=self._clock)
+
     def send(self, events: Sequence[Telemetry]) -> None:
         try:
             file = self._open()

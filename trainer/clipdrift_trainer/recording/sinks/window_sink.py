@@ -14,14 +14,23 @@ from clipdrift_contract import metrics as names
 from clipdrift_contract.bus.publishing import EventPublisher
 from clipdrift_contract.events import GradWindow, RunEnd
 from clipdrift_contract.metrics import MetricSet
-from clipdrift_trainer.recording.sinks.backlog import MAX_SPOOL_BYTES, Backlog, left_behind, spool_path
+from clipdrift_trainer.recording.sinks.backlog import (
+    MAX_SPOOL_BYTES,
+    Backlog,
+    Waiting,
+    left_behind,
+    other_targets,
+    spool_path,
+)
 from clipdrift_trainer.recording.sinks.bus import BusSink
 from clipdrift_trainer.recording.sinks.counts import WindowCounts
 from clipdrift_trainer.recording.sinks.delivery import Backoff, Delivery, backlogs_of
+from clipdrift_trainer.recording.sinks.lines import LinesSink
 from clipdrift_trainer.recording.sinks.sink import Sink, Telemetry
 
 _log = logging.getLogger(__name__)
 _MAX_INBOX = 1_000
+_MOST_FILES = 16  # of dead runs that are tended at a time
 
 
 class WindowSink:
@@ -84,7 +93,9 @@ class WindowSink:
         self._is_writing = False
         self._is_closed = False
         life = uuid.uuid4().hex
-        self._deliveries = [self._deliver(sink, life, backoff or Backoff()) for sink in placed]
+        self._backoff = backoff or Backoff()
+        self._deliveries = [self._deliver(sink, life) for sink in placed]
+        self._of_dead_runs = [one for sink in placed if isinstance(sink, LinesSink) for one in self._deliver_beside(sink)]
         self._writer = threading.Thread(target=self._write_all, name="telemetry", daemon=True)
         if self._deliveries:
             self._writer.start()
@@ -124,6 +135,8 @@ class WindowSink:
             return
         atexit.unregister(self.close)
         self._writer.join(self._close_seconds)
+        for delivery in self._of_dead_runs:  # they had the whole run for it
+            delivery.close(time.monotonic())
         for delivery in self._deliveries:
             num_left = delivery.close(deadline)
             if num_left and delivery.sink.needs_every_window:
@@ -137,20 +150,30 @@ class WindowSink:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _deliver(self, sink: Sink, life: str, backoff: Backoff) -> Delivery:
+    def _deliver(self, sink: Sink, life: str) -> Delivery:
         own, left = Backlog(), []
         if self._spool is not None:
             left = left_behind(self._spool, sink)
             own = Backlog(spool_path(self._spool, life, sink), max_bytes=self._max_spool_bytes)
+        return self._delivery(sink, left, backlogs_of(sink, own, left))
+
+    def _deliver_beside(self, sink: LinesSink) -> list[Delivery]:
+        """Each run may have a file of its own, which no later run writes to: what waits for those of dead runs."""
+        if self._spool is None:
+            return []
+        others = [sink.beside(target) for target in other_targets(self._spool, sink)[:_MOST_FILES]]
+        return [self._delivery(one, left, left) for one in others if (left := left_behind(self._spool, one))]
+
+    def _delivery(self, sink: Sink, left: Sequence[Backlog], backlogs: Sequence[Waiting]) -> Delivery:
         if num_left := sum(map(len, left)):
-            _log.info("%d windows that an earlier run could not send to %s are sent now", num_left, sink.name)
+            _log.info("%d windows that an earlier run could not send to %s are sent now", num_left, _named(sink))
         return Delivery(
             sink,
-            backlogs_of(sink, own, left),
+            backlogs,
             on_failure=lambda model: self._failures.labels(model, sink.name).inc(),
             on_lost=lambda model: self._lost.labels(model, sink.name).inc(),
             on_change=self._show_waiting if isinstance(sink, BusSink) else None,
-            backoff=backoff,
+            backoff=self._backoff,
         )
 
     def _show_waiting(self, num_waiting: int) -> None:
@@ -193,3 +216,7 @@ class WindowSink:
         if num_lost := num_left - num_in_file:
             _log.warning("%d windows could not be sent to %s and are lost", num_lost, place)
             self._lost.labels(self._model, sink.name).inc(num_lost)
+
+
+def _named(sink: Sink) -> str:
+    return f"{sink.name} {sink.target}".rstrip()
