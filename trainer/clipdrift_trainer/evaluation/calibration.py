@@ -11,7 +11,7 @@ import numpy.typing as npt
 from clipdrift_contract.clock import MS_PER_DAY
 from clipdrift_contract.events import Calibration
 from clipdrift_trainer.evaluation.blocks import Days
-from clipdrift_trainer.evaluation.scores import PROBABILITY_FLOOR, Floats, expected_calibration_error
+from clipdrift_trainer.evaluation.scores import Floats, expected_calibration_error, row_losses
 
 _LOG_LIMIT = 3.0  # temperatures between 1/20 and 20
 _PRECISION = 1e-9  # of the logarithm of the temperature
@@ -121,8 +121,7 @@ def _gain(before_NK: Floats, after_NK: Floats, label_N: Floats, temperature: flo
 
 def _nll_and_ece(logits_NK: Floats, label_N: Floats) -> tuple[float, float]:
     probability_NK = _softmax(logits_NK)
-    chosen_N = np.take_along_axis(probability_NK, label_N.astype(int)[:, None], axis=1)
-    nll = float(-np.log(np.clip(chosen_N, PROBABILITY_FLOOR, 1.0)).mean())
+    nll = float(row_losses(probability_NK, label_N)[1].mean())
     return nll, expected_calibration_error(probability_NK, label_N)
 
 

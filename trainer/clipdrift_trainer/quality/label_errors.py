@@ -11,7 +11,7 @@ from clipdrift_trainer.quality.confident import label_issues, noise_by_class, pl
 from clipdrift_trainer.quality.cross_fitting import by_linear_model, by_own_model, cross_fit
 from clipdrift_trainer.quality.finding import Finding, level_of, skipped
 from clipdrift_trainer.quality.intervals import wilson
-from clipdrift_trainer.quality.table import Floats, Ints, Table
+from clipdrift_trainer.quality.table import Floats, Ints, Table, evenly_spaced
 
 _MIN_ROWS = 200
 _MOST_WRONG = 0.35  # a model that is wrong more often cannot call a label wrong
@@ -62,7 +62,7 @@ def check_label_errors(table: Table, policy: LabelErrorsPolicy, clip: ClipSpec |
     """
     if len(table) < _MIN_ROWS:
         return skipped(f"fewer than {_MIN_ROWS} rows")
-    rows = _even(len(table), policy.max_rows)
+    rows = evenly_spaced(len(table), policy.max_rows)
     if clip is None or clip.kind == "per_sample":  # slow, and a budget of privacy is for the run alone
         clip = ClipSpec()
     predict = by_linear_model if policy.model == "linear" else by_own_model(clip, policy.max_steps)
@@ -143,7 +143,3 @@ def _find(scores_NK: Floats, label_N: Ints, policy: LabelErrorsPolicy) -> Ints:
     from clipdrift_trainer.quality.cleanlab_issues import cleanlab_issues  # noqa: PLC0415  an extra
 
     return cleanlab_issues(scores_NK, label_N)
-
-
-def _even(num_rows: int, limit: int) -> Ints:
-    return np.arange(num_rows) if num_rows <= limit else np.linspace(0, num_rows - 1, limit).astype(np.int64)

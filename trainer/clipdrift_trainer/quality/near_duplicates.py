@@ -9,7 +9,7 @@ import numpy.typing as npt
 from clipdrift_trainer.quality.duplicates import COPIES_AGREE
 from clipdrift_trainer.quality.finding import Finding, level_of, passed, skipped
 from clipdrift_trainer.quality.intervals import wilson
-from clipdrift_trainer.quality.table import Floats, Ints, Table
+from clipdrift_trainer.quality.table import Floats, Ints, Table, evenly_spaced
 from clipdrift_trainer.quality.twins import Twins, coordinates, pair_up
 
 # Locality-sensitive hashing: two points 0.01 apart (1 % of a standard deviation in every dimension) share a cell of one of the
@@ -91,10 +91,7 @@ def check_near_duplicates(table: Table, policy: NearDuplicatesPolicy) -> Finding
 
 
 def _some(positions: Ints, limit: int) -> Ints:
-    """At most `limit` of `positions`, evenly spaced."""
-    if len(positions) <= limit:
-        return positions
-    some: Ints = positions[np.linspace(0, len(positions) - 1, limit).astype(int)]
+    some: Ints = positions[evenly_spaced(len(positions), limit)]
     return some
 
 

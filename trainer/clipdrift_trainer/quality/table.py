@@ -107,8 +107,7 @@ class Table:
 
     @cached_property
     def sample(self) -> Ints:
-        num = len(self)
-        return np.arange(num) if num <= self.max_rows else np.linspace(0, num - 1, self.max_rows).astype(np.int64)
+        return evenly_spaced(len(self), self.max_rows)
 
     @cached_property
     def sampled_labels(self) -> Floats:
@@ -152,6 +151,16 @@ class Table:
         """Positions in all rows of positions in the sample."""
         first: Ints = self.sample[positions]
         return first
+
+
+def evenly_spaced(num_rows: int, limit: int) -> Ints:
+    """At most `limit` of the positions 0..num_rows - 1, as far from each other as can be; all of them where they are no more.
+
+    Example:
+        >>> evenly_spaced(9, 3).tolist(), evenly_spaced(2, 3).tolist()
+        ([0, 4, 8], [0, 1])
+    """
+    return np.arange(num_rows) if num_rows <= limit else np.linspace(0, num_rows - 1, limit).astype(np.int64)
 
 
 def _number_columns(name: str, values: Floats) -> list[Column]:
