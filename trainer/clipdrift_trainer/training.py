@@ -86,7 +86,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def for_clip(self, clip: ClipSpec) -> "TrainingConfig":
         """The same, but always with `calibrate` where samples are clipped one by one: that makes probabilities wrong while
-        classes stay right (by how much: tests/trainer/test_per_sample_training.py), so it is repaired before anything is compared."""
+        classes stay right (by how much: tests/trainer/test_per_sample_training.py), so it is repaired before any comparison."""
         return msgspec.structs.replace(self, calibrate=True) if clip.kind == "per_sample" else self
 
 
