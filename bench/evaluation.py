@@ -2,7 +2,7 @@
 
 `..._coverage` is the share of 2,000 made-up validations whose 95 % interval holds the true figure; errors come in days.
 `false_alarms` is the share of runs without harm in which a slice is called hidden, at the default margin and at none.
-`flights_seconds` is the whole evaluation of a run on the flights of 2013: 65,000 held-out rows, 4 slices.
+`flights_cpu_seconds` is the whole evaluation of a run on the flights of 2013: 65,000 held-out rows, 4 slices.
 """
 
 import json
@@ -72,14 +72,14 @@ def flights_seconds() -> tuple[float, int]:
     fitted = fit(task, rows.select(train), words, ClipSpec(kind="global_norm", max_norm=1.0), 0)
     judged = rows.select(held_out)
     logits = predict_logits(fitted.module, encode(task, judged, words))
-    started = time.perf_counter()
+    started = time.process_time()
     names = slice_names(task)
     found = validate(
         to_scores(logits, task.kind), judged.label, judged.time_ms, slice_index(task, judged), names, task.kind,
         num_train=[0] * len(names), policy=HiddenSlicePolicy(), label_span=1.0,
         calibration=cross_fitted_gain(logits.astype(np.float64), judged.label, judged.time_ms),
     )  # fmt: skip
-    taken = time.perf_counter() - started
+    taken = time.process_time() - started
     for one in found.intervals:
         if not one.slice:
             print(f"flights {one.metric}: {one.value:.4f} [{one.low:.4f}, {one.high:.4f}]")
@@ -102,7 +102,7 @@ def main() -> dict[str, object]:
         "false_alarms": false_alarms(0.02),
         "false_alarms_without_margin": false_alarms(0.0),
         "honest_model_1000_rows": bias(1_000, 12),
-        "flights_seconds": seconds,
+        "flights_cpu_seconds": seconds,
         "flights_rows": num_rows,
         "coverage": covered,
     }

@@ -95,10 +95,10 @@ class MissingPatternPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Off: not looked for."""
     warn_difference: float = 0.25
     """By how much a class's share among the rows that lack a feature may differ from that among the others (regression: the
-    mean label, in standard deviations), from which on it warns. Weather stations that fail in storms reach .17."""
+    mean label, in standard deviations), from which on it warns. Weather stations that fail in storms show less."""
     warn_rate_difference: float = 0.2
     """By how much a feature may be missing more often in one class than in the others (regression: above the median than
-    below), from which on it warns. Those weather stations reach .09."""
+    below), from which on it warns."""
     stop_difference: float = 0.6
     """Either difference from which on it stops, in mode enforce."""
 
