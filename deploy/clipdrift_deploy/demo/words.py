@@ -8,7 +8,7 @@ from clipdrift_deploy.demo.result import ModelResult, Result
 _CLIPPING = {
     "implicated": "the clipping threshold was holding it back: in the retrain another threshold did better on the same data",
     "associated": "the clipping threshold goes together with the trouble, but no retrain has shown that it is the cause",
-    "not_implicated": "the clipping threshold has nothing to do with it: other thresholds did no better on the same data",
+    "not_implicated": "the clipping threshold has nothing to do with it: no retrain did better with another one",
     "unknown": "whether the clipping threshold matters could not be told",
 }
 
