@@ -7,13 +7,12 @@ import msgspec
 from clipdrift_contract.events import Fault, FaultKind
 from clipdrift_contract.optimizers import COMMON_FACTOR, is_adaptive
 from clipdrift_deploy.clip_report.figures import Course
-from clipdrift_monitor.clipping.evidence import FEW_NONFINITE, STRONG_REMOVAL
+from clipdrift_monitor.clipping.evidence import FEW_NONFINITE, MOST_STEPS, STRONG_REMOVAL
 
 Tone = Literal["good", "busy", "bad", "plain"]
 
 _ASIDE: frozenset[FaultKind] = frozenset({"nan", "inf", "half_overflow", "frozen_layer"})
 """Faults that say nothing of the threshold: a step now and then that is not finite, a layer that gets no gradient."""
-_MOST_STEPS = 0.5  # cut in fewer, a run keeps its learning rate in the median
 
 ADVICE: dict[FaultKind, str] = {
     "clip_before_backward": "Clip between backward() and step(): before backward there is nothing to clip.",
@@ -113,7 +112,7 @@ def _answer_by_size(course: Course, removed: str) -> Answer:
     takes = (
         f"{course.optimizer or 'This optimizer'} takes gradients at their size, so what is removed is missing from the step."
     )
-    if course.removed_mass_ratio >= STRONG_REMOVAL and course.clip_rate_ratio < _MOST_STEPS:
+    if course.removed_mass_ratio >= STRONG_REMOVAL and course.clip_rate_ratio < MOST_STEPS:
         return Answer(
             headline="Clipping is unlikely to be the problem here: it cut a few large steps",
             tone="good",

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from clipdrift_contract.events import ArmResult, ClippingVerdict, Contrast, RetrainOutcome, RunEnd
+from clipdrift_contract.events import ArmResult, ClippingVerdict, Contrast, FaultKind, RetrainOutcome, RunEnd
 from clipdrift_contract.optimizers import COMMON_FACTOR, is_adaptive
 
 STRONG_REMOVAL = 0.75  # no run in the evidence lost a point of accuracy below this (R3)
+MOST_STEPS = 0.5  # cut in fewer, by a few large norms, a run keeps its learning rate in the median
 FEW_NONFINITE = 0.01  # of the steps: an overflow now and then, which AMP's scaler answers, is no fault
+_MISUSE: frozenset[FaultKind] = frozenset({"double_clip", "wrong_parameters", "scaled_gradients"})  # the others are counted
 SAME = "same"
 
 
@@ -49,11 +51,12 @@ def evidence_of(run: RunEnd, outcome: RetrainOutcome | None) -> ClippingEvidence
         faults.append(
             f"on {run.num_ineffective} of {run.num_checked} steps checked the optimizer saw other gradients than clipping left"
         )
+    faults += [fault.words for fault in run.faults if fault.kind in _MISUSE]
     arm, contrast = _best_arm(outcome.arms) if outcome is not None else ("", None)
     return ClippingEvidence(
         is_adaptive=is_adaptive(run.optimizer),
         is_norm_clipped=run.clip.kind in COMMON_FACTOR,
-        is_strong=run.removed_mass_ratio >= STRONG_REMOVAL,
+        is_strong=run.removed_mass_ratio >= STRONG_REMOVAL and run.clip_rate_ratio >= MOST_STEPS,
         has_fault=bool(faults),
         removed_mass_ratio=run.removed_mass_ratio,
         clip_rate_ratio=run.clip_rate_ratio,

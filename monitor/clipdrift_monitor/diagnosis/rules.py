@@ -76,7 +76,8 @@ def _r3(facts: Facts) -> RuleFinding:
     rule = "R3 threshold acts as learning rate"
     clipping, contrast = facts.clipping, facts.clipping.best_contrast
     evidence = {"removed_mass_ratio": clipping.removed_mass_ratio, "clip_rate_ratio": clipping.clip_rate_ratio}
-    removed = f"Clipping removed {clipping.removed_mass_ratio:.0%} of the gradient mass"
+    share, steps = clipping.removed_mass_ratio, clipping.clip_rate_ratio
+    removed = f"Clipping removed {share:.0%} of the gradient mass, on {steps:.0%} of the steps"
     if clipping.is_adaptive or not clipping.is_strong:
         why = "the optimizer makes up for it" if clipping.is_adaptive else "too little to act as a smaller learning rate"
         return RuleFinding(rule=rule, outcome="does_not_hold", words=f"{removed}; {why}.", evidence=evidence)

@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from clipdrift_contract.events import Arm, ArmResult, ClipSpec, Contrast, RetrainOutcome, RunEnd
+from clipdrift_contract.events import Arm, ArmResult, ClipSpec, Contrast, Fault, RetrainOutcome, RunEnd
 from clipdrift_monitor.clipping.evidence import evidence_of, strongest, verdict_of
 
 MARGIN = 0.0005
@@ -39,6 +39,20 @@ def verdict(*arms, **changes):
 
 def test_removed_mass_alone_implicates_nothing():
     assert verdict(removed_mass_ratio=0.999) == "unknown"
+
+
+def test_a_few_large_steps_that_are_cut_are_no_smaller_learning_rate():
+    assert evidence_of(run(clip_rate_ratio=0.5), None).is_strong
+    assert not evidence_of(run(removed_mass_ratio=0.97, clip_rate_ratio=0.17), None).is_strong
+
+
+@pytest.mark.parametrize(
+    ("kind", "has_fault"),
+    [("double_clip", True), ("wrong_parameters", True), ("scaled_gradients", True), ("frozen_layer", False)],
+)
+def test_clipping_that_is_used_wrongly_is_a_fault_of_the_training_and_a_layer_without_gradient_is_none(kind, has_fault):
+    found = evidence_of(run(faults=(Fault(kind=kind, step=0, num_steps=9, words="what is wrong"),)), None)
+    assert (found.has_fault, found.fault_words) == (has_fault, "what is wrong" if has_fault else "")
 
 
 def test_a_better_arm_beyond_chance_and_margin_implicates():
