@@ -143,7 +143,7 @@ def prepare(task: Task, config: TrainingConfig, start_ms: int, end_ms: int, as_o
     if not len(rows):
         raise TooFewRowsError(
             f"load() gave no rows from {_minute(start_ms)} to {_minute(end_ms)} with labels known by {_minute(as_of_ms)}: "
-            "choose another window, or see what load() leaves out"
+            "too few to train on; choose another window, or see what load() leaves out"
         )
     if not len(train) or not len(held_out):
         raise TooFewRowsError(
