@@ -9,7 +9,7 @@ perfect choice. Beside it, "fair" takes the oracle's bound from the other half o
     bench/threshold.py [--seeds 16] [--first-seed 0] [--sets synthetic,flights,elec,covtype] [--workers N] [--quick] [--fresh]
 
 Cells that are done are kept in build/threshold/cells and not done again; --fresh forgets them. Seeds 100 to 299 were used while
-tuning. Ten to fifteen minutes on two cores. The last line is one JSON object.
+tuning. About a quarter of an hour on two free cores. The last line is one JSON object.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Whether a run with a looser bound stayed stable, by its own telemetry. Validation alone may miss what a later run of the same
+"""Whether a run that may clip less stayed stable, by its own telemetry. Validation alone may miss what a later run of the same
 policy will not survive."""
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ _NONFINITE_SHARE = 0.01
 
 
 def instability(windows: Sequence[GradWindow], same: Sequence[GradWindow]) -> str:
-    """Why a run that raised the bound is not trusted, in words; "" where nothing speaks against it.
+    """Why a run that may clip less is not trusted, in words; "" where nothing speaks against it.
 
-    What the run with the old bound shows too is not held against the looser one. A run of fewer than three windows tells
+    What the run with the old rule shows too is not held against the other. A run of fewer than three windows tells
     nothing but its non-finite steps.
 
     Args:
-        windows: Of the run that raised the bound, in order.
-        same: Of the run with the bound in service, on the same rows.
+        windows: Of the run that may clip less, in order.
+        same: Of the run with the rule in service, on the same rows; empty where that one diverged and excuses nothing.
 
     Example:
         >>> same = dict(run_id="", model="", started_at_ms=0, ended_at_ms=0, step_first=0, num_clipped=0, norm_sum=50.0)
