@@ -1,4 +1,4 @@
-"""How a clipping policy is put into words, the same on every page and in every command."""
+"""How clipping is put into words, the same on every page and in every command."""
 
 from clipdrift_contract.events import ClipSpec
 
@@ -31,6 +31,20 @@ def describe_clip(clip: ClipSpec, digits: int | None = None) -> str:
             *(f"{option} {value}" for option, value in clip.options.items()),
         ]
     )
+
+
+def percent(share: float) -> str:
+    """A share in whole percent, that never calls a little nothing or nearly all all.
+
+    Example:
+        >>> percent(0.0), percent(0.004), percent(0.999), percent(1.0), percent(0.5)
+        ('0 %', 'less than 1 %', 'more than 99 %', '100 %', '50 %')
+    """
+    if 0 < share < 0.01:
+        return "less than 1 %"
+    if 0.99 < share < 1:
+        return "more than 99 %"
+    return f"{100 * share:.0f} %"
 
 
 def _number(value: float, digits: int | None) -> str:

@@ -6,7 +6,6 @@ are inside. The reference profile and the lineage are in the file's metadata.
 
 import hashlib
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import onnx
 from onnx import TensorProto, helper
 from torch import nn
 
+from clipdrift_contract.files import write_whole
 from clipdrift_contract.profile import FeatureSpec, ReferenceProfile
 from clipdrift_trainer.conversion import CONVERTERS, Question
 from clipdrift_trainer.export_error import ExportError
@@ -195,9 +195,7 @@ def _write_once(path: Path, content: bytes) -> None:
             )
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".partial-{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(path)
+    write_whole(path, content)
 
 
 def _question(

@@ -11,6 +11,7 @@ import msgspec
 import typer
 from rich.markup import escape
 
+from clipdrift_contract.clipping import percent
 from clipdrift_contract.clock import SystemClock
 from clipdrift_deploy.cli.app import ModelArgument, ProjectOption, app, examples, open_project_at, out, say
 from clipdrift_deploy.initialise import initialise, split_moment_ms
@@ -106,8 +107,8 @@ def train(
     )
     say(f"[bold]{model}[/] version {run.version}: {escape(validation_words(run))}")
     say(
-        f"clipping removed {run.removed_mass_ratio:.0%} of the gradient mass ({run.clip_rate_ratio:.0%} of steps clipped)\n"
-        f"{escape(run.artifact_uri)}"
+        f"clipping removed {percent(run.removed_mass_ratio)} of the gradient mass ({percent(run.clip_rate_ratio)} of the "
+        f"steps clipped)\n{escape(run.artifact_uri)}"
     )
 
 

@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from clipdrift_contract.events import ClipSpec, Fault, GradWindow, RunEnd, SliceGradient, Spike
+from clipdrift_contract.norm_histogram import BUCKETS_PER_OCTAVE, quantile
 
 MOST_STRETCHES = 160
-_BUCKETS_PER_OCTAVE = 4
-_ZERO_BUCKET = -80  # norms of exactly zero
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,29 +158,8 @@ def removed_by(bound: float, histogram: Mapping[int, int]) -> float | None:
         >>> round(removed_by(2 ** 0.125, {0: 50, 4: 50}), 3)  # norms c and 2 c
         0.333
     """
-    norms = [(2.0 ** ((bucket + 0.5) / _BUCKETS_PER_OCTAVE), count) for bucket, count in histogram.items()]
+    norms = [(2.0 ** ((bucket + 0.5) / BUCKETS_PER_OCTAVE), count) for bucket, count in histogram.items()]
     return _ratio(sum(count * max(0.0, norm - bound) for norm, count in norms), sum(count * norm for norm, count in norms))
-
-
-def quantile(histogram: Mapping[int, int], share: float) -> float | None:
-    """The norm below which `share` of the steps lie, to within its bucket (a quarter octave, 19 %): between the bucket's limits
-    it is interpolated by the logarithm. None for an empty histogram, 0 where the quantile is among steps of norm zero.
-
-    Example:
-        >>> quantile({0: 100}, 0.5) == 2 ** 0.125, quantile({}, 0.5)
-        (True, None)
-    """
-    total = sum(histogram.values())
-    before = 0.0
-    for bucket in sorted(histogram):
-        count = histogram[bucket]
-        if before + count >= share * total and count:
-            if bucket == _ZERO_BUCKET:
-                return 0.0
-            within = (share * total - before) / count
-            return float(2.0 ** ((bucket + within) / _BUCKETS_PER_OCTAVE))
-        before += count
-    return None
 
 
 def faults_of(faults: Iterable[Fault]) -> tuple[Fault, ...]:

@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from clipdrift_contract.clipping import percent
 from clipdrift_contract.events import ClipSpec
 from clipdrift_deploy.clip_report import plots
 from clipdrift_deploy.clip_report.figures import Course, Part, Stretch, removed_by, thinned
-from clipdrift_deploy.clip_report.verdict import ADVICE, percent
+from clipdrift_deploy.clip_report.verdict import ADVICE
 
 Cells = Callable[[Stretch], Sequence[str]]
 NOTHING = "–"

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from clipdrift_contract.events import ReliabilityBin, ScoreInterval
+from clipdrift_contract.norm_histogram import BUCKETS_PER_OCTAVE
 from clipdrift_deploy.clip_report.figures import Course, SliceShare, Stretch
 from clipdrift_deploy.svg import INK, drawn_in_style, to_svg
 
@@ -25,7 +26,6 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "
 _CYCLE = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY)
 _DASHES = ("-", "--", ":", "-.")
 _SIZE = (5.6, 3.1)
-_BUCKETS_PER_OCTAVE = 4
 MOST_LAYERS = 40
 Value = Callable[[Stretch], float | None]
 
@@ -96,8 +96,8 @@ def histogram(course: Course, alt: str) -> str:
         buckets = [bucket for bucket in course.histogram if bucket > -80] or [0]
         total = max(1, sum(course.histogram.values()))
         edges = range(min(buckets), max(buckets) + 1)
-        left = [2.0 ** (bucket / _BUCKETS_PER_OCTAVE) for bucket in edges]
-        widths = [2.0 ** ((bucket + 1) / _BUCKETS_PER_OCTAVE) - 2.0 ** (bucket / _BUCKETS_PER_OCTAVE) for bucket in edges]
+        left = [2.0 ** (bucket / BUCKETS_PER_OCTAVE) for bucket in edges]
+        widths = [2.0 ** ((bucket + 1) / BUCKETS_PER_OCTAVE) - 2.0 ** (bucket / BUCKETS_PER_OCTAVE) for bucket in edges]
         counts = [100 * course.histogram.get(bucket, 0) / total for bucket in edges]
         axis.bar(left, counts, widths, align="edge", color=BLUE, alpha=0.8)
         bound = course.stretches[-1].bound

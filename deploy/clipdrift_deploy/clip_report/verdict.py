@@ -4,6 +4,7 @@ from typing import Literal
 
 import msgspec
 
+from clipdrift_contract.clipping import percent
 from clipdrift_contract.events import Fault, FaultKind
 from clipdrift_contract.optimizers import COMMON_FACTOR, is_adaptive
 from clipdrift_deploy.clip_report.figures import Course
@@ -159,16 +160,3 @@ def _fault_words(fault: Fault) -> str:
     where = f" in {fault.layer}" if fault.layer else ""
     what = fault.words or fault.kind.replace("_", " ")
     return f"From step {fault.step:,} on{where}: {what[0].upper()}{what[1:]}" + ("" if what.endswith(".") else ".")
-
-
-def percent(share: float) -> str:
-    """
-    Example:
-        >>> percent(0.0), percent(0.004), percent(0.999), percent(1.0), percent(0.5)
-        ('0 %', 'less than 1 %', 'more than 99 %', '100 %', '50 %')
-    """
-    if 0 < share < 0.01:
-        return "less than 1 %"
-    if 0.99 < share < 1:
-        return "more than 99 %"
-    return f"{100 * share:.0f} %"

@@ -1,7 +1,5 @@
 """The numbers of the report."""
 
-import math
-
 import msgspec
 import pytest
 from made_runs import FAULT, rich_end, rich_windows, window
@@ -12,7 +10,6 @@ from clipdrift_deploy.clip_report.figures import (
     course_of,
     course_of_end,
     faults_of,
-    quantile,
     removed_by,
     slice_shares,
 )
@@ -24,20 +21,6 @@ def test_sums_are_those_of_all_windows() -> None:
     assert course.removed_mass_ratio == pytest.approx((3 + 1) / (4 + 2 + 0.5))
     assert course.clip_rate_ratio == pytest.approx(2 / 3)
     assert course.norm_max == 4.0
-
-
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_a_quantile_is_that_of_the_norms_to_within_a_bucket(share) -> None:
-    norms = sorted(math.exp(math.sin(i) * 2) for i in range(1_000))
-    histogram: dict[int, int] = {}
-    for norm in norms:
-        bucket = math.floor(4 * math.log2(norm))
-        histogram[bucket] = histogram.get(bucket, 0) + 1
-    assert quantile(histogram, share) == pytest.approx(norms[int(1_000 * share)], rel=0.19)
-
-
-def test_a_quantile_among_steps_of_norm_zero_is_zero() -> None:
-    assert quantile({-80: 60, 4: 40}, 0.5) == 0.0
 
 
 def test_what_another_bound_would_remove_is_that_of_the_norms() -> None:

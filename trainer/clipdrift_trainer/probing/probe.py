@@ -10,13 +10,13 @@ import numpy as np
 from torch import nn
 
 from clipdrift_contract.events import ClipSpec, GradProbe, GradWindow, ProbedSlice
+from clipdrift_contract.norm_histogram import quantile
 from clipdrift_trainer.clipping.rules import Clipper, make_clipper
 from clipdrift_trainer.probing.norms import BatchNorms, measure_batches
 from clipdrift_trainer.profiling import slice_index, slice_names
 from clipdrift_trainer.tasks.task import Rows, Task
 
 _ALL = ""
-_BUCKETS_PER_OCTAVE = 4
 _FIRST_STEPS = 100  # of the retrain that the probe is compared with
 
 
@@ -131,12 +131,7 @@ def median_norm(windows: Sequence[GradWindow]) -> float:
     for window in windows:
         for bucket, count in window.norm_histogram.items():
             counts[bucket] = counts.get(bucket, 0) + count
-    left = sum(counts.values()) / 2
-    for bucket in sorted(counts):
-        if left <= counts[bucket]:
-            return float(2.0 ** ((bucket + left / counts[bucket]) / _BUCKETS_PER_OCTAVE))
-        left -= counts[bucket]
-    return 0.0
+    return quantile(counts, 0.5) or 0.0
 
 
 def _slices(task: Task, recent: Rows, trained: Rows, config: ProbeConfig) -> list[tuple[int, str]]:

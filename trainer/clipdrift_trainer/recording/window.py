@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from clipdrift_contract.events import Fault, GradWindow, LayerNorms, SliceGradient, Spike
+from clipdrift_contract.norm_histogram import BUCKET_LIMIT, BUCKETS_PER_OCTAVE
 
 Floats = npt.NDArray[np.float64]
-_BUCKETS_PER_OCTAVE = 4
-_BUCKET_LIMIT = 80
 _MOST_SPIKES = 64
 
 
@@ -119,8 +118,8 @@ def norm_histogram(norm_S: Floats) -> dict[int, int]:
         {0: 2, 4: 1}
     """
     with np.errstate(divide="ignore"):
-        bucket_S = np.floor(np.log2(norm_S) * _BUCKETS_PER_OCTAVE)
-    buckets, counts = np.unique(np.clip(bucket_S, -_BUCKET_LIMIT, _BUCKET_LIMIT).astype(int), return_counts=True)
+        bucket_S = np.floor(np.log2(norm_S) * BUCKETS_PER_OCTAVE)
+    buckets, counts = np.unique(np.clip(bucket_S, -BUCKET_LIMIT, BUCKET_LIMIT).astype(int), return_counts=True)
     return {int(b): int(c) for b, c in zip(buckets, counts, strict=True)}
 
 
