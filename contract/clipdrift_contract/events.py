@@ -412,19 +412,33 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
     evidence: dict[str, float] = {}
 
 
+class EvidenceRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure that a rule looked at, and what it was held against."""
+
+    name: str
+    value: float
+    unit: str = ""
+    bound: float | None = None
+
+
 class RuleFinding(msgspec.Struct, frozen=True, kw_only=True):
     """One rule of the diagnosis: whether it holds, on what evidence, and what would tell where it cannot."""
 
-    rule: str  # R1 to R7
+    rule: str  # "R1 training fault": its name in docs/reference/diagnosis.md
     outcome: Literal["holds", "does_not_hold", "unknown"]
-    words: str
+    words: str  # for an engineer
     evidence: dict[str, float] = {}
+    plain: str = ""  # for anybody
+    confidence: float = 0.0  # that the outcome is right, 0..1; 0 where it is unknown
+    would_change: str = ""  # what would turn it round, or settle it
+    rows: tuple[EvidenceRow, ...] = ()
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """What is wrong, in numbers and in words."""
 
-    cause: str  # none, training_fault, data_broken, mix_shift, slice_drift, drift, calibration, harder_days, clipping, unknown
+    # none, data_broken, training_fault, clipping, mix_shift, slice_drift, calibration, drift, harder_days, feedback_loop, unknown
+    cause: str
     clipping: ClippingVerdict
     words: str
     would_tell: str = ""  # what would settle it, where something is unknown
@@ -432,6 +446,11 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     mix_term: float = 0.0  # sum over slices (p_train - p_live) * accuracy_validated
     within_term: float = 0.0  # sum over slices p_live * (accuracy_validated - accuracy_live)
     findings: tuple[RuleFinding, ...] = ()
+    fault: str = ""  # which fault, where data or labels are broken: unit_change, labels_flipped, ...
+    contributing: tuple[str, ...] = ()  # causes, or faults, beside the first
+    plain: str = ""  # the words for anybody
+    confidence: float = 0.0  # in the cause, 0..1
+    would_change: str = ""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
