@@ -6,8 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import stats
 
-from clipdrift_contract.profile import FeatureProfile, FeatureSpec, ReferenceProfile, SliceSpec, bin_index, summarise
+from clipdrift_contract.profile import (
+    BlockSpread,
+    FeatureProfile,
+    FeatureSpec,
+    ReferenceProfile,
+    SliceSpec,
+    bin_index,
+    block_spread,
+    summarise,
+)
 
 HOUR = FeatureProfile(spec=FeatureSpec(name="hour", kind="numeric", nullable=True), edges=(6.0, 12.0, 18.0))
 CARRIER = FeatureProfile(spec=FeatureSpec(name="carrier", kind="categorical"), categories=("AA", "UA"))
@@ -79,3 +89,35 @@ def test_slices_are_by_categories_or_by_edges(parts):
 
 def test_a_task_without_slices_has_one_that_holds_all():
     assert ReferenceProfile(task="binary").slice_names == ("all",)
+
+
+def spreads(make_counts, num_worlds=300):
+    found = [block_spread(make_counts(np.random.default_rng(seed))) for seed in range(num_worlds)]
+    return np.mean([one.total for one in found]), np.mean([one.square for one in found])
+
+
+def test_days_of_independent_rows_have_no_spread_beyond_a_small_share_of_chance():
+    total, _ = spreads(lambda random: random.multinomial(400, np.full(16, 1 / 16), 15))
+    assert total < 0.06 * 15 / 400  # what is left is the cut at zero
+
+
+def test_the_spread_of_days_whose_mean_moves_is_that_of_their_covariance():
+    edges = stats.norm.ppf(np.linspace(0, 1, 17))
+
+    def shares(random, num_days):
+        return np.diff(stats.norm.cdf(edges - random.normal(0, 0.1, (num_days, 1))), axis=1)
+
+    covariance = np.cov(4 * shares(np.random.default_rng(5), 20_000).T)  # 4: one over the root of a mean share
+    total, square = spreads(lambda random: random.multinomial(400, shares(random, 15)))
+    assert total == pytest.approx(np.trace(covariance), rel=0.05)
+    assert square == pytest.approx((covariance**2).sum(), rel=0.25)
+    assert total**2 / square < 2  # one direction, and a little of a second
+
+
+@pytest.mark.parametrize("counts", [[[9, 0], [0, 9], [9, 0]], [[20, 20], [20, 20]], [[500, 0], [400, 0], [300, 0]]])
+def test_of_too_few_blocks_or_bins_nothing_is_known(counts):
+    assert block_spread(np.array(counts)).total == 0.0
+
+
+def test_a_profile_of_before_says_that_the_spread_is_not_known():
+    assert HOUR.spread == ReferenceProfile(task="binary").score_spread == BlockSpread()

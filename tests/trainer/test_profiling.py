@@ -76,3 +76,13 @@ def test_the_score_is_the_probability_of_class_one_of_the_predicted_class_or_the
     assert len(level.score_counts) == 16
     assert (level.label_counts, level.classes) == ((), ())
     assert level.label_low < level.label_high
+
+
+def test_how_much_days_differ_is_kept_with_the_counts(profile: ReferenceProfile, rows: Rows) -> None:
+    assert {feature.spread.num_blocks for feature in profile.features} == {20}
+    hour_N = (rows.time_ms // 86_400_000 * 10.0) % 70  # one value a day, as a weekday is
+    name = next(feature.spec.name for feature in profile.features if feature.spec.kind == "numeric" and not feature.spec.shape)
+    moved = Rows({**rows.features, name: hour_N}, rows.label, rows.time_ms, rows.label_time_ms)
+    found = make_profile(Toy(), moved, np.full((len(rows), 2), 0.5), vocabularies_of(Toy(), rows))
+    before, after = (next(f for f in one.features if f.spec.name == name).spread for one in (profile, found))
+    assert after.total > 20 * before.total + 1

@@ -6,7 +6,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clipdrift_contract.profile import FeatureProfile, FeatureSpec, ReferenceProfile, bin_index, summarise
+from clipdrift_contract.clock import MS_PER_DAY
+from clipdrift_contract.profile import (
+    BlockSpread,
+    FeatureProfile,
+    FeatureSpec,
+    ReferenceProfile,
+    bin_index,
+    block_spread,
+    summarise,
+)
 from clipdrift_trainer.tasks.task import Rows, Task
 
 _NUM_BINS = 16
@@ -29,7 +38,8 @@ def make_profile(
 ) -> ReferenceProfile:
     """The profile of `rows` (held-out rows, so that it shows what the model does on rows it has not seen).
 
-    Numeric edges are quantiles, so that each bin holds about as many rows; equal edges collapse.
+    Numeric edges are quantiles, so that each bin holds about as many rows; equal edges collapse. How much days differ beyond
+    chance is kept with the counts: a window of one day is no sample of independent rows.
 
     Args:
         task: Names the features and slices.
@@ -41,24 +51,28 @@ def make_profile(
     score_N = scores_NK[:, 0] if is_regression else scores_NK[:, 1] if task.kind == "binary" else scores_NK.max(axis=1)
     score_edges = _quantile_edges(score_N) if is_regression else _SCORE_EDGES
     slices = slice_index(task, rows)
+    score_bins = np.searchsorted(score_edges, score_N, side="right")
+    _, day_N = np.unique(rows.time_ms // MS_PER_DAY, return_inverse=True)
     low, high = (float(q) for q in np.quantile(rows.label, (0.01, 0.99))) if is_regression and len(rows) else (0.0, 1.0)
     return ReferenceProfile(
         task=task.kind,
         classes=() if is_regression else task.classes,
-        features=tuple(_profile_feature(spec, rows.features[spec.name], vocabularies) for spec in task.features),
+        features=tuple(_profile_feature(spec, rows.features[spec.name], vocabularies, day_N) for spec in task.features),
         slices=task.slices,
         slice_counts=_counts(slices, len(slice_names(task))),
         score_edges=score_edges,
-        score_counts=_counts(np.searchsorted(score_edges, score_N, side="right"), len(score_edges) + 1),
+        score_counts=_counts(score_bins, len(score_edges) + 1),
         label_counts=() if is_regression else _counts(rows.label.astype(int), len(task.classes)),
         num_rows=len(rows),
         label_low=low,
         label_high=high if high > low else low + 1.0,
+        score_spread=_spread(score_bins, len(score_edges) + 1, day_N),
+        slice_spread=_spread(slices, len(slice_names(task)), day_N),
     )
 
 
 def _profile_feature(
-    spec: FeatureSpec, column: npt.NDArray[Any], vocabularies: Mapping[str, tuple[str, ...]]
+    spec: FeatureSpec, column: npt.NDArray[Any], vocabularies: Mapping[str, tuple[str, ...]], day_N: npt.NDArray[Any]
 ) -> FeatureProfile:
     if spec.kind == "categorical":
         empty = FeatureProfile(spec=spec, categories=vocabularies[spec.name])
@@ -71,6 +85,7 @@ def _profile_feature(
         categories=empty.categories,
         counts=_counts(bins[bins >= 0], empty.num_bins),
         num_missing=int((bins < 0).sum()),
+        spread=_spread(np.where(bins < 0, empty.num_bins, bins), empty.num_bins + 1, day_N),
     )
 
 
@@ -82,6 +97,14 @@ def _quantile_edges(values_N: npt.NDArray[np.float64]) -> tuple[float, ...]:
     shares = np.linspace(0, 1, _NUM_BINS + 1)[1:-1]
     edges = np.unique(np.quantile(finite, shares, method="inverted_cdf").astype(np.float32))
     return tuple(float(edge) for edge in edges)
+
+
+def _spread(bins: npt.NDArray[Any], num_bins: int, day_N: npt.NDArray[Any]) -> BlockSpread:
+    if not len(bins):
+        return BlockSpread()
+    num_days = int(day_N.max()) + 1
+    flat = np.bincount(day_N * num_bins + bins.astype(np.int64), minlength=num_days * num_bins)
+    return block_spread(flat.reshape(num_days, num_bins))
 
 
 def _counts(bins: npt.NDArray[Any], num_bins: int) -> tuple[int, ...]:
