@@ -24,7 +24,7 @@ from clipdrift_monitor.api.pages import Pages
 from clipdrift_monitor.api.reader import Reader
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.decisions.judging import Judgement
-from clipdrift_monitor.engine import Engine
+from clipdrift_monitor.engine.engine import Engine
 from clipdrift_monitor.evidence.order import order_for
 from clipdrift_monitor.evidence.starter import EvidenceStarter
 from clipdrift_monitor.state import ModelState

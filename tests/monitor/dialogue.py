@@ -30,7 +30,7 @@ from clipdrift_contract.metrics import MONITOR_EVENTS, MetricSet
 from clipdrift_contract.profile import FeatureProfile, FeatureSpec, ReferenceProfile, SliceSpec
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.decisions.policy import Policy
-from clipdrift_monitor.engine import Engine
+from clipdrift_monitor.engine.engine import Engine
 from clipdrift_monitor.risk.budget import Budget
 from clipdrift_monitor.risk.harm import HarmConfig
 from clipdrift_monitor.store.store import Changes, Store
@@ -143,7 +143,7 @@ class Dialogue:
 
     def ask(self, command, *arguments):
         """A person's command, carried out by the next turn."""
-        future = self.engine.command(lambda changes: command(changes, *arguments))
+        future = self.engine.command(lambda draft: command(draft, *arguments))
         self.turn()
         return future.result(0)
 

@@ -25,7 +25,8 @@ from clipdrift_contract.events import (
     RetrainRequest,
     Signal,
 )
-from clipdrift_monitor.engine import GROUP, TOPICS, CommandError
+from clipdrift_monitor.engine.commands import CommandError
+from clipdrift_monitor.engine.engine import GROUP, TOPICS
 from clipdrift_monitor.store.store import Store
 
 HARMED = [batch for day in range(2, 6) for batch in day_of(day)] + [
@@ -149,7 +150,7 @@ def test_rows_that_come_in_one_batch_with_their_run_and_before_it_are_placed(dia
 
 
 def test_a_run_that_never_comes_does_not_fill_the_store(dialogue):
-    dialogue.engine.max_waiting_batches = 3
+    dialogue.engine.rows.max_waiting_batches = 3
     for number in range(6):
         dialogue.go(predictions(rows(2, 5), first=5 * number))
 
@@ -643,7 +644,7 @@ def test_a_command_whose_commit_fails_is_answered_with_the_error_and_has_changed
     dialogue.store.fails = "before"
 
     with pytest.raises(RetryableError, match="locked"):
-        dialogue.ask(dialogue.engine.order, "pump", "to see", "a person")
+        dialogue.ask(dialogue.engine.commands.order, "pump", "to see", "a person")
     dialogue.go()
 
     assert dialogue.state.history.running_key == ""
@@ -663,7 +664,7 @@ def test_a_command_is_answered_also_when_the_turn_fails_before_its_commit(dialog
     dialogue = dialogue_of(store_type=BlindStore)
     dialogue.go(run_end(), *day_of(2))
     dialogue.store.is_blind = True
-    future = dialogue.engine.command(lambda changes: dialogue.engine.order(changes, "pump", "to see", "me"))
+    future = dialogue.engine.command(lambda draft: dialogue.engine.commands.order(draft, "pump", "to see", "me"))
 
     with pytest.raises(RetryableError):
         dialogue.turn()
@@ -676,7 +677,7 @@ def test_a_command_is_answered_also_when_the_turn_fails_before_its_commit(dialog
 
 def test_a_command_that_was_given_up_is_not_carried_out(dialogue):
     dialogue.go(run_end(), *day_of(2))
-    future = dialogue.engine.command(lambda changes: dialogue.engine.order(changes, "pump", "to see", "me"))
+    future = dialogue.engine.command(lambda draft: dialogue.engine.commands.order(draft, "pump", "to see", "me"))
     future.cancel()
     dialogue.turn(2)
 
@@ -687,7 +688,7 @@ def test_a_command_for_a_model_that_is_not_in_service_is_refused_and_names_those
     dialogue.go(run_end())
 
     with pytest.raises(CommandError, match="no model 'pipe' is in service; there are: pump"):
-        dialogue.ask(dialogue.engine.order, "pipe", "why not", "me")
+        dialogue.ask(dialogue.engine.commands.order, "pipe", "why not", "me")
 
 
 def test_idle_is_only_said_when_nothing_is_left_to_read_to_judge_to_send_or_to_wait_for(dialogue):

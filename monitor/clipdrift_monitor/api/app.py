@@ -21,8 +21,10 @@ from clipdrift_contract.errors import ClipdriftError, RetryableError
 from clipdrift_monitor.api.exporter import Exporter
 from clipdrift_monitor.api.pages import Pages
 from clipdrift_monitor.api.reader import Reader, UnknownModelError
-from clipdrift_monitor.engine import CommandError, Engine
-from clipdrift_monitor.store.store import Changes, Store
+from clipdrift_monitor.engine.commands import CommandError
+from clipdrift_monitor.engine.draft import Draft
+from clipdrift_monitor.engine.engine import Engine
+from clipdrift_monitor.store.store import Store
 
 _COMMAND_SECONDS = 20.0
 _MAX_BODY_BYTES = 64 * 1024
@@ -208,8 +210,8 @@ class Api:
     async def _rollback(self, request: Request) -> Response:
         order, model = await self._order(request), request.path_params["model"]
 
-        def change(changes: Changes) -> Mapping[str, Any]:
-            deployment = self._engine.roll_back(changes, model, order.reason, order.actor)
+        def change(draft: Draft) -> Mapping[str, Any]:
+            deployment = self._engine.commands.roll_back(draft, model, order.reason, order.actor)
             return {"version": deployment.champion.version, "generation": deployment.generation}
 
         return _json(await self._carry_out(change))
@@ -217,8 +219,8 @@ class Api:
     async def _retrain(self, request: Request) -> Response:
         order, model = await self._order(request), request.path_params["model"]
 
-        def change(changes: Changes) -> Mapping[str, Any]:
-            return {"key": self._engine.order(changes, model, order.reason, order.actor).key}
+        def change(draft: Draft) -> Mapping[str, Any]:
+            return {"key": self._engine.commands.order(draft, model, order.reason, order.actor).key}
 
         return _json(await self._carry_out(change), status=202)
 
@@ -235,7 +237,7 @@ class Api:
         _check(order)
         return order
 
-    async def _carry_out(self, change: Callable[[Changes], Any]) -> Any:
+    async def _carry_out(self, change: Callable[[Draft], Any]) -> Any:
         future: Future[Any] = self._engine.command(change)
         try:
             return await run_in_threadpool(future.result, self._command_seconds)

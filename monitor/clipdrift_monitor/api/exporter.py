@@ -9,7 +9,7 @@ from clipdrift_contract import metrics as names
 from clipdrift_contract.events import RunEnd
 from clipdrift_contract.metrics import Metric, MetricSet
 from clipdrift_monitor.api.reader import LiveFigures, Reader
-from clipdrift_monitor.engine import Snapshot
+from clipdrift_monitor.engine.snapshot import Snapshot
 from clipdrift_monitor.state import ModelState
 from clipdrift_monitor.windows.view import View
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from clipdrift_contract.events import Decision, Deployment, RunEnd, Signal
 from clipdrift_monitor.config import MonitorConfig
-from clipdrift_monitor.engine import Snapshot
+from clipdrift_monitor.engine.snapshot import Snapshot
 from clipdrift_monitor.state import JudgedBlock, ModelState
 from clipdrift_monitor.store.store import RetrainRow, Store
 from clipdrift_monitor.windows.view import View, view

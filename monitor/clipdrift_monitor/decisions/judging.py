@@ -1,51 +1,24 @@
 """Judges one closed block of the version in service: what the tests and the drift say, why, and what to do. Pure: values in,
 values out; the model's state and the tests' memory are changed as they are told."""
 
-import hashlib
 import math
-from collections.abc import Mapping
 
 import msgspec
 import numpy as np
 
-from clipdrift_contract.events import Decision, Diagnosis, RetrainRequest, RunEnd, Severity, Signal, SignalKind
-from clipdrift_monitor.clipping.evidence import evidence_of
-from clipdrift_monitor.decisions.decide import Ruling, cause_key, decide
-from clipdrift_monitor.decisions.policy import Policy
-from clipdrift_monitor.detectors.window_drift import DriftReport, drift_of
-from clipdrift_monitor.diagnosis.rules import Facts
-from clipdrift_monitor.diagnosis.split import split_loss
+from clipdrift_contract.events import Decision, Diagnosis, RetrainRequest, Signal
+from clipdrift_monitor.decisions.decide import Ruling, decide
+from clipdrift_monitor.decisions.digest import digest_of
+from clipdrift_monitor.decisions.orders import note_order, order_retrain
+from clipdrift_monitor.decisions.signals import signals_of, still_open
+from clipdrift_monitor.decisions.subject import BySlice, Subject
+from clipdrift_monitor.detectors.window_drift import drift_of
+from clipdrift_monitor.diagnosis.facts import gather
 from clipdrift_monitor.diagnosis.verdict import diagnose
 from clipdrift_monitor.risk.harm import TEST_NAMES, Block, HarmState, Statement, evidence_of_tests, step
 from clipdrift_monitor.state import JudgedBlock, ModelState, OpenBlock, counted
-from clipdrift_monitor.windows.view import View, view
+from clipdrift_monitor.windows.view import view
 from clipdrift_monitor.windows.window import Floats, Layout
-
-BySlice = Mapping[int, Floats]  # a vector a slice
-_SEVERITY: Mapping[SignalKind, Severity] = {
-    "sudden_break": "page",
-    "worse_than_validated": "ticket",
-    "repairable": "ticket",
-    "data_broken": "page",
-    "labels_missing": "ticket",
-    "feature_drift": "note",
-    "prediction_drift": "note",
-    "mix_drift": "note",
-}
-_MIN_PREDICTIONS = 100  # below, a share of labels says nothing
-_MIN_SLICE_LABELS = 200
-_SMALL_RETURN = 0.25  # a signal of a harm test closes when its evidence is back below this share of the bound
-
-
-class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """What is judged: the version in service, with what was validated."""
-
-    run: RunEnd
-    layout: Layout
-    window_ms: int
-    label_horizon_ms: int
-    min_label_share: float
-    policy: Policy
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,14 +55,17 @@ def judge(
     slice_counts = np.array([_predictions(layout, in_block.get(i)) for i in range(len(layout.profile.slice_names))])
     drift = drift_of(layout, sums, slice_counts, start_ms, subject.policy.drift)
     alarms = tuple(one.test for one in said if one.is_alarm)
-    signals = _signals(subject, state, statements, drift, seen, start_ms)
-    state.open_signals = _still_open(state.open_signals, signals)
+    signals = signals_of(subject, state.open_signals, statements, drift, seen, start_ms)
+    state.open_signals = still_open(state.open_signals, signals)
     num_steps = {test: evidence.num_steps for test, evidence in evidence_of_tests(harm).items()}
     state.levels = {**state.levels, **{one.test: evidence_ratio(one.level, one.bound, num_steps[one.test]) for one in said}}
     state.drift, state.last_view, state.last_block_start_ms = drift, seen, start_ms
     if "repairable" in statements:
         state.repair_worth = statements["repairable"].effect
-    facts = _facts(subject, state, statements, drift, view(layout, view_sums), in_view)
+    facts = gather(
+        subject.run, layout, statements=statements, open_tests=_open_tests(state), drift=drift, live=view(layout, view_sums),
+        in_view=in_view, tried=state.tried, margin=subject.policy.clipping_margin,
+    )  # fmt: skip
     diagnosis = diagnose(facts)
     state.facts, state.diagnosis = facts, diagnosis
     ruling = decide(diagnosis, alarms, state.num_version_labels, end_ms, state.history, subject.policy)
@@ -140,215 +116,12 @@ def block_of(layout: Layout, sums: Floats, start_ms: int, end_ms: int, errors: b
     )
 
 
-def order_retrain(
-    run: RunEnd, state: ModelState, policy: Policy, *, cause: str, decision_id: str, as_of_ms: int
-) -> RetrainRequest:
-    """An order for the version in service, with a key that the same cause at the same moment gives again."""
-    assert state.in_service is not None
-    return RetrainRequest(
-        key=cause_key(state.model, state.in_service.digest, cause, as_of_ms, policy),
-        model=state.model,
-        cause=cause,
-        decision_id=decision_id,
-        requested_at_ms=as_of_ms,
-        as_of_ms=as_of_ms,
-        data_start_ms=run.data_start_ms,
-        champion_version=state.in_service.version,
-        champion_uri=state.in_service.uri,
-        champion_digest=state.in_service.digest,
-        champion_clip=run.clip,
-        generation=state.generation,
-        arms=run.candidates,
-        seeds=policy.seeds,
-    )
-
-
-def note_order(state: ModelState, request: RetrainRequest) -> None:
-    """Remember that a retrain was ordered."""
-    state.history = msgspec.structs.replace(
-        state.history,
-        running_key=request.key,
-        last_retrain_ms=request.requested_at_ms,
-        retrain_times_ms=[*state.history.retrain_times_ms, request.requested_at_ms][-50:],
-    )
-
-
-def digest_of(value: object) -> str:
-    """SHA-256 of the canonical JSON of a value: what a decision was based on."""
-    return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
-
-
 def _predictions(layout: Layout, sums: Floats | None) -> float:
     return 0.0 if sums is None else layout.value(sums, "num_predictions")
 
 
-# --- signals ---
-
-
-def _signals(
-    subject: Subject, state: ModelState, statements: Mapping[str, Statement], drift: DriftReport, seen: View, start_ms: int
-) -> tuple[Signal, ...]:
-    raised = [*_harm_signals(subject, statements, seen, start_ms), *_data_signals(subject, drift, seen, start_ms)]
-    known = {signal.kind: signal for signal in state.open_signals}
-    told = []
-    for signal in raised:
-        before = known.get(signal.kind)
-        # an open signal is told again under its own id: one incident, not one alarm a day
-        if before is not None:
-            told.append(msgspec.structs.replace(signal, signal_id=before.signal_id, window_start_ms=before.window_start_ms))
-        else:
-            told.append(signal)
-    kinds = {signal.kind for signal in raised}
-    closed = [
-        msgspec.structs.replace(signal, is_open=False)
-        for signal in state.open_signals
-        if signal.kind not in kinds and _is_over(signal, statements, seen)
-    ]
-    return (*told, *closed)
-
-
-def _is_over(signal: Signal, statements: Mapping[str, Statement], seen: View) -> bool:
-    """A harm test's signal stays open until its evidence has gone; data and drift signals end with the first good block."""
-    if signal.kind not in TEST_NAMES:
-        return bool(seen.num_predictions)
-    statement = statements.get(signal.kind)
-    return statement is not None and statement.level < _SMALL_RETURN * statement.bound and statement.effect <= 0
-
-
-def _harm_signals(subject: Subject, statements: Mapping[str, Statement], seen: View, start_ms: int) -> list[Signal]:
-    return [
-        _signal(
-            subject, one.test, start_ms, seen.num_labels, _harm_words(one), detector=one.test, statistic=one.level,
-            threshold=one.bound, effect=one.effect, effect_low=one.effect_low, effect_high=one.effect_high,
-        )
-        for one in statements.values()
-        if one.is_alarm
-    ]  # fmt: skip
-
-
-def _harm_words(one: Statement) -> str:
-    if one.test == "repairable":
-        return f"A simple repair would gain {one.effect:.4f} Brier score a prediction ({one.detail})."
-    if one.test == "sudden_break":
-        return f"More errors in a row than the worst day that validation allows ({one.detail})."
-    return f"Worse than validated, day after day ({one.detail})."
-
-
-def _data_signals(subject: Subject, drift: DriftReport, seen: View, start_ms: int) -> list[Signal]:
-    found = []
-    if drift.broken:
-        words = f"The data look broken: {'; '.join(drift.broken)}."
-        found.append(_signal(subject, "data_broken", start_ms, seen.num_labels, words, feature=drift.broken[0].split()[0]))
-    if seen.num_predictions >= _MIN_PREDICTIONS and (seen.maturity or 0.0) < subject.min_label_share:
-        words = f"Only {seen.maturity or 0.0:.0%} of {seen.num_predictions} predictions have a label when they should."
-        found.append(
-            _signal(subject, "labels_missing", start_ms, seen.num_labels, words, statistic=seen.maturity or 0.0,
-                    threshold=subject.min_label_share)
-        )  # fmt: skip
-    of_features = [name for name in drift.drifted if not name.startswith("(")]
-    if of_features:
-        top = max(of_features, key=lambda name: drift.features[name])
-        how_many = "One input has" if len(of_features) == 1 else f"{len(of_features)} inputs have"
-        words = f"{how_many} moved, most of all {top} (Jensen-Shannon {drift.features[top]:.2f})."
-        found.append(_drift_signal(subject, "feature_drift", start_ms, seen, drift.features[top], words, top))
-    for name, kind, score in (("(prediction)", "prediction_drift", drift.prediction), ("(slice mix)", "mix_drift", drift.mix)):
-        if name in drift.drifted:
-            what = "The predictions have" if kind == "prediction_drift" else "The mix of slices has"
-            words = f"{what} moved (Jensen-Shannon {score:.2f})."
-            found.append(_drift_signal(subject, kind, start_ms, seen, score, words, ""))  # type: ignore[arg-type]
-    return found
-
-
-def _drift_signal(
-    subject: Subject, kind: SignalKind, start_ms: int, seen: View, score: float, words: str, feature: str
-) -> Signal:
-    return _signal(
-        subject, kind, start_ms, seen.num_labels, words, detector="jensen_shannon", statistic=score,
-        threshold=subject.policy.drift.min_score, effect=score, feature=feature,
-    )  # fmt: skip
-
-
-def _signal(
-    subject: Subject,
-    kind: SignalKind,
-    start_ms: int,
-    num_labels: int,
-    words: str,
-    *,
-    detector: str = "",
-    statistic: float = 1.0,
-    threshold: float = 1.0,
-    effect: float = 0.0,
-    effect_low: float | None = None,
-    effect_high: float | None = None,
-    feature: str = "",
-) -> Signal:
-    run = subject.run
-    return Signal(
-        signal_id=f"{run.model}-{run.version}-{kind}-{start_ms}",
-        model=run.model,
-        version=run.version,
-        kind=kind,
-        severity=_SEVERITY[kind],
-        detector=detector or kind,
-        window_start_ms=start_ms,
-        window_end_ms=start_ms + subject.window_ms,
-        statistic=statistic,
-        threshold=threshold,
-        feature=feature,
-        effect=effect,
-        effect_low=effect_low,
-        effect_high=effect_high,
-        num_labels=num_labels,
-        summary=words,
-    )
-
-
-def _still_open(before: list[Signal], told: tuple[Signal, ...]) -> list[Signal]:
-    by_id = {signal.signal_id: signal for signal in (*before, *told)}
-    return [signal for signal in by_id.values() if signal.is_open]
-
-
-# --- diagnosis and decision ---
-
-
-def _facts(
-    subject: Subject, state: ModelState, statements: Mapping[str, Statement], drift: DriftReport, live: View, in_view: BySlice
-) -> Facts:
-    names, layout = subject.layout.profile.slice_names, subject.layout
-    validated = {one.slice: (one.num_rows, one.num_correct) for one in subject.run.validation if one.slice}
-    by_slice = {
-        names[index] if index < len(names) else str(index): (
-            round(layout.value(sums, "num_labels")), round(layout.value(sums, "num_correct"))
-        )
-        for index, sums in in_view.items()
-    }  # fmt: skip
-    if not validated and subject.run.validation:
-        overall = subject.run.validation[0]
-        validated = {"all": (overall.num_rows, overall.num_correct)}
-    return Facts(
-        clipping=evidence_of(subject.run, state.tried),
-        split=split_loss(validated, by_slice),
-        drift=drift,
-        statements=statements,
-        open_tests=tuple(signal.kind for signal in state.open_signals if signal.kind in TEST_NAMES),
-        validated_ece=subject.run.validation[0].ece if subject.run.validation else 0.0,
-        live_ece=live.ece,
-        num_labels=live.num_labels,
-        margin=subject.policy.clipping_margin,
-        falls=falls_of(validated, by_slice),
-    )
-
-
-def falls_of(validated: Mapping[str, tuple[int, int]], live: Mapping[str, tuple[int, int]]) -> dict[str, float]:
-    """Validated minus live accuracy by slice, from (labels, hits), where both sides have at least 200 labels.
-
-    Example:
-        >>> falls_of({"a": (200, 180), "b": (200, 180)}, {"a": (400, 200), "b": (10, 0)})
-        {'a': 0.4}
-    """
-    enough = [name for name in validated if min(validated[name][0], live.get(name, (0, 0))[0]) >= _MIN_SLICE_LABELS]
-    return {name: validated[name][1] / validated[name][0] - live[name][1] / live[name][0] for name in enough}
+def _open_tests(state: ModelState) -> tuple[str, ...]:
+    return tuple(signal.kind for signal in state.open_signals if signal.kind in TEST_NAMES)
 
 
 def _decision(

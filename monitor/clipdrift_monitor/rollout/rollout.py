@@ -7,7 +7,7 @@ import msgspec
 from clipdrift_contract.errors import ClipdriftError
 from clipdrift_contract.events import Decision, Deployment, RetrainOutcome, RetrainRequest, RunEnd, ServedVersion, Signal
 from clipdrift_monitor.clipping.evidence import evidence_of
-from clipdrift_monitor.decisions.judging import digest_of
+from clipdrift_monitor.decisions.digest import digest_of
 from clipdrift_monitor.decisions.policy import Policy
 from clipdrift_monitor.detectors.window_drift import DriftReport
 from clipdrift_monitor.diagnosis.verdict import diagnose

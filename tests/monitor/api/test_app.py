@@ -239,7 +239,7 @@ def test_a_command_without_the_token_is_401_and_nothing_is_asked_of_the_engine(h
     answer = house.post(MODEL + command, json={"reason": "why"}, headers=headers)
 
     assert (answer.status_code, answer.json()) == (401, {"error": "this needs the header Authorization: Bearer <api token>"})
-    assert house.dialogue.engine._commands.empty()
+    assert house.dialogue.engine._asked.empty()
 
 
 def test_where_no_token_was_set_no_command_is_obeyed(house_of):
@@ -274,7 +274,7 @@ def test_a_bad_body_is_400_and_says_how_it_should_be(house, command, body, words
 
     assert answer.status_code == 400
     assert words in answer.json()["error"]
-    assert house.dialogue.engine._commands.empty()
+    assert house.dialogue.engine._asked.empty()
 
 
 def test_a_body_beyond_the_limit_is_413_without_being_read_to_its_end(house):

@@ -77,9 +77,9 @@ def test_a_model_without_labels_says_that_nothing_can_be_said_yet(house_of):
 
 def test_a_version_that_came_back_is_not_said_to_be_without_labels(house_of):
     house = house_of(run_end(), *day_of(2), *day_of(3))
-    request = house.dialogue.ask(house.dialogue.engine.order, "pump", "why", "me")
+    request = house.dialogue.ask(house.dialogue.engine.commands.order, "pump", "why", "me")
     house.dialogue.go(run_end("v2", retrain_key=request.key), outcome(request))
-    house.dialogue.ask(house.dialogue.engine.roll_back, "pump", "why", "me")
+    house.dialogue.ask(house.dialogue.engine.commands.roll_back, "pump", "why", "me")
 
     assert "No window has been judged since this version came into service" in page(house)
     assert "rolled back by me: why" in page(house)
@@ -158,7 +158,7 @@ def test_a_model_that_foretells_values_shows_its_error_and_no_accuracy(house_of)
 def test_names_that_come_from_outside_are_shown_and_never_run(house_of):
     sliced = profile(slices=msgspec.structs.replace(SLICES, categories=(NASTY, "south")))
     house = house_of(run_end(NASTY, profile=sliced, optimizer=NASTY), *day_of(2, version=NASTY), *day_of(3, version=NASTY))
-    house.dialogue.ask(house.dialogue.engine.order, "pump", NASTY, NASTY)
+    house.dialogue.ask(house.dialogue.engine.commands.order, "pump", NASTY, NASTY)
     house.dialogue.turn()
 
     for path in ("/", "/models/pump"):

@@ -8,7 +8,10 @@ from dialogue import DAY, POLICY, day_of, labels, predictions, rows, run_end
 from clipdrift_contract.events import ServedVersion
 from clipdrift_monitor.decisions import judging
 from clipdrift_monitor.decisions.decide import History
-from clipdrift_monitor.decisions.judging import Subject, digest_of, evidence_ratio, judge, order_retrain
+from clipdrift_monitor.decisions.digest import digest_of
+from clipdrift_monitor.decisions.judging import evidence_ratio, judge
+from clipdrift_monitor.decisions.orders import order_retrain
+from clipdrift_monitor.decisions.subject import Subject
 from clipdrift_monitor.risk.harm import start
 from clipdrift_monitor.risk.reference import reference_of
 from clipdrift_monitor.state import ModelState, OpenBlock

@@ -7,7 +7,7 @@ from dialogue import DAY, day_of, labels, outcome, predictions, rows, run_end
 from clipdrift_contract.clock import MS_PER_DAY
 from clipdrift_contract.events import Decision, Deployment, RetrainRequest, ServedVersion
 from clipdrift_monitor.decisions.decide import cooldown_ms
-from clipdrift_monitor.engine import CommandError
+from clipdrift_monitor.engine.commands import CommandError
 from clipdrift_monitor.rollout import rollout
 from clipdrift_monitor.state import ModelState
 
@@ -15,7 +15,7 @@ from clipdrift_monitor.state import ModelState
 def ordered(dialogue, why="to see"):
     """A model in service, judged for a few days, for which a person has ordered a retrain."""
     dialogue.go(run_end(), *(batch for day in range(2, 6) for batch in day_of(day)))
-    return dialogue.ask(dialogue.engine.order, "pump", why, "a person")
+    return dialogue.ask(dialogue.engine.commands.order, "pump", why, "a person")
 
 
 def promoted(dialogue):
@@ -60,7 +60,7 @@ def test_an_outcome_that_passed_is_promoted_and_the_tests_begin_again(dialogue):
     for day in range(2, 9):
         dialogue.go(*day_of(day, accuracy=0.3))
     before = msgspec.msgpack.decode(dialogue.store.harm("pump"))
-    request = dialogue.ask(dialogue.engine.order, "pump", "to see", "a person")
+    request = dialogue.ask(dialogue.engine.commands.order, "pump", "to see", "a person")
     dialogue.go(run_end("v2", retrain_key=request.key, day=9))
     dialogue.go(outcome(request))
 
@@ -92,8 +92,8 @@ def test_an_outcome_that_comes_before_its_run_waits_for_it_over_a_restart(dialog
 
 def test_an_outcome_of_an_older_generation_is_held(dialogue):
     promoted(dialogue)
-    request = dialogue.ask(dialogue.engine.order, "pump", "once more", "a person")
-    dialogue.ask(dialogue.engine.roll_back, "pump", "it was slow", "a person")
+    request = dialogue.ask(dialogue.engine.commands.order, "pump", "once more", "a person")
+    dialogue.ask(dialogue.engine.commands.roll_back, "pump", "it was slow", "a person")
     dialogue.go(run_end("v3", retrain_key=request.key, day=7))
     dialogue.go(outcome(request, version="v3"))
 
@@ -105,8 +105,8 @@ def test_an_outcome_of_an_older_generation_is_held(dialogue):
 
 def test_a_version_that_was_rolled_back_stays_out(dialogue):
     promoted(dialogue)
-    dialogue.ask(dialogue.engine.roll_back, "pump", "it was slow", "a person")
-    request = dialogue.ask(dialogue.engine.order, "pump", "once more", "a person")
+    dialogue.ask(dialogue.engine.commands.roll_back, "pump", "it was slow", "a person")
+    request = dialogue.ask(dialogue.engine.commands.order, "pump", "once more", "a person")
     dialogue.go(outcome(request, version="v2"))
 
     assert dialogue.state.in_service.version == "v1"
@@ -120,10 +120,10 @@ def test_a_retrain_that_did_not_pass_changes_nothing_and_doubles_the_cooldown(di
     usual = cooldown_ms(dialogue.state.history, policy)
     dialogue.go(outcome(request, verdict=verdict))
     once = cooldown_ms(dialogue.state.history, policy)
-    second = dialogue.ask(dialogue.engine.order, "pump", "another reason", "a person")
+    second = dialogue.ask(dialogue.engine.commands.order, "pump", "another reason", "a person")
     dialogue.go(outcome(second, verdict=verdict))
     twice = cooldown_ms(dialogue.state.history, policy)
-    third = dialogue.ask(dialogue.engine.order, "pump", "a third reason", "a person")
+    third = dialogue.ask(dialogue.engine.commands.order, "pump", "a third reason", "a person")
     dialogue.go(run_end("v2", retrain_key=third.key, day=6), outcome(third))
 
     assert (usual, once, twice) == (14 * MS_PER_DAY, 28 * MS_PER_DAY, 56 * MS_PER_DAY)
@@ -171,7 +171,7 @@ def test_an_outcome_counts_once_however_often_it_comes(dialogue):
 
 def test_a_rollback_restores_the_version_before_and_keeps_the_other_out(dialogue):
     promoted(dialogue)
-    deployment = dialogue.ask(dialogue.engine.roll_back, "pump", "it was slow", "Ada")
+    deployment = dialogue.ask(dialogue.engine.commands.roll_back, "pump", "it was slow", "Ada")
 
     assert (deployment.generation, deployment.champion.version) == (3, "v1")
     assert deployments(dialogue) == [(1, "v1"), (2, "v2"), (3, "v1")]
@@ -179,24 +179,24 @@ def test_a_rollback_restores_the_version_before_and_keeps_the_other_out(dialogue
     assert dialogue.state.served_before == []
     assert decisions(dialogue, "rollback")[0].reasons == ("Ordered by Ada: it was slow",)
     with pytest.raises(CommandError, match="pump has no earlier version to go back to"):
-        dialogue.ask(dialogue.engine.roll_back, "pump", "again", "Ada")
+        dialogue.ask(dialogue.engine.commands.roll_back, "pump", "again", "Ada")
     assert dialogue.state.generation == 3
 
 
 def test_an_order_is_refused_while_a_retrain_runs_and_when_it_would_be_the_same_again(dialogue):
     request = ordered(dialogue)
     with pytest.raises(CommandError, match=f"is running already: {request.key}"):
-        dialogue.ask(dialogue.engine.order, "pump", "impatience", "Ada")
+        dialogue.ask(dialogue.engine.commands.order, "pump", "impatience", "Ada")
     dialogue.go(outcome(request, verdict="inconclusive"))
 
     with pytest.raises(CommandError, match="the same retrain was ordered before"):
-        dialogue.ask(dialogue.engine.order, "pump", "to see", "Ada")
+        dialogue.ask(dialogue.engine.commands.order, "pump", "to see", "Ada")
     assert list(dialogue.published(RetrainRequest).values()) == [request]
 
 
 def test_what_people_did_is_in_the_audit_and_its_chain_holds(dialogue):
     promoted(dialogue)
-    dialogue.ask(dialogue.engine.roll_back, "pump", "it was slow", "Ada")
+    dialogue.ask(dialogue.engine.commands.roll_back, "pump", "it was slow", "Ada")
 
     people = [(row.actor, row.action, row.subject) for row in dialogue.store.audit() if row.actor != "monitor"]
     assert people == [
@@ -217,7 +217,7 @@ def test_a_new_store_on_an_old_bus_takes_over_what_is_in_service_and_goes_on_abo
     new = dialogue_of("new")
     runs_last = sorted(events, key=lambda one: "Deployment" not in type(one[1]).__name__)
     new.go(*(event for _, event in runs_last), ids=[name for name, _ in runs_last])
-    request = new.ask(new.engine.order, "pump", "after the loss", "Ada")
+    request = new.ask(new.engine.commands.order, "pump", "after the loss", "Ada")
     new.go(run_end("v3", retrain_key=request.key, day=7), outcome(request, version="v3"))
 
     assert new.state.generation == 3

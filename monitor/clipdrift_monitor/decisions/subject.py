@@ -1,0 +1,22 @@
+"""What is judged."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from clipdrift_contract.events import RunEnd
+from clipdrift_monitor.decisions.policy import Policy
+from clipdrift_monitor.windows.window import Floats, Layout
+
+BySlice = Mapping[int, Floats]  # a vector a slice
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """The version in service, with what was validated."""
+
+    run: RunEnd
+    layout: Layout
+    window_ms: int
+    label_horizon_ms: int
+    min_label_share: float
+    policy: Policy

@@ -1,0 +1,318 @@
+"""One turn after another: reads events, adds them up, judges what has closed, and saves all of it with the offsets in one
+transaction. What follows from it (events, jobs) is written with it and carried out after it."""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import msgspec
+
+from clipdrift_contract import metrics as names
+from clipdrift_contract.bus.log import Bus, Consumer, TopicPartition
+from clipdrift_contract.bus.publishing import EventPublisher
+from clipdrift_contract.bus.reading import EventReader, Read
+from clipdrift_contract.clock import Clock
+from clipdrift_contract.errors import RetryableError
+from clipdrift_contract.events import (
+    DEPLOYMENTS,
+    LABELS,
+    PREDICTIONS,
+    RETRAINING,
+    TRAINING,
+    Deployment,
+    LabelBatch,
+    PredictionBatch,
+    RetrainOutcome,
+    RunEnd,
+)
+from clipdrift_contract.metrics import MetricSet
+from clipdrift_monitor.actions.jobs import Jobs
+from clipdrift_monitor.actions.outbox import Outbox, to_publish
+from clipdrift_monitor.config import MonitorConfig
+from clipdrift_monitor.decisions.judging import Judgement
+from clipdrift_monitor.engine.blocks import Blocks
+from clipdrift_monitor.engine.commands import CommandError, Commands
+from clipdrift_monitor.engine.draft import ACTOR, Alarm, Draft
+from clipdrift_monitor.engine.memory import Memory
+from clipdrift_monitor.engine.offsets import find_shorter, moved
+from clipdrift_monitor.engine.retrains import JobWatch
+from clipdrift_monitor.engine.rows import Rows
+from clipdrift_monitor.engine.snapshot import Snapshot
+from clipdrift_monitor.engine.versions import Versions
+from clipdrift_monitor.state import ModelState
+from clipdrift_monitor.store.store import Changes, Store
+
+GROUP = "monitor"
+TOPICS = (TRAINING, PREDICTIONS, LABELS, RETRAINING, DEPLOYMENTS)
+_MAX_RECORDS = 500
+_POLL_SECONDS = 0.25
+_MAX_FULL_POLLS = 200  # under a backlog that never ends, blocks are judged all the same
+_AUDIT_SECONDS = 300.0
+_PAUSE_SECONDS = 1.0
+_LEAVE_SECONDS = 2.0  # what is not on the bus by then is in the outbox still
+_log = logging.getLogger(__name__)
+OnAlarm = Callable[[Judgement, ModelState, RunEnd], None]
+OnTurn = Callable[[], object]
+
+
+class _NotAloneError(RetryableError):
+    """Another member of the group has a part of the bus: two that write the same sums would write one another's over."""
+
+
+class Engine:
+    """One thread runs `run`; `snapshot`, `command` and `stop` may be used by any other.
+
+    Args:
+        config: Of the monitor.
+        bus: Where events come from and go to.
+        store: Where everything is kept.
+        jobs: Starts retrains.
+        metrics: Counts events.
+        clock: For the audit's times and for bounding the times that clients claim.
+        on_alarm: Told of each judgement that raised an alarm, after it was saved, by the engine's thread.
+        on_turn: Called after every turn, by the engine's thread; must not block.
+    """
+
+    def __init__(
+        self,
+        config: MonitorConfig,
+        bus: Bus,
+        store: Store,
+        jobs: Jobs,
+        metrics: MetricSet,
+        clock: Clock,
+        on_alarm: OnAlarm | None = None,
+        on_turn: OnTurn | None = None,
+    ) -> None:
+        self._bus = bus
+        self._store = store
+        self._jobs = jobs
+        self._metrics = metrics
+        self._clock = clock
+        self._on_alarm = on_alarm
+        self._on_turn = on_turn
+        self._events = metrics.counter(names.MONITOR_EVENTS)
+        self._memory = Memory(store, clock)
+        self.rows = Rows(config, self._memory, store, metrics, clock)
+        self._versions = Versions(config, self._memory, self.rows)
+        self._blocks = Blocks(config, self._memory, clock)
+        self.commands = Commands(config, self._memory, store, self._versions, clock)
+        self._watch = JobWatch(self._memory, store, jobs, clock, config.max_job_attempts, self._versions.take_outcome)
+        self._places: set[TopicPartition] = set()  # all there are
+        self._asked: queue.SimpleQueue[tuple[Callable[[Draft], Any], Future[Any]]] = queue.SimpleQueue()
+        self._is_stopping = threading.Event()
+        self._num_full_polls = 0
+        self._needs_judging = True
+        self._last_audit = float("-inf")
+        self._has_outbox = True
+        self.snapshot = Snapshot()
+
+    # --- life ---
+
+    def run(self) -> None:
+        """Work until `stop`. Outages of bus and store are waited out."""
+        while not self._is_stopping.is_set():
+            try:
+                with self.session() as turn:
+                    while not self._is_stopping.is_set():
+                        turn(_POLL_SECONDS)
+            except RetryableError as error:  # memory may be ahead of the store: all is read anew from the store
+                _log.warning("the monitor waits: %s", error)
+                self._show_outage(str(error))
+                self._is_stopping.wait(_PAUSE_SECONDS)
+
+    @contextmanager
+    def session(self) -> Iterator[Callable[[float], None]]:
+        """All that was saved is read, and the group joined; what it gives does one turn and waits at most so many seconds for
+        something to do. For `run`, and for whoever wants to go turn by turn.
+
+        Raises:
+            RetryableError: Bus or store is away. The session is over then, and another may go on where it was.
+        """
+        publisher = self._bus.publisher()
+        events = EventPublisher(publisher, source=ACTOR, clock=self._clock)
+        consumer: Consumer | None = None
+        try:
+            self._bus.ensure_topics(TOPICS)
+            self._load()
+            self._places = {TopicPartition(topic, i) for topic in TOPICS for i in range(self._bus.num_partitions(topic))}
+            consumer = self._bus.consumer(GROUP, TOPICS, on_assigned=self._start_offsets)
+            reader = EventReader(consumer, publisher=publisher, metrics=self._metrics, clock=self._clock)
+            outbox = Outbox(self._store, events, self._jobs)
+            yield lambda wait_seconds: self._turn(reader, outbox, wait_seconds)
+        finally:
+            if consumer is not None:
+                consumer.close()
+            events.close(_LEAVE_SECONDS)
+
+    def stop(self) -> None:
+        """Let `run` return after the present turn."""
+        self._is_stopping.set()
+
+    def command(self, what: Callable[[Draft], Any]) -> "Future[Any]":
+        """Have a function run by the engine's thread, what it drafts saved in one transaction; its result comes as a future."""
+        future: Future[Any] = Future()
+        self._asked.put((what, future))
+        return future
+
+    def _start_offsets(self, places: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        if not self._places <= set(places):
+            raise _NotAloneError("a part of the bus is with another monitor, or with one that was cut off some seconds ago")
+        self._load()  # another member may have worked on what comes to this one now
+        known = self._memory.offsets
+        kept = {place: known[place] for place in places if place in known}
+        shorter = find_shorter(self._bus, TOPICS, kept)
+        if shorter:
+            _log.error("the bus is another one, or older: %s ends before the offset kept; it is read anew", min(shorter))
+            self._tell_deployments_again()
+        return kept | dict.fromkeys(shorter, 0)  # what was counted before is known by its id
+
+    def _tell_deployments_again(self) -> None:
+        """Servers that start later find on the bus what should be in service; those that run know it by its generation."""
+        outbox = []
+        for model in self._memory.states:
+            for one in self._store.listed("deployments", model, 1, 0):
+                outbox.append(to_publish(one, f"deployment-{model}-{one.generation}"))
+        self._store.commit(Changes(outbox=outbox))
+
+    def _load(self) -> None:
+        """Memory becomes what the store holds, whatever it was."""
+        self._memory.load()
+        self._watch.forget()
+        self._num_full_polls = 0
+        self._needs_judging = True
+        self._has_outbox = True
+
+    # --- one turn ---
+
+    def _turn(self, reader: EventReader, outbox: Outbox, wait_seconds: float) -> None:
+        try:
+            reads = reader.poll(_MAX_RECORDS, 0.0 if self._has_work() else wait_seconds)
+        except _NotAloneError as error:  # still a member, so that the bus comes to this one when the other is gone
+            self._show_outage(str(error))
+            self._is_stopping.wait(wait_seconds)
+            return
+        draft = Draft(self._clock)
+        seen = self._store.has_seen([read.envelope.id for read in reads]) if reads else set()
+        for read in reads:
+            self._take(read, seen, draft)
+        is_whole = reader.consumer.assignment() >= self._places
+        self._judge_when_read(len(reads), is_whole, draft)
+        answers: list[tuple[Future[Any], Any]] = []
+        try:
+            self._obey(draft, answers)
+            draft.changes.offsets = moved(reader.consumer, self._memory.offsets)
+            lag = reader.consumer.lag()
+            if not self._has_outbox and not draft.changes.outbox:  # no job waits to be started
+                self._watch.look(draft, lag)
+            self._save(draft)
+        except Exception as error:  # whoever asked must not wait for an answer that never comes
+            for future, _ in answers:
+                future.set_exception(error)
+            raise
+        for future, result in answers:
+            future.set_result(result)
+        if self._has_outbox:
+            outbox.carry_out()
+            self._has_outbox = False
+        self._tell(draft.alarms)
+        self._show(lag)
+
+    def _has_work(self) -> bool:
+        return not self._asked.empty()
+
+    def _take(self, read: Read, seen: set[str], draft: Draft) -> None:
+        event, topic = read.event, read.record.topic
+        if read.envelope.id in seen:
+            self._events.labels(topic, "duplicate").inc()
+            return
+        if isinstance(event, RetrainOutcome) and not self._versions.take_outcome(event, draft):
+            return  # not noted as seen: its order may be known later, where the store was lost
+        seen.add(read.envelope.id)
+        draft.changes.seen_ids.append(read.envelope.id)
+        is_applied = True
+        if isinstance(event, PredictionBatch | LabelBatch):
+            is_applied = self.rows.take(read, event, draft)
+        elif isinstance(event, RunEnd):
+            is_applied = self._versions.take_run(event, draft)
+        elif isinstance(event, Deployment):
+            self._versions.take_deployment(event, draft)
+        self._events.labels(topic, "applied" if is_applied else "poison").inc()
+
+    def _judge_when_read(self, num_reads: int, is_whole: bool, draft: Draft) -> None:
+        """Judge what has closed, once everything that waits is read: what is late by milliseconds is then in time. Not before
+        the bus was joined: the labels of a block may wait there."""
+        self._num_full_polls = self._num_full_polls + 1 if num_reads >= _MAX_RECORDS else 0
+        self._needs_judging = self._needs_judging or num_reads > 0
+        if is_whole and self._needs_judging and (self._num_full_polls == 0 or self._num_full_polls > _MAX_FULL_POLLS):
+            self._num_full_polls, self._needs_judging = 0, False
+            for model in sorted(self._memory.states):
+                self._blocks.judge_closed(model, draft)
+
+    def _obey(self, draft: Draft, answers: list[tuple[Future[Any], Any]]) -> None:
+        """Carry out what people asked for; `answers` are to be given once it is saved."""
+        while not self._asked.empty():
+            what, future = self._asked.get()
+            if not future.set_running_or_notify_cancel():  # whoever asked has given up
+                continue
+            answers.append((future, None))
+            try:
+                answers[-1] = (future, what(draft))
+            except CommandError as error:  # refused, and nothing was changed
+                answers.pop()
+                future.set_exception(error)
+                continue
+            draft.touched.update(self._memory.states)
+
+    # --- saving and showing ---
+
+    def _save(self, draft: Draft) -> None:
+        memory, changes = self._memory, draft.changes
+        changes.windows = dict(memory.windows.changes())
+        changes.seen_labels = dict(memory.labels.changes())
+        for model in draft.touched:
+            changes.models[model] = msgspec.msgpack.encode(memory.states[model])
+        if changes.is_empty:
+            return
+        began = self._clock.monotonic_seconds()
+        self._store.commit(changes)
+        memory.offsets |= changes.offsets
+        self._metrics.histogram(names.MONITOR_COMMIT_SECONDS).observe(self._clock.monotonic_seconds() - began)
+        self._metrics.counter(names.MONITOR_AUDIT_ROWS).inc(len(changes.audit))
+        memory.windows.forget_changes()
+        memory.labels.forget_changes()
+        self._has_outbox = self._has_outbox or bool(changes.outbox)
+
+    def _tell(self, alarms: Collection[Alarm]) -> None:
+        for told, state, run in alarms:
+            if self._on_alarm is not None:
+                self._on_alarm(told, state, run)
+        if self._on_turn is not None:
+            self._on_turn()
+
+    def _show(self, lag: int) -> None:
+        now = self._clock.monotonic_seconds()
+        is_intact = self.snapshot.is_audit_intact
+        if now - self._last_audit > _AUDIT_SECONDS:
+            self._last_audit = now
+            is_intact = self._store.verify_audit().is_intact
+        is_done = not lag and not self._needs_judging and not self._has_outbox and not self._memory.unfinished
+        self.snapshot = Snapshot(
+            models={name: msgspec.structs.replace(state) for name, state in self._memory.states.items()},
+            is_loaded=True,
+            is_idle=is_done and not self._has_work(),
+            lag=lag,
+            is_audit_intact=is_intact,
+            running=dict(self._memory.started),
+        )
+
+    def _show_outage(self, why: str) -> None:
+        """Readers go on seeing what was saved, and that nothing goes on."""
+        num_outbox = self.snapshot.num_outbox
+        with suppress(RetryableError):
+            num_outbox = self._store.num_outbox()
+        self.snapshot = msgspec.structs.replace(self.snapshot, is_idle=False, waits_for=why, num_outbox=num_outbox)

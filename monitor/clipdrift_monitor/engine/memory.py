@@ -1,0 +1,96 @@
+"""What the engine has in memory of the store."""
+
+from typing import Any
+
+import msgspec
+
+from clipdrift_contract.bus.log import TopicPartition
+from clipdrift_contract.clock import Clock
+from clipdrift_contract.errors import PoisonError
+from clipdrift_contract.events import RetrainRequest, RunEnd
+from clipdrift_monitor.intake.label_book import LabelBook
+from clipdrift_monitor.intake.window_book import WindowBook
+from clipdrift_monitor.risk.harm import HarmState
+from clipdrift_monitor.state import ModelState
+from clipdrift_monitor.store.store import Store
+from clipdrift_monitor.windows.window import Layout
+
+
+class Memory:
+    """States and books by model; `load` makes them what the store holds, whatever they were. One thread.
+
+    Args:
+        store: Where everything is kept.
+        clock: Of the wall: since when a retrain that was found unfinished is called running.
+    """
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self.windows = WindowBook(store.window)
+        self.labels = LabelBook(store.seen_labels)
+        self.states: dict[str, ModelState] = {}
+        self.harm: dict[str, HarmState] = {}
+        self.unfinished: dict[str, RetrainRequest] = {}
+        self.started: dict[str, float] = {}  # by model, in seconds of the wall clock
+        self.offsets: dict[TopicPartition, int] = {}  # as the store has them
+        self._runs: dict[tuple[str, str], RunEnd | None] = {}
+        self._layouts: dict[tuple[str, str], Layout] = {}
+
+    def load(self) -> None:
+        """Read everything anew."""
+        self.windows.clear()
+        self.labels.clear()
+        self._runs.clear()
+        self._layouts.clear()
+        self.states = {name: msgspec.msgpack.decode(body, type=ModelState) for name, body in self._store.models().items()}
+        self.harm = {}
+        for name in self.states:
+            if (body := self._store.harm(name)) is not None:
+                self.harm[name] = msgspec.msgpack.decode(body, type=HarmState)
+        self.unfinished = {row.key: row.request for row in self._store.retrains(unfinished=True)}
+        now = self._clock.now_ms() / 1000
+        self.started = {request.model: self.started.get(request.model, now) for request in self.unfinished.values()}
+        self.offsets = self._store.offsets()
+
+    def state(self, model: str) -> ModelState:
+        """The state of a model, begun where it is new."""
+        if model not in self.states:
+            self.states[model] = ModelState(model=model)
+        return self.states[model]
+
+    def keep_run(self, run: RunEnd) -> None:
+        """From now on this is the run that made its version."""
+        self._runs[run.model, run.version] = run
+        self._layouts.pop((run.model, run.version), None)
+
+    def run(self, model: str, version: str) -> RunEnd | None:
+        """The run that made a version; None where it is not known."""
+        if self._runs.get((model, version)) is None:
+            self._runs[model, version] = self._store.run(model, version)
+        return self._runs[model, version]
+
+    def layout(self, model: str, version: str) -> Layout:
+        """How the windows of a version whose run is known are laid out.
+
+        Raises:
+            PoisonError: Its run had no reference profile.
+        """
+        if (model, version) not in self._layouts:
+            run = self.run(model, version)
+            assert run is not None, version
+            if run.profile is None:
+                raise PoisonError(f"the run that made version {version} had no reference profile")
+            self._layouts[model, version] = Layout(run.profile)
+        return self._layouts[model, version]
+
+    def version_windows(self, model: str, version: str, start_ms: int, end_ms: int) -> dict[int, dict[int, Any]]:
+        """Vectors by start and slice of the windows that start in [start, end): of the store, with what was added since."""
+        found: dict[int, dict[int, Any]] = {}
+        for key, sums in self._store.windows(model, start_ms, end_ms):
+            if key.version == version:
+                found.setdefault(key.start_ms, {})[key.slice_index] = sums
+        for (of_model, key), sums in self.windows.changes().items():
+            if of_model == model and key.version == version and start_ms <= key.start_ms < end_ms:
+                found.setdefault(key.start_ms, {})[key.slice_index] = sums
+        return found
