@@ -437,7 +437,8 @@ class RuleFinding(msgspec.Struct, frozen=True, kw_only=True):
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """What is wrong, in numbers and in words."""
 
-    # none, unknown, data_broken, training_fault, clipping, mix_shift, slice_drift, calibration, drift, harder_days, feedback_loop
+    # none, data_broken, training_fault, clipping, mix_shift, slice_drift, calibration, drift, harder_days, feedback_loop,
+    # unknown
     cause: str
     clipping: ClippingVerdict
     words: str
