@@ -1,29 +1,32 @@
 """The monitor's store over SQLAlchemy Core: SQLite by default, PostgreSQL by address. Translates; decides nothing."""
 
-import re
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Engine, Table, bindparam, create_engine, delete, event, func, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, case, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from clipdrift_contract.bus.log import TopicPartition
-from clipdrift_contract.errors import ConfigError, RetryableError
 from clipdrift_contract.events import Decision, Deployment, RetrainOutcome, RetrainRequest, RunEnd, Signal
 from clipdrift_monitor.store import tables as t
 from clipdrift_monitor.store.audit import GENESIS, AuditRow, AuditVerdict, canonical, row_hash, verify
+from clipdrift_monitor.store.database import Database, take_writers_place
 from clipdrift_monitor.windows.window import WindowKey
 
-_SCHEMA_VERSION = 1
-_BUSY_SECONDS = 10
 _CHUNK_ROWS = 5_000
+_FOR_EVER_MS = 2**53
+
+
+class Writer(NamedTuple):
+    """Which monitor writes: `epoch` grows when another takes over, `beat` moves while it lives; no owner: nobody."""
+
+    epoch: int
+    owner: str
+    beat: int
 
 
 class OutboxEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,41 +88,61 @@ class Store:
 
     Raises:
         ConfigError: The address is wrong, or the database belongs to a newer version.
+        FencedError: Another monitor has taken over since this store did; nothing was written.
         RetryableError: The database is locked, full or away, or another monitor wrote the same generation or audit row first:
             nothing was written, and what the store holds must be read anew.
     """
 
     def __init__(self, url: str) -> None:
-        shown = re.sub(r"://[^/@]*@", "://***@", url)  # a password is never printed
-        try:
-            self._engine = create_engine(url)
-        except Exception as error:
-            raise ConfigError(f"store address {shown!r} is not understood: {error}") from error
-        if self._engine.dialect.name == "sqlite":
-            _prepare_sqlite(self._engine, shown)
-        with self._transaction() as connection:
-            t.SCHEMA.create(connection, checkfirst=True)
-            found = connection.execute(select(t.SCHEMA.c.version)).scalar()
-            if found is not None and found > _SCHEMA_VERSION:
-                raise ConfigError(f"the store was written by a newer Clipdrift (schema {found}); upgrade this one")
-            t.METADATA.create_all(connection)
-            if found is None:
-                connection.execute(insert(t.SCHEMA).values(version=_SCHEMA_VERSION))
+        self._database = Database(url)
+        self._dialect: Any = postgresql if self._database.dialect == "postgresql" else sqlite
+        self._epoch: int | None = None  # in which this store writes; None: whoever comes may write
 
     def close(self) -> None:
-        self._engine.dispose()
+        self._database.close()
+
+    # --- who writes ---
+
+    def writer(self) -> Writer:
+        """Who writes now, and how far its beat has moved."""
+        with self._reading() as connection:
+            row = connection.execute(select(t.WRITER)).one()
+        return Writer(row.epoch, row.owner, row.beat)
+
+    def take_over(self, owner: str, found: Writer) -> bool:
+        """Become the writer in place of `found`; False where it has moved, or another was first. From then on, this store
+        writes only for as long as nobody takes over from it."""
+        with self._database.transaction() as connection:
+            c = t.WRITER.c
+            is_same = (c.epoch == found.epoch) & (c.owner == found.owner) & (c.beat == found.beat)
+            change = update(t.WRITER).where(is_same).values(epoch=found.epoch + 1, owner=owner, beat=0)
+            is_taken = connection.execute(change).rowcount == 1
+        if is_taken:
+            self._epoch = found.epoch + 1
+        return is_taken
+
+    def beat(self) -> None:
+        """Say that the writer lives."""
+        with self._transaction() as connection:
+            connection.execute(update(t.WRITER).values(beat=t.WRITER.c.beat + 1))
+
+    def let_go(self) -> None:
+        """Whoever waits may write at once. Nothing where another has taken over already."""
+        if self._epoch is not None:
+            with self._database.transaction() as connection:
+                connection.execute(update(t.WRITER).where(t.WRITER.c.epoch == self._epoch).values(owner=""))
 
     # --- writing ---
 
     def commit(self, changes: Changes) -> None:
         """Write everything that `changes` holds in one transaction."""
         with self._transaction() as connection:
-            self._put(connection, t.OFFSETS, ("topic", "part"), [
-                {"topic": place.topic, "part": place.partition, "next": offset} for place, offset in changes.offsets.items()
+            self._put_offsets(connection, changes.offsets)
+            self._put(connection, t.SEEN_EVENTS, ("id",), [
+                {"id": one, "at_ms": _FOR_EVER_MS} for one in dict.fromkeys(changes.seen_ids)
             ])  # fmt: skip
-            self._put(connection, t.SEEN_EVENTS, ("id",), [{"id": one} for one in dict.fromkeys(changes.seen_ids)])
             self._put(connection, t.SEEN_LABELS, ("model", "epoch", "chunk"), [
-                {"model": model, "epoch": epoch, "chunk": chunk, "bits": bits}
+                {"model": model, "epoch": epoch, "chunk": chunk, "bits": bits, "newest_ms": _FOR_EVER_MS}
                 for (model, epoch, chunk), bits in changes.seen_labels.items()
             ])  # fmt: skip
             self._put(connection, t.WINDOWS, ("model", "version", "slice_index", "start_ms"), [
@@ -140,6 +163,21 @@ class Store:
                 {"event_id": one.event_id, "kind": one.kind, "body": one.body} for one in changes.outbox
             ], is_update=False)  # fmt: skip
             self._append_audit(connection, changes.audit)
+
+    def _put_offsets(self, connection: Connection, offsets: Mapping[TopicPartition, int]) -> None:
+        """`highest` never falls: below it, the bus is being read once more."""
+        if not offsets:
+            return
+        statement = self._dialect.insert(t.OFFSETS)
+        new, highest = statement.excluded, t.OFFSETS.c.highest
+        statement = statement.on_conflict_do_update(
+            index_elements=["topic", "part"],
+            set_={"next": new.next, "highest": case((highest < new.next, new.next), else_=highest)},
+        )
+        connection.execute(statement, [
+            {"topic": place.topic, "part": place.partition, "next": offset, "highest": offset}
+            for place, offset in offsets.items()
+        ])  # fmt: skip
 
     def _put_records(self, connection: Connection, changes: Changes) -> None:
         encode = msgspec.msgpack.encode
@@ -318,30 +356,19 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        with self._errors(), self._engine.connect() as idle:
-            # SQLite: take the writer's place before reading, so that nobody writes between what is read and what is written
-            connection = idle.execution_options(is_write=True)
-            connection.begin()
+        """A writer's transaction.
+
+        Raises:
+            FencedError: Another monitor has taken over.
+        """
+        with self._database.transaction() as connection:
+            take_writers_place(connection, self._epoch)
             yield connection
-            connection.commit()
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with self._errors(), self._engine.connect() as connection:
+        with self._database.reading() as connection:
             yield connection
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OperationalError as error:
-            raise RetryableError(f"the store cannot be used now: {error.orig}") from error
-        except IntegrityError as error:
-            raise RetryableError(f"another monitor wrote to the store first: {error.orig}") from error
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise RetryableError(f"the store went away: {error.orig}") from error
-            raise
 
     def _put(
         self, connection: Connection, table: Table, key: Sequence[str], rows: list[dict[str, Any]], *, is_update: bool = True
@@ -349,8 +376,7 @@ class Store:
         """Insert, or update where the key is there already: both dialects have it, in words of their own."""
         if not rows:
             return
-        dialect = postgresql if self._engine.dialect.name == "postgresql" else sqlite
-        statement = dialect.insert(table)
+        statement = self._dialect.insert(table)
         changed = [column.name for column in table.columns if column.name not in key and column.name in rows[0]]
         if is_update and changed:
             statement = statement.on_conflict_do_update(
@@ -379,34 +405,3 @@ def _retrain_row(row: Any) -> RetrainRow:
         request=msgspec.msgpack.decode(row.request, type=RetrainRequest),
         outcome=None if row.outcome is None else msgspec.msgpack.decode(row.outcome, type=RetrainOutcome),
     )
-
-
-def _prepare_sqlite(engine: Engine, shown: str) -> None:
-    """Check that the file can be one of ours, and set up every connection to it.
-
-    Raises:
-        ConfigError: The folder is not there, or the file is no database.
-    """
-    name = engine.url.database or ":memory:"
-    if name != ":memory:" and not Path(name).parent.is_dir():
-        raise ConfigError(f"store address {shown!r}: there is no folder {str(Path(name).parent)!r}; make it first")
-    if Path(name).is_dir():
-        raise ConfigError(f"store address {shown!r} names a folder; it must name a file in it")
-
-    @event.listens_for(engine, "connect")
-    def _set(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # transactions are begun by hand below: the driver's own begin too late
-        try:
-            for pragma in (f"busy_timeout={_BUSY_SECONDS * 1000}", "journal_mode=WAL", "synchronous=NORMAL"):
-                connection.execute(f"PRAGMA {pragma}")
-        except sqlite3.OperationalError as error:
-            raise RetryableError(f"the store cannot be opened now: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise ConfigError(
-                f"store address {shown!r} is not a store: {error}; "
-                "move it away, and the monitor starts anew from what the bus still holds"
-            ) from error
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("is_write") else "BEGIN")

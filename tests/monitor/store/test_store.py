@@ -1,6 +1,7 @@
+"""What a store promises, on every database that it may be on."""
+
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from clipdrift_contract.bus.log import TopicPartition
-from clipdrift_contract.errors import ConfigError, RetryableError
+from clipdrift_contract.errors import RetryableError
 from clipdrift_contract.events import (
     Arm,
     ClipSpec,
@@ -30,8 +31,8 @@ PLACE = TopicPartition("clipdrift.labels", 0)
 
 
 @pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path}/monitor.db"
+def url(new_store_url, store_kind):
+    return new_store_url(store_kind)
 
 
 @pytest.fixture
@@ -226,54 +227,7 @@ def test_an_order_is_kept_once_and_goes_from_requested_to_finished(store):
     assert store.retrains("n") == []
 
 
-# --- opening ---
-
-
-@pytest.mark.parametrize(
-    ("address", "words"),
-    [
-        ("not an address", "not understood"),
-        ("oracle9://x/y", "not understood"),
-        ("sqlite:///{path}/no/such/folder/x.db", "there is no folder"),
-        ("sqlite:///{path}", "names a folder"),
-        ("sqlite:///{path}/text.db", "not a store"),
-    ],
-)
-def test_an_address_that_cannot_be_a_store_is_a_config_error(tmp_path, address, words):
-    (tmp_path / "text.db").write_text("This is no database. " * 500)
-    with pytest.raises(ConfigError, match=words):
-        Store(address.format(path=tmp_path))
-
-
-def test_a_password_in_an_address_is_never_printed():
-    with pytest.raises(ConfigError) as refused:
-        Store("oracle9://me:hush@host/db")
-    assert "hush" not in str(refused.value)
-    assert "host" in str(refused.value)
-
-
-def test_a_store_of_a_newer_version_is_refused_and_left_as_it_is(store, url, tmp_path):
-    store.close()
-    with sqlite3.connect(tmp_path / "monitor.db") as raw:
-        raw.execute("UPDATE schema_version SET version = 99")
-        raw.execute("DROP TABLE outbox")
-    with pytest.raises(ConfigError, match="newer Clipdrift"):
-        Store(url)
-    with sqlite3.connect(tmp_path / "monitor.db") as raw:
-        assert raw.execute("SELECT count(*) FROM sqlite_master WHERE name = 'outbox'").fetchone() == (0,)
-
-
-def test_a_locked_store_is_an_error_that_passes(store, tmp_path):
-    with store._engine.connect() as held:  # the one pooled connection that the commit will use
-        held.exec_driver_sql("PRAGMA busy_timeout=1")
-    blocker = sqlite3.connect(tmp_path / "monitor.db", isolation_level=None)
-    blocker.execute("BEGIN IMMEDIATE")
-    with pytest.raises(RetryableError, match="locked"):
-        store.commit(Changes(seen_ids=["a"]))
-    blocker.execute("ROLLBACK")
-    blocker.close()
-    store.commit(Changes(seen_ids=["a"]))
-    assert store.has_seen(["a"]) == {"a"}
+# --- several at once ---
 
 
 def test_many_may_open_a_new_store_at_once(url):
