@@ -182,6 +182,7 @@ class Engine:
     def _load(self) -> None:
         """Memory becomes what the store holds, whatever it was."""
         self._memory.load()
+        self.rows.forget()
         self._watch.forget()
         self._num_full_polls = 0
         self._needs_judging = True
@@ -200,6 +201,7 @@ class Engine:
         seen = self._store.has_seen([read.envelope.id for read in reads]) if reads else set()
         for read in reads:
             self._take(read, seen, draft)
+        self.rows.settle(draft)
         is_whole = reader.consumer.assignment() >= self._places
         self._judge_when_read(len(reads), is_whole, draft)
         answers: list[tuple[Future[Any], Any]] = []
@@ -230,14 +232,18 @@ class Engine:
         if read.envelope.id in seen:
             self._events.labels(topic, "duplicate").inc()
             return
+        if isinstance(event, PredictionBatch | LabelBatch):
+            seen.add(read.envelope.id)
+            draft.changes.seen_ids.append(read.envelope.id)
+            self.rows.take(read, event, draft)
+            return
+        self.rows.settle(draft)
         if isinstance(event, RetrainOutcome) and not self._versions.take_outcome(event, draft):
             return  # not noted as seen: its order may be known later, where the store was lost
         seen.add(read.envelope.id)
         draft.changes.seen_ids.append(read.envelope.id)
         is_applied = True
-        if isinstance(event, PredictionBatch | LabelBatch):
-            is_applied = self.rows.take(read, event, draft)
-        elif isinstance(event, RunEnd):
+        if isinstance(event, RunEnd):
             is_applied = self._versions.take_run(event, draft)
         elif isinstance(event, Deployment):
             self._versions.take_deployment(event, draft)

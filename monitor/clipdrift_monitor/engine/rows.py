@@ -1,6 +1,7 @@
-"""Predictions and labels: placed in their windows, or kept until their run is known."""
+"""Predictions and labels: placed in their windows, many batches at once, or kept until their run is known."""
 
 import logging
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -15,9 +16,11 @@ from clipdrift_contract.metrics import MetricSet
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.engine.draft import Draft
 from clipdrift_monitor.engine.memory import Memory
-from clipdrift_monitor.intake.intake import Intake, Taken
+from clipdrift_monitor.intake.intake import Intake
+from clipdrift_monitor.intake.joining import Batch, grouped, join
 from clipdrift_monitor.store.store import Store
 
+_MAX_ROWS = 32_768  # counted at once: small enough for the processor's cache, enough that batches need not be large
 _log = logging.getLogger(__name__)
 
 
@@ -40,17 +43,30 @@ class Rows:
         self._events = metrics.counter(names.MONITOR_EVENTS)
         self._clock = clock
         self._intake = Intake(memory.windows, memory.labels, config.window_ms, config.policy.harm.max_ordered_labels)
+        self._taken: list[Batch] = []  # of this turn, not counted yet
         self._num_waiting: dict[tuple[str, str], int] = {}  # batches of versions whose run is not known, in this life
 
-    def take(self, read: Read, batch: PredictionBatch | LabelBatch, draft: Draft) -> bool:
-        """Place the rows of a batch, or keep them until their run comes; False where it is left out, which changes nothing."""
-        if self._memory.run(batch.model, batch.version) is None:
-            if not self._may_wait(batch.model, batch.version):
-                return False
+    def take(self, read: Read, batch: Batch, draft: Draft) -> None:
+        """Have the rows of a batch counted by the next `settle`, or keep them until their run comes."""
+        topic = read.record.topic
+        if self._memory.run(batch.model, batch.version) is not None:
+            self._taken.append(batch)
+            return
+        is_kept = self._may_wait(batch.model, batch.version)
+        self._events.labels(topic, "applied" if is_kept else "poison").inc()
+        if is_kept:
             headers = msgspec.msgpack.encode(read.record.headers)
             draft.changes.unplaced.append((read.envelope.id, batch.model, batch.version, headers, read.record.value))
-            return True
-        return self._add(batch, read.record.topic, draft)
+
+    def settle(self, draft: Draft) -> None:
+        """Count what was taken. Before anything that changes what rows are counted by: a run, a version put into service."""
+        taken, self._taken = self._taken, []
+        for is_applied, topic in self._add_all(taken, draft):
+            self._events.labels(topic, "applied" if is_applied else "poison").inc()
+
+    def forget(self) -> None:
+        """Of a turn that failed: what was taken is read again."""
+        self._taken = []
 
     def place(self, run: RunEnd, draft: Draft) -> None:
         """Add the rows that came before their run."""
@@ -59,10 +75,9 @@ class Rows:
         changes.unplaced = [one for one in changes.unplaced if one not in here]
         kept = self._store.unplaced(run.model, run.version)
         changes.placed_ids += [event_id for event_id, _, _ in kept]
-        for headers, value in [*((one[1], one[2]) for one in kept), *((one[3], one[4]) for one in here)]:
-            event = _decode_kept(headers, value)
-            topic = LABELS if isinstance(event, LabelBatch) else PREDICTIONS
-            if not self._add(event, topic, draft):
+        waiting = [*((one[1], one[2]) for one in kept), *((one[3], one[4]) for one in here)]
+        for is_applied, topic in self._add_all((_decode_kept(headers, value) for headers, value in waiting), draft):
+            if not is_applied:  # that it was taken was counted when it came
                 self._events.labels(topic, "poison").inc()
 
     def _may_wait(self, model: str, version: str) -> bool:
@@ -73,27 +88,40 @@ class Rows:
             _log.error("the run of %s version %s is still unknown; further rows of it are left out", model, version)
         return self._num_waiting[place] <= self.max_waiting_batches
 
-    def _add(self, batch: PredictionBatch | LabelBatch, topic: str, draft: Draft) -> bool:
-        """Count the rows of a batch; False where it is poison, which changes nothing."""
-        latest_ms = self._clock.now_ms() + MS_PER_DAY
-        try:
-            layout = self._memory.layout(batch.model, batch.version)
-            if isinstance(batch, PredictionBatch):
-                taken = self._intake.take_predictions(self._memory.state(batch.model), layout, batch, latest_ms)
-            else:
-                taken = self._intake.take_labels(self._memory.state(batch.model), layout, batch, latest_ms)
-        except PoisonError as error:
-            _log.error("a batch of %s %s is left out: %s", batch.model, batch.version, error)
-            return False
-        self._count(topic, taken)
-        draft.touched.add(batch.model)
-        return True
+    def _add_all(self, batches: Iterable[Batch], draft: Draft) -> list[tuple[bool, str]]:
+        """Count the rows of batches, those of a kind together; of each whether it was no poison, and its topic."""
+        told = []
+        for group in grouped(batches, _MAX_ROWS):
+            topic = LABELS if isinstance(group[0], LabelBatch) else PREDICTIONS
+            told += [(is_applied, topic) for is_applied in self._add_group(group, topic, draft)]
+        return told
 
-    def _count(self, topic: str, taken: Taken) -> None:
-        if taken.num_duplicate:
-            self._events.labels(topic, "duplicate").inc()
-        if taken.num_late:
-            self._events.labels(topic, "late").inc()
+    def _add_group(self, group: Sequence[Batch], topic: str, draft: Draft) -> list[bool]:
+        try:
+            self._add(group, topic, draft)
+        except PoisonError as error:
+            if len(group) > 1:  # which of them is poison shows when each is alone
+                return [is_applied for one in group for is_applied in self._add_group([one], topic, draft)]
+            _log.error("a batch of %s %s is left out: %s", group[0].model, group[0].version, error)
+            return [False]
+        return [True] * len(group)
+
+    def _add(self, group: Sequence[Batch], topic: str, draft: Draft) -> None:
+        """Count the rows of batches of one kind; where one of them is poison this raises, and nothing was changed."""
+        latest_ms = self._clock.now_ms() + MS_PER_DAY
+        layout = self._memory.layout(group[0].model, group[0].version)
+        batch = join(group)
+        state = self._memory.state(batch.model)
+        if isinstance(batch, PredictionBatch):
+            self._intake.take_predictions(state, layout, batch, latest_ms)
+        else:
+            sizes = [len(one.sequence) for one in group]
+            taken = self._intake.take_labels(state, layout, batch, latest_ms, sizes)
+            if taken.num_duplicate_batches:
+                self._events.labels(topic, "duplicate").inc(taken.num_duplicate_batches)
+            if taken.num_late_batches:
+                self._events.labels(topic, "late").inc(taken.num_late_batches)
+        draft.touched.add(batch.model)
 
 
 def _decode_kept(headers: bytes, value: bytes) -> Any:

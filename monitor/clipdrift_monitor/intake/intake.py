@@ -1,6 +1,6 @@
 """Adds what predictions and labels say to windows and to the state of their model. No I/O but through the two books."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,15 +12,18 @@ from clipdrift_monitor.intake.columns import check_labels, check_predictions
 from clipdrift_monitor.intake.label_book import LabelBook
 from clipdrift_monitor.intake.window_book import WindowBook
 from clipdrift_monitor.state import ModelState, OpenBlock
-from clipdrift_monitor.windows.window import Layout, WindowKey, label_sums, losses_of, prediction_sums
+from clipdrift_monitor.windows.window import Layout, WindowKey, groups, label_sums, losses_of, prediction_sums
 
 
 class Taken(NamedTuple):
-    """What became of a batch: rows counted, and rows that were counted before or came after their block was judged."""
+    """What became of a batch: rows counted, and rows that were counted before or came after their block was judged; then in how
+    many of the batches that it was joined of there were such."""
 
     num_rows: int
     num_duplicate: int = 0
     num_late: int = 0
+    num_duplicate_batches: int = 0
+    num_late_batches: int = 0
 
 
 class Intake:
@@ -46,12 +49,12 @@ class Intake:
             PoisonError: The columns do not fit each other or the profile; nothing was counted.
         """
         check_predictions(layout.profile, batch)
-        self._check_sizes(layout, batch)
         num_rows = len(batch.sequence)
         try:
             sums = list(prediction_sums(layout, batch, self._window_ms))
         except (ValueError, IndexError) as error:  # words where the profile has numbers, say
             raise PoisonError(f"the features do not fit the profile: {error}") from error
+        self._check_sizes(layout, batch.model, (key for key, _ in sums))
         for key, added in sums:
             self._windows.add(batch.model, key, added)
         state.num_predictions += num_rows
@@ -60,42 +63,51 @@ class Intake:
             _move_on(state, int(batch.event_time_ms.array().max()), latest_ms)
         return Taken(num_rows)
 
-    def take_labels(self, state: ModelState, layout: Layout, batch: LabelBatch, latest_ms: int) -> Taken:
-        """Count the labels of a batch whose receipts were not redeemed before; otherwise as `take_predictions`."""
+    def take_labels(
+        self, state: ModelState, layout: Layout, batch: LabelBatch, latest_ms: int, sizes: Sequence[int] = ()
+    ) -> Taken:
+        """Count the labels of a batch whose receipts were not redeemed before; otherwise as `take_predictions`.
+
+        `sizes` are the rows of the batches that it was joined of; empty: it is one.
+        """
         check_labels(layout.profile, batch)
-        self._check_sizes(layout, batch)  # whatever does not fit is found before a receipt is redeemed
+        # whatever does not fit is found before a receipt is redeemed
+        self._check_sizes(layout, batch.model, groups(batch, self._window_ms)[0])
         sequence_N = batch.sequence.array().astype(np.uint64)
         is_first_N = self._labels.first_time(batch.model, batch.epoch, sequence_N)
-        num_rows, num_late = int(is_first_N.sum()), 0
+        num_rows, is_late_N = int(is_first_N.sum()), np.zeros(len(sequence_N), np.bool_)
         if num_rows:
             for key, added in label_sums(layout, batch, is_first_N, self._window_ms):
                 self._windows.add(batch.model, key, added)
             state.num_labels += num_rows
-            num_late = self._keep_order(state, layout, batch, is_first_N, latest_ms)
+            is_late_N[is_first_N] = self._keep_order(state, layout, batch, is_first_N, latest_ms)
             newest_ms = max(int(batch.event_time_ms.array().max()), int(batch.label_time_ms.array().max()))
             _move_on(state, newest_ms, latest_ms)
-        return Taken(num_rows, len(sequence_N) - num_rows, num_late)
+        of_batches = sizes or (len(sequence_N),)
+        return Taken(
+            num_rows, len(sequence_N) - num_rows, int(is_late_N.sum()), _num_parts(~is_first_N, of_batches),
+            _num_parts(is_late_N, of_batches),
+        )  # fmt: skip
 
-    def _check_sizes(self, layout: Layout, batch: PredictionBatch | LabelBatch) -> None:
-        """Every window that the batch touches was kept with the same profile."""
-        start_N = batch.event_time_ms.array().astype(np.int64) // self._window_ms * self._window_ms
-        for start_ms, slice_index in set(zip(start_N.tolist(), batch.slice_index.array().tolist(), strict=True)):
-            known = self._windows.vector(batch.model, WindowKey(batch.version, slice_index, start_ms))
+    def _check_sizes(self, layout: Layout, model: str, keys: Iterable[WindowKey]) -> None:
+        """Every window that is touched was kept with the same profile."""
+        for key in keys:
+            known = self._windows.vector(model, key)
             if known is not None and len(known) != layout.size:
-                raise PoisonError(f"windows of version {batch.version} were kept with another profile than its newest one")
+                raise PoisonError(f"windows of version {key.version} were kept with another profile than its newest one")
 
     def _keep_order(
         self, state: ModelState, layout: Layout, batch: LabelBatch, is_first_N: npt.NDArray[np.bool_], latest_ms: int
-    ) -> int:
-        """Keep the errors of the version in service by block; how many came after their block was judged.
+    ) -> npt.NDArray[np.bool_]:
+        """Keep the errors of the version in service by block; which came after their block was judged.
 
         Blocks that a client claims to lie in the future are not kept open: there is no end to them.
         """
         if state.in_service is None or batch.version != state.in_service.version:
-            return 0
+            return np.zeros(int(is_first_N.sum()), np.bool_)
         time_N = batch.event_time_ms.array()[is_first_N]
         is_error_N = ~losses_of(layout.profile, batch, is_first_N).is_correct
-        start_N = time_N // self._window_ms * self._window_ms
+        start_N = time_N.astype(np.int64) // self._window_ms * self._window_ms
         is_open_N = start_N >= state.judged_until_ms
         blocks: Mapping[int, OpenBlock] = state.open_blocks
         changed = dict(blocks)
@@ -104,7 +116,12 @@ class Intake:
             known = changed.get(start_ms, OpenBlock())
             changed[start_ms] = known.with_labels(time_N[chosen], is_error_N[chosen], self._max_ordered_labels)
         state.open_blocks = changed
-        return int((~is_open_N).sum())
+        return ~is_open_N
+
+
+def _num_parts(is_so_N: npt.NDArray[np.bool_], sizes: Sequence[int]) -> int:
+    """How many of the parts of those sizes hold a row that is so."""
+    return len(np.unique(np.repeat(np.arange(len(sizes)), sizes)[is_so_N])) if is_so_N.any() else 0
 
 
 def _move_on(state: ModelState, newest_ms: int, latest_ms: int) -> None:

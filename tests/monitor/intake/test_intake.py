@@ -87,7 +87,7 @@ def test_labels_of_judged_blocks_are_late_and_blocks_beyond_now_are_not_kept_ope
     late = desk.take(labels(rows(2, 20), epoch="a"))
     future = desk.take(labels(rows(50, 20), epoch="b"), latest_ms=10 * DAY)
 
-    assert (late, future) == (Taken(20, 0, 20), Taken(20, 0, 0))
+    assert (late, future) == (Taken(20, 0, 20, 0, 1), Taken(20, 0, 0))
     assert desk.state.open_blocks == {}
     assert desk.sum_of("num_labels") == 40
 
@@ -130,4 +130,4 @@ def test_sequence_numbers_of_any_size_and_whole_type_are_told_apart():
     desk.take(msgspec.structs.replace(labels(columns), sequence=Column.of(numbers)))
     again = desk.take(msgspec.structs.replace(labels(columns), sequence=Column.of(np.array([2**53, 2**53 + 1, 1, 2], "i8"))))
 
-    assert again == Taken(2, 2, 0)
+    assert again == Taken(2, 2, 0, 1, 0)
