@@ -78,7 +78,7 @@ STEPS: Sequence[Step] = (
     Step(1, "what the first release had", tuple(_FIRST.split(";"))),
     Step(
         2,
-        "one writer at a time; what is let go after its time",
+        "one writer at a time; what is let go after its time; incidents",
         (
             "CREATE TABLE writer (id INTEGER NOT NULL PRIMARY KEY, epoch BIGINT NOT NULL, owner {words} NOT NULL,"
             " beat BIGINT NOT NULL)",
@@ -93,6 +93,9 @@ STEPS: Sequence[Step] = (
             "ALTER TABLE seen_labels ADD COLUMN newest_ms BIGINT NOT NULL DEFAULT 0",
             "UPDATE seen_labels SET newest_ms = {now_ms}",
             "CREATE INDEX seen_labels_by_time ON seen_labels (model, newest_ms)",
+            "CREATE TABLE incidents (incident_id {words} NOT NULL PRIMARY KEY, model {words} NOT NULL, at_ms BIGINT NOT NULL,"
+            " is_open BOOLEAN NOT NULL, severity {words} NOT NULL, body {bytes} NOT NULL)",
+            "CREATE INDEX incidents_by_time ON incidents (model, at_ms)",
         ),
         tuple(f"ALTER TABLE {table} ALTER COLUMN {column} TYPE {{words}}" for table, column in _BOUNDED),
     ),

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Table, bindparam, case, delete, func, insert,
 from sqlalchemy.dialects import postgresql, sqlite
 
 from clipdrift_contract.bus.log import TopicPartition
-from clipdrift_contract.events import Decision, Deployment, RetrainOutcome, RetrainRequest, RunEnd, Signal
+from clipdrift_contract.events import Decision, Deployment, Incident, RetrainOutcome, RetrainRequest, RunEnd, Signal
 from clipdrift_monitor.store import tables as t
 from clipdrift_monitor.store.audit import GENESIS, AuditRow, AuditVerdict, canonical, row_hash, verify
 from clipdrift_monitor.store.database import Database, take_writers_place
@@ -72,6 +72,7 @@ class Changes(msgspec.Struct, kw_only=True):
     placed_ids: list[str] = []
     signals: list[Signal] = []
     decisions: list[Decision] = []
+    incidents: list[Incident] = []  # of one that changed several times, the last counts
     requests: list[RetrainRequest] = []
     outcomes: list[RetrainOutcome] = []
     deployments: list[Deployment] = []
@@ -198,6 +199,11 @@ class Store:
         self._put(connection, t.DECISIONS, ("decision_id",), [
             {"decision_id": one.decision_id, "model": one.model, "at_ms": one.at_ms, "action": one.action, "body": encode(one)}
             for one in changes.decisions
+        ])  # fmt: skip
+        self._put(connection, t.INCIDENTS, ("incident_id",), [
+            {"incident_id": one.incident_id, "model": one.model, "at_ms": one.at_ms, "is_open": one.is_open,
+             "severity": one.severity, "body": encode(one)}
+            for one in changes.incidents
         ])  # fmt: skip
         for one in changes.deployments:  # plain insert: a second writer of the same generation must fail
             connection.execute(insert(t.DEPLOYMENTS).values(
@@ -341,6 +347,23 @@ class Store:
             )
         with self._reading() as connection:
             return [decoder.decode(body) for body in connection.execute(query).scalars()]
+
+    def incident(self, incident_id: str) -> Incident | None:
+        with self._reading() as connection:
+            found = connection.execute(select(t.INCIDENTS.c.body).where(t.INCIDENTS.c.incident_id == incident_id)).scalar()
+        return None if found is None else msgspec.msgpack.decode(found, type=Incident)
+
+    def incidents(
+        self, model: str | None = None, *, is_open: bool | None = None, severity: str | None = None, limit: int, offset: int = 0
+    ) -> list[Incident]:
+        """The last changed first; of all models, states and severities where none is named."""
+        c = t.INCIDENTS.c
+        query = select(c.body).order_by(c.at_ms.desc(), c.incident_id.desc()).limit(limit).offset(offset)
+        for column, wanted in ((c.model, model), (c.is_open, is_open), (c.severity, severity)):
+            if wanted is not None:
+                query = query.where(column == wanted)
+        with self._reading() as connection:
+            return [msgspec.msgpack.decode(body, type=Incident) for body in connection.execute(query).scalars()]
 
     def verify_audit(self) -> AuditVerdict:
         """Walk the whole audit log."""

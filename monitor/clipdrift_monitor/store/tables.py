@@ -1,7 +1,7 @@
 """The tables as the newest schema has them. Bodies are msgpack or JSON of contract structs; what is searched for stands in
 columns. A store gets them by `migrations`, so a change here needs a step there."""
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, Table, Text
 
 METADATA = MetaData()
 
@@ -98,6 +98,17 @@ DECISIONS = Table(
     Column("action", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Index("decisions_by_time", "model", "at_ms"),
+)
+INCIDENTS = Table(
+    "incidents",
+    METADATA,
+    Column("incident_id", Text, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),  # of its last change
+    Column("is_open", Boolean, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Index("incidents_by_time", "model", "at_ms"),
 )
 RETRAINS = Table(
     "retrains",

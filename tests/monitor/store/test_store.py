@@ -7,6 +7,7 @@ import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from clipdrift_contract.events import (
     ClipSpec,
     Decision,
     Deployment,
+    Incident,
     RetrainOutcome,
     RetrainRequest,
     RunEnd,
@@ -80,6 +82,14 @@ def decision(number):
     )  # fmt: skip
 
 
+def incident(number, **changed):
+    known = Incident(
+        incident_id=f"i{number}", model="m", version="v1", root="harm", severity="page", is_open=True, change="opened",
+        revision=1, is_news=True, at_ms=number, opened_at_ms=0, first_window_ms=0, last_window_ms=1,
+    )  # fmt: skip
+    return msgspec.structs.replace(known, **changed)
+
+
 def everything():
     """A batch of events that changes something of every kind."""
     return Changes(
@@ -94,6 +104,7 @@ def everything():
         unplaced=[("e1", "m", "v9", b"headers", b"value")],
         signals=[signal_of(1)],
         decisions=[decision(1)],
+        incidents=[incident(1)],
         requests=[request()],
         deployments=[deployment(1)],
         outbox=[OutboxEntry(event_id="o1", kind="Decision", body=b"x")],
@@ -108,6 +119,7 @@ def seen_of(store):
         "windows": [(key, sums.tolist()) for key, sums in store.windows("m", 0, 10**12)], "blocks": store.blocks("m"),
         "models": store.models(), "harm": store.harm("m"), "run": store.run("m", "v1"), "unplaced": store.unplaced("m", "v9"),
         "signals": store.listed("signals", "m", 9, 0), "decisions": store.listed("decisions", "m", 9, 0),
+        "incidents": store.incidents(limit=9),
         "runs": store.listed("runs", "m", 9, 0), "deployments": store.listed("deployments", "m", 9, 0),
         "retrains": store.retrains(), "outbox": store.outbox(), "audit": list(store.audit()),
     }  # fmt: skip
@@ -193,6 +205,21 @@ def test_lists_are_newest_first_and_in_pages(store):
     store.commit(Changes(decisions=[decision(n) for n in range(5)]))
     assert [one.at_ms for one in store.listed("decisions", "m", 2, 1)] == [3, 2]
     assert store.listed("decisions", "n", 9, 0) == []
+
+
+def test_incidents_are_found_by_model_state_and_severity_the_last_changed_first(store):
+    store.commit(Changes(incidents=[incident(1), incident(2, severity="note"), incident(3, model="n"), incident(4)]))
+    store.commit(Changes(incidents=[incident(1, at_ms=9, is_open=False, revision=2), incident(1, at_ms=8, revision=3)]))
+
+    def ids(*words, **named):
+        return [one.incident_id for one in store.incidents(*words, **{"limit": 9} | named)]
+
+    assert store.incident("i1").revision == 3
+    assert store.incident("none") is None
+    assert ids() == ["i1", "i4", "i3", "i2"]
+    assert (ids("m"), ids("n"), ids("m", severity="note")) == (["i1", "i4", "i2"], ["i3"], ["i2"])
+    assert (ids(is_open=True), ids(is_open=False)) == (["i1", "i4", "i3", "i2"], [])
+    assert ids(limit=2, offset=1) == ["i4", "i3"]
 
 
 def test_what_was_placed_waits_no_longer(store):
