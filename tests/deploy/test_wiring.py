@@ -29,12 +29,12 @@ def test_serving_is_given_its_settings_the_bus_the_spool_and_the_secrets(make_pr
 
 
 def test_the_monitor_is_given_its_settings_the_policy_and_how_a_retrain_is_started(make_project) -> None:
-    project = make_project("[monitor]\nport = 9001\n[policy]\ncooldown_days = 3\nbudget = {blocks_per_false_alarm = 500}\n")
+    project = make_project("[monitor]\nport = 9001\n[policy]\ncooldown_days = 3\nbudget = {days_per_false_page = 500}\n")
 
     config = monitor_config(project)
 
     assert (config.port, config.project_name, config.store_url) == (9001, "pumps", project.store_url)
-    assert (config.policy.cooldown_days, config.policy.budget.blocks_per_false_alarm) == (3.0, 500.0)
+    assert (config.policy.cooldown_days, config.policy.budget.days_per_false_page) == (3.0, 500.0)
     assert (config.jobs_dir, config.api_token) == (project.jobs, project.secrets().api_token)
     assert config.retrain_command == retrain_command(project)
 
@@ -67,6 +67,7 @@ def test_the_environment_wins_and_a_rotated_receipt_key_still_verifies(make_proj
         ("[policy]\nseeds = 'many'\n", r"\[policy\] seeds: expected a list, got 'many'"),
         ("[policy.harm]\ntolerence = 1\n", r"\[policy.harm\] tolerence is no setting; did you mean tolerance"),
         ("[policy.budget]\nshare_worse = 2\n", r"\[policy.budget\] budget shares must be"),
+        ("[policy.budget]\nblocks_per_false_alarm = 250\n", r"\[policy.budget\] blocks_per_false_alarm = 250 .* write days"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_file_section_and_key(make_project, toml: str, words: str) -> None:

@@ -7,13 +7,16 @@ import msgspec
 from clipdrift_monitor.detectors.window_drift import DriftConfig
 from clipdrift_monitor.risk.budget import Budget
 from clipdrift_monitor.risk.harm import HarmConfig
+from clipdrift_monitor.risk.severity import Severities
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[policy]`: decisions. Days are blocks of event time."""
 
     budget: Budget = Budget()
-    """How often a healthy model may be accused: see `[policy.budget]`."""
+    """How often healthy models may be accused: see `[policy.budget]`."""
+    severity: Severities = Severities()
+    """What wakes somebody, what waits, what explains: see `[policy.severity]`."""
     harm: HarmConfig = HarmConfig()
     """The harm tests: see `[policy.harm]`."""
     drift: DriftConfig = DriftConfig()

@@ -4,22 +4,12 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
-from clipdrift_contract.events import Severity, Signal, SignalKind
+from clipdrift_contract.events import Signal, SignalKind
 from clipdrift_monitor.decisions.subject import Subject
 from clipdrift_monitor.detectors.window_drift import DriftReport
 from clipdrift_monitor.risk.harm import TEST_NAMES, Statement
 from clipdrift_monitor.windows.view import View
 
-_SEVERITY: Mapping[SignalKind, Severity] = {
-    "sudden_break": "page",
-    "worse_than_validated": "ticket",
-    "repairable": "ticket",
-    "data_broken": "page",
-    "labels_missing": "ticket",
-    "feature_drift": "note",
-    "prediction_drift": "note",
-    "mix_drift": "note",
-}
 _MIN_PREDICTIONS = 100  # below, a share of labels says nothing
 _SMALL_RETURN = 0.25  # a signal of a harm test closes when its evidence is back below this share of the bound
 
@@ -149,7 +139,7 @@ def _signal(
         model=run.model,
         version=run.version,
         kind=kind,
-        severity=_SEVERITY[kind],
+        severity=subject.policy.severity.of(kind),
         detector=detector or kind,
         window_start_ms=start_ms,
         window_end_ms=start_ms + subject.window_ms,

@@ -4,6 +4,7 @@ import logging
 
 import msgspec
 
+from clipdrift_contract.clock import MS_PER_DAY
 from clipdrift_contract.errors import PoisonError
 from clipdrift_contract.events import Deployment, RetrainOutcome, RunEnd
 from clipdrift_monitor.config import MonitorConfig
@@ -11,6 +12,7 @@ from clipdrift_monitor.engine.draft import ACTOR, Draft
 from clipdrift_monitor.engine.memory import Memory
 from clipdrift_monitor.engine.rows import Rows
 from clipdrift_monitor.intake.columns import check_profile, check_times
+from clipdrift_monitor.risk.budget import Allotment
 from clipdrift_monitor.risk.harm import start
 from clipdrift_monitor.risk.reference import reference_of
 from clipdrift_monitor.rollout import rollout
@@ -126,6 +128,14 @@ class Versions:
     def _replace(self, state: ModelState, step: rollout.Step, run: RunEnd, draft: Draft) -> None:
         """What was open about the version before is closed, and the tests begin again."""
         draft.tell(step.closed, f"generation-{state.generation}")
-        harm = start(reference_of(run), self._config.policy.budget)
+        harm = start(reference_of(run), self._allotment())
         self._memory.harm[state.model] = harm
         draft.changes.harm[state.model] = msgspec.msgpack.encode(harm)
+
+    def _allotment(self) -> Allotment:
+        num_models = sum(state.in_service is not None for state in self._memory.states.values())
+        policy = self._config.policy
+        return Allotment(
+            budget=policy.budget, severities=policy.severity, num_models=max(1, num_models),
+            block_days=self._config.window_ms / MS_PER_DAY,
+        )  # fmt: skip

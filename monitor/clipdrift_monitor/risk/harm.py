@@ -6,21 +6,19 @@ Repairable: day by day against challengers that are kept up to date on productio
 blizzard makes every model worse, the difficulty cancels in the pair, and what remains is what a repair would bring.
 """
 
-from typing import Literal
-
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from clipdrift_monitor.risk.budget import Budget
+from clipdrift_monitor.risk.budget import Allotment
 from clipdrift_monitor.risk.challengers import base_rate, logit, recalibration, sigmoid
 from clipdrift_monitor.risk.evidence import Evidence
 from clipdrift_monitor.risk.reference import Reference
+from clipdrift_monitor.risk.severity import TEST_NAMES as TEST_NAMES
+from clipdrift_monitor.risk.severity import TestName as TestName
 from clipdrift_monitor.risk.student import t_quantile
 from clipdrift_monitor.windows.window import NUM_SCORE_BINS, Floats
 
-TestName = Literal["sudden_break", "worse_than_validated", "repairable"]
-TEST_NAMES: tuple[TestName, ...] = ("sudden_break", "worse_than_validated", "repairable")
 CHALLENGERS = {"recalibrated": 0.8, "base_rate": 0.2}  # share of the evidence that each may bring
 _EXCESSES = (0.05, 0.1, 0.2, 0.3, 0.5)  # how far above the bound a break may put the error rate
 _STAKES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # of the betting test: shares of the largest stake
@@ -84,16 +82,16 @@ class HarmState(msgspec.Struct, kw_only=True):
     levels: dict[str, float] = {}
 
 
-def start(reference: Reference, budget: Budget) -> HarmState:
+def start(reference: Reference, allotment: Allotment) -> HarmState:
     """The state of a version that has just come into service."""
     return HarmState(
         reference=reference,
-        sudden=Evidence(sums=[0.0] * len(_EXCESSES), bound=budget.bound(budget.share_sudden)),
-        worse=Evidence(sums=[0.0] * len(_STAKES), bound=budget.bound(budget.share_worse)),
+        sudden=Evidence(sums=[0.0] * len(_EXCESSES), bound=allotment.bound("sudden_break")),
+        worse=Evidence(sums=[0.0] * len(_STAKES), bound=allotment.bound("worse_than_validated")),
         repairable=Evidence(
             sums=[0.0] * (len(_KAPPAS) * len(CHALLENGERS)),
             weights=[share / len(_KAPPAS) for share in CHALLENGERS.values() for _ in _KAPPAS],
-            bound=budget.bound(budget.share_repairable),
+            bound=allotment.bound("repairable"),
         ),
     )
 

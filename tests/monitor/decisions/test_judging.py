@@ -12,6 +12,7 @@ from clipdrift_monitor.decisions.digest import digest_of
 from clipdrift_monitor.decisions.judging import evidence_ratio, judge
 from clipdrift_monitor.decisions.orders import order_retrain
 from clipdrift_monitor.decisions.subject import Subject
+from clipdrift_monitor.risk.budget import Allotment
 from clipdrift_monitor.risk.harm import start
 from clipdrift_monitor.risk.reference import reference_of
 from clipdrift_monitor.state import ModelState, OpenBlock
@@ -24,7 +25,7 @@ class Court:
     def __init__(self, policy=POLICY, min_label_share=0.5, **run):
         self.run = run_end(**run)
         self.layout = Layout(self.run.profile)
-        self.harm = start(reference_of(self.run), policy.budget)
+        self.harm = start(reference_of(self.run), Allotment(budget=policy.budget, severities=policy.severity))
         served = ServedVersion(version=self.run.version, uri=self.run.artifact_uri, digest=self.run.artifact_digest)
         self.state = ModelState(model="pump", generation=1, in_service=served)
         self.subject = Subject(

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import DAY_MS, HARMS, NULLS, block_of, days_of, run_of
 
-from clipdrift_monitor.risk.budget import Budget
+from clipdrift_monitor.risk.budget import Allotment
 from clipdrift_monitor.risk.harm import (
     CHALLENGERS,
     TEST_NAMES,
@@ -27,7 +27,7 @@ harms = {world.name: world for world in HARMS}
 
 
 def fresh_state(seed=0, world=NULLS[0]):
-    return start(reference_of(run_of(days_of(world, 15, NUM_ROWS, 15, np.random.default_rng(seed)))), Budget())
+    return start(reference_of(run_of(days_of(world, 15, NUM_ROWS, 15, np.random.default_rng(seed)))), Allotment())
 
 
 def alarms(world, num_days, since, seed):
@@ -188,7 +188,7 @@ def test_only_so_many_past_blocks_are_kept():
 
 def test_without_a_usable_reference_the_absolute_tests_rest_and_the_paired_one_works():
     nothing = Reference(num_days=1, mean_loss_bound=1.0, day_error_bound=1.0, lag1=0.0)
-    state, found = start(nothing, Budget()), set()
+    state, found = start(nothing, Allotment()), set()
     for number, day in enumerate(days_of(harms["classes_swapped"], 40, NUM_ROWS, 0, np.random.default_rng(1))):
         found |= {one.test for one in step(state, block_of(day, number), CONFIG) if one.is_alarm}
     assert found == {"repairable"}
@@ -208,13 +208,13 @@ def test_a_bad_evening_within_a_day_that_validation_allows_is_no_break():
     reference = Reference(num_days=15, mean_loss_bound=0.2, day_error_bound=0.3, lag1=0.0)
     (block,) = blocks(1, num_rows=400)
     evening = np.arange(400) >= 330
-    state = start(reference, Budget())
+    state = start(reference, Allotment())
     said = step(state, msgspec.structs.replace(block, errors=evening.astype(np.uint8).tobytes()), CONFIG)[0]
     assert state.sudden.level > state.sudden.bound
     assert not said.is_alarm
     assert said.level < said.bound
     worse = np.arange(400) >= 270
-    assert step(start(reference, Budget()), msgspec.structs.replace(block, errors=worse.astype(np.uint8).tobytes()), CONFIG)[
+    assert step(start(reference, Allotment()), msgspec.structs.replace(block, errors=worse.astype(np.uint8).tobytes()), CONFIG)[
         0
     ].is_alarm
 
@@ -232,7 +232,7 @@ def test_evidence_of_challengers_is_weighted_as_the_budget_says():
 def test_a_healthy_model_is_accused_no_more_often_than_the_budget_allows(world):
     num_streams, num_days = 6, 120
     found = [alarm for seed in range(num_streams) for alarm in alarms(world, num_days, num_days, seed)]
-    allowed = num_streams * num_days / Budget().blocks_per_false_alarm
+    allowed = num_streams * num_days * (1 / 90 + 1 / 60)
     assert len(found) <= allowed
     assert not [day for day, test in found if test == "repairable"]
 

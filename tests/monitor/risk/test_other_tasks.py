@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from window_batches import DAY_MS, labels, profile, rows
 
-from clipdrift_monitor.risk.budget import Budget
+from clipdrift_monitor.risk.budget import Allotment
 from clipdrift_monitor.risk.harm import Block, HarmConfig, start, step
 from clipdrift_monitor.risk.reference import Reference
 from clipdrift_monitor.windows.window import Layout, label_sums
@@ -23,7 +23,7 @@ def harmed(columns, task):
 
 def alarms(task, num_classes, num_days, *, is_harmed):
     layout = Layout(profile(task, num_classes))
-    state, found = start(NOTHING, Budget()), []
+    state, found = start(NOTHING, Allotment()), []
     for number in range(num_days):
         columns = rows(300, number, task, num_classes)
         if is_harmed:

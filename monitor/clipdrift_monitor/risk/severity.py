@@ -1,0 +1,52 @@
+"""How loud each kind of signal is: a page wakes somebody, a ticket waits for the morning, a note explains."""
+
+from typing import Literal
+
+import msgspec
+
+from clipdrift_contract.events import Severity, SignalKind
+
+TestName = Literal["sudden_break", "worse_than_validated", "repairable"]
+TEST_NAMES: tuple[TestName, ...] = ("sudden_break", "worse_than_validated", "repairable")
+
+
+class Severities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[policy.severity]`: page, ticket or note by kind of signal. A harm test spends the budget of its severity."""
+
+    sudden_break: Severity = "page"
+    """More errors than the worst day that validation allows."""
+    worse_than_validated: Severity = "ticket"
+    """Worse than validated, day after day."""
+    repairable: Severity = "ticket"
+    """A simple repair would do better."""
+    data_broken: Severity = "page"
+    """A feed is gone, or its categories are all unknown."""
+    training_fault: Severity = "ticket"
+    """Training went wrong."""
+    labels_missing: Severity = "ticket"
+    """Labels do not come."""
+    feature_drift: Severity = "note"
+    """An input has moved."""
+    prediction_drift: Severity = "note"
+    """The predictions have moved."""
+    mix_drift: Severity = "note"
+    """The mix of slices has moved."""
+
+    def of(self, kind: SignalKind) -> Severity:
+        """The severity of a kind.
+
+        Example:
+            >>> Severities(repairable="page").of("repairable")
+            'page'
+        """
+        severity: Severity = getattr(self, kind)
+        return severity
+
+    def tests(self, severity: Severity) -> tuple[TestName, ...]:
+        """The harm tests of a severity.
+
+        Example:
+            >>> Severities().tests("ticket")
+            ('worse_than_validated', 'repairable')
+        """
+        return tuple(test for test in TEST_NAMES if self.of(test) == severity)
