@@ -29,6 +29,11 @@ SignalKind = Literal[
     "sudden_break", "worse_than_validated", "repairable", "feature_drift", "prediction_drift", "mix_drift",
     "labels_missing", "data_broken", "training_fault",
 ]  # fmt: skip
+IncidentRoot = Literal["data", "labels", "training", "harm", "drift"]
+IncidentChange = Literal[
+    "opened", "updated", "reopened", "resolved", "acknowledged", "silenced", "feedback", "lapsed"
+]  # fmt: skip
+FeedbackVerdict = Literal["true", "false", "known"]
 
 
 class ClipSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -454,6 +459,79 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     would_change: str = ""
 
 
+class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody sees to an incident, until a time: then, if it is still open, it is news again."""
+
+    actor: str
+    reason: str
+    at_ms: int
+    until_ms: int
+
+
+class Silence(msgspec.Struct, frozen=True, kw_only=True):
+    """An incident is not to be heard until a time, unless it grows worse than `severity`."""
+
+    actor: str
+    reason: str
+    at_ms: int
+    until_ms: int
+    severity: Severity  # when it was silenced
+
+
+class IncidentFeedback(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person found out about an incident: it was true, false, or true and known before."""
+
+    verdict: FeedbackVerdict
+    actor: str
+    reason: str
+    at_ms: int
+
+
+class Incident(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that has one cause: from its first window until it is quiet. Each change is one event of the same id."""
+
+    incident_id: str
+    model: str
+    version: str  # in service when it was last seen
+    root: IncidentRoot  # data (comes in), labels (come back), training, harm (the model is worse), drift (no harm is proven)
+    severity: Severity  # the highest of its open signals; the last one when none is open
+    is_open: bool
+    change: IncidentChange  # why this event was sent
+    revision: int  # 1, 2, 3, ... of this incident
+    is_news: bool  # whether it should reach people: opened, come back, grown worse; never because it grew milder
+    at_ms: int  # of the change: event time by which the window's labels were due; a person's change: wall time
+    opened_at_ms: int
+    first_window_ms: int  # start of the first window that shows it
+    last_window_ms: int  # end of the last one
+    resolved_at_ms: int | None = None
+    resolution: str = ""  # why it is over
+    worst_severity: Severity = "note"
+    told_severity: Severity = "note"  # what people were told of it; only more than this is news
+    cause: str = ""  # the diagnosis's cause, where it is about this incident
+    fault: str = ""
+    summary: str = ""  # a line
+    words: str = ""  # for an engineer
+    plain: str = ""  # for anybody
+    slices: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    signal_ids: tuple[str, ...] = ()  # the newest 200
+    open_signal_ids: tuple[str, ...] = ()
+    num_signals: int = 0  # ever raised in it
+    num_windows: int = 0  # in which it was seen
+    num_quiet_windows: int = 0  # in a row
+    num_milder_windows: int = 0  # in a row, in which it was seen, and below `told_severity`
+    num_reopened: int = 0
+    diagnosis: Diagnosis | None = None
+    decision_id: str = ""  # the newest decision that was made on it
+    evidence_uri: str = ""
+    dashboard_url: str = ""
+    runbook_url: str = ""
+    acknowledgement: Acknowledgement | None = None
+    silence: Silence | None = None
+    is_held_back: bool = False  # there was news while it was silenced
+    feedback: tuple[IncidentFeedback, ...] = ()  # the oldest first
+
+
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """What the monitor decided, also when it decided to do nothing, and why."""
 
@@ -557,8 +635,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Event = (
-    GradWindow | RunEnd | PredictionBatch | LabelBatch | FeedbackBatch | Signal | Decision | RetrainRequest | RetrainOutcome
-    | Deployment
+    GradWindow | RunEnd | PredictionBatch | LabelBatch | FeedbackBatch | Signal | Incident | Decision | RetrainRequest
+    | RetrainOutcome | Deployment
 )  # fmt: skip
 
 TRAINING = "clipdrift.training"
@@ -578,6 +656,7 @@ TOPIC_OF: dict[type[msgspec.Struct], str] = {
     LabelBatch: LABELS,
     FeedbackBatch: FEEDBACK,
     Signal: SIGNALS,
+    Incident: SIGNALS,
     Decision: DECISIONS,
     RetrainRequest: RETRAINING,
     RetrainOutcome: RETRAINING,
