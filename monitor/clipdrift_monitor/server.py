@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -13,7 +14,7 @@ import uvicorn
 
 from clipdrift_contract.bus.connect import connect
 from clipdrift_contract.clock import Clock, SystemClock
-from clipdrift_contract.errors import ClipdriftError, ConfigError
+from clipdrift_contract.errors import ClipdriftError
 from clipdrift_contract.events import RunEnd
 from clipdrift_contract.files import lock_file
 from clipdrift_contract.metrics import MetricSet
@@ -24,14 +25,16 @@ from clipdrift_monitor.api.pages import Pages
 from clipdrift_monitor.api.reader import Reader
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.decisions.judging import Judgement
-from clipdrift_monitor.engine.engine import Engine
+from clipdrift_monitor.engine.engine import STANDS_BY, Engine
 from clipdrift_monitor.evidence.order import order_for
 from clipdrift_monitor.evidence.starter import EvidenceStarter
 from clipdrift_monitor.state import ModelState
 from clipdrift_monitor.store.store import Store
 
+LOCK = ".monitor.lock"  # in the jobs folder
 _JOIN_SECONDS = 20.0
 _DRAIN_SECONDS = 10
+_STANDBY_SECONDS = 0.5
 _KEEP_ALIVE_SECONDS = 75  # longer than clients keep an idle connection, so that it is never closed under their next request
 _log = logging.getLogger(__name__)
 
@@ -55,15 +58,15 @@ class _Listener(uvicorn.Server):
 def run(config: MonitorConfig, clock: Clock | None = None) -> None:
     """Watch until SIGTERM or SIGINT; then save and return.
 
+    Of several monitors on one store and bus, one works; the others stand by, say so at `/readyz`, and one of them takes over
+    when it ends: at once on the same machine, after some fifteen seconds without a sign of life on another.
+
     Raises:
-        ConfigError: An address is wrong, or another monitor of this project is running.
+        ConfigError: An address is wrong.
         ClipdriftError: The engine ended by an error of its own; its story is in the log.
     """
-    with _alone(config.jobs_dir):
-        _run(config, clock or SystemClock())
-
-
-def _run(config: MonitorConfig, clock: Clock) -> None:
+    clock = clock or SystemClock()
+    config.jobs_dir.mkdir(parents=True, exist_ok=True)
     metrics = MetricSet()
     bus, store = connect(config.bus_url), Store(config.store_url)
     jobs = LocalProcesses(config.jobs_dir, config.retrain_command)
@@ -72,6 +75,7 @@ def _run(config: MonitorConfig, clock: Clock) -> None:
         config, bus, store, jobs, metrics, clock,
         on_alarm=None if evidence is None else partial(_order_evidence, config, evidence),
         on_turn=None if evidence is None else evidence.poll,
+        writer=_name_of(config.jobs_dir / LOCK),
     )  # fmt: skip
     reader = Reader(config, store, lambda: engine.snapshot)
     api = Api(engine, reader, store, Exporter(reader, metrics), Pages(reader, config), config.api_token, config.evidence_dir)
@@ -91,7 +95,9 @@ def _run(config: MonitorConfig, clock: Clock) -> None:
         )
     )
     failure: list[BaseException] = []
-    thread = threading.Thread(target=_run_engine, args=(engine, server, failure), name="engine", daemon=True)
+    thread = threading.Thread(
+        target=_run_engine, args=(engine, config.jobs_dir / LOCK, server, failure), name="engine", daemon=True
+    )
     thread.start()
     _log.info("monitoring %s, status page on port %d, process %d", config.project_name, config.port, os.getpid())
     try:
@@ -110,19 +116,26 @@ def _run(config: MonitorConfig, clock: Clock) -> None:
         raise ClipdriftError(f"the monitor's engine ended by {type(failure[0]).__name__}: {failure[0]}") from failure[0]
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two monitors would write one another's sums over; the kernel lets go of the lock however a process ends.
-
-    Raises:
-        ConfigError: Another monitor holds it.
+def _name_of(lock: Path) -> str:
+    """Whoever holds this lock is the one living monitor of this name: the kernel lets go of it however a process ends, so a
+    holder of the lock need not wait for an earlier one. On another machine, or with another jobs folder, it is another name.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = lock_file(folder / ".monitor.lock")
-    if handle is None:
-        raise ConfigError(f"another monitor of this project is running (it holds {folder / '.monitor.lock'})")
+    lock.touch()
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    machine = boot.read_text().strip() if boot.exists() else socket.gethostname()
+    found = lock.stat()
+    return f"{machine}:{found.st_dev}:{found.st_ino}"
+
+
+@contextlib.contextmanager
+def _alone(engine: Engine, lock: Path) -> Iterator[bool]:
+    """Stand by for as long as another monitor with this jobs folder lives; False when told to stop before it ended."""
+    while (handle := lock_file(lock)) is None:
+        if engine.wait(STANDS_BY, _STANDBY_SECONDS):
+            yield False
+            return
     try:
-        yield
+        yield True
     finally:
         os.close(handle)
 
@@ -138,9 +151,11 @@ def _order_evidence(config: MonitorConfig, starter: EvidenceStarter, told: Judge
             starter.order(order_for(raised, run=run, bus_url=config.bus_url, in_service_since_ms=since_ms, at_least_ms=week_ms))
 
 
-def _run_engine(engine: Engine, server: uvicorn.Server, failure: list[BaseException]) -> None:
+def _run_engine(engine: Engine, lock: Path, server: uvicorn.Server, failure: list[BaseException]) -> None:
     try:
-        engine.run()
+        with _alone(engine, lock) as is_alone:
+            if is_alone:
+                engine.run()
     except Exception as error:  # noqa: BLE001  a thread's boundary: logged once, and the process ends by it
         _log.exception("the engine ends; the process ends with it, so that whoever watches it starts it again")
         failure.append(error)

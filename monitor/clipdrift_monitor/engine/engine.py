@@ -44,9 +44,11 @@ from clipdrift_monitor.engine.rows import Rows
 from clipdrift_monitor.engine.snapshot import Snapshot
 from clipdrift_monitor.engine.versions import Versions
 from clipdrift_monitor.state import ModelState
+from clipdrift_monitor.store.lease import Lease
 from clipdrift_monitor.store.store import Changes, Store
 
 GROUP = "monitor"
+STANDS_BY = "another monitor is at work; this one stands by and takes over when that one ends"
 TOPICS = (TRAINING, PREDICTIONS, LABELS, RETRAINING, DEPLOYMENTS)
 _MAX_RECORDS = 500
 _POLL_SECONDS = 0.25
@@ -75,6 +77,7 @@ class Engine:
         clock: For the audit's times and for bounding the times that clients claim.
         on_alarm: Told of each judgement that raised an alarm, after it was saved, by the engine's thread.
         on_turn: Called after every turn, by the engine's thread; must not block.
+        writer: A name that no other living monitor has; of several on one store, one writes and the others stand by.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Engine:
         clock: Clock,
         on_alarm: OnAlarm | None = None,
         on_turn: OnTurn | None = None,
+        writer: str = "monitor",
     ) -> None:
         self._bus = bus
         self._store = store
@@ -102,6 +106,7 @@ class Engine:
         self._blocks = Blocks(config, self._memory, clock)
         self.commands = Commands(config, self._memory, store, self._versions, clock)
         self._watch = JobWatch(self._memory, store, jobs, clock, config.max_job_attempts, self._versions.take_outcome)
+        self._lease = Lease(store, writer, clock)
         self._places: set[TopicPartition] = set()  # all there are
         self._asked: queue.SimpleQueue[tuple[Callable[[Draft], Any], Future[Any]]] = queue.SimpleQueue()
         self._is_stopping = threading.Event()
@@ -121,9 +126,7 @@ class Engine:
                     while not self._is_stopping.is_set():
                         turn(_POLL_SECONDS)
             except RetryableError as error:  # memory may be ahead of the store: all is read anew from the store
-                _log.warning("the monitor waits: %s", error)
-                self._show_outage(str(error))
-                self._is_stopping.wait(_PAUSE_SECONDS)
+                self.wait(str(error), _PAUSE_SECONDS)
 
     @contextmanager
     def session(self) -> Iterator[Callable[[float], None]]:
@@ -131,8 +134,11 @@ class Engine:
         something to do. For `run`, and for whoever wants to go turn by turn.
 
         Raises:
-            RetryableError: Bus or store is away. The session is over then, and another may go on where it was.
+            RetryableError: Bus or store is away, or another monitor is at work. The session is over then, and another may go on
+                where it was.
         """
+        if not self._lease.take():
+            raise _NotAloneError(STANDS_BY)
         publisher = self._bus.publisher()
         events = EventPublisher(publisher, source=ACTOR, clock=self._clock)
         consumer: Consumer | None = None
@@ -148,6 +154,15 @@ class Engine:
             if consumer is not None:
                 consumer.close()
             events.close(_LEAVE_SECONDS)
+            with suppress(RetryableError):
+                self._lease.let_go()
+
+    def wait(self, why: str, seconds: float) -> bool:
+        """Do nothing for a while, and show why; True once the engine is to stop."""
+        if why != self.snapshot.waits_for:
+            _log.warning("the monitor waits: %s", why)
+        self._show_outage(why)
+        return self._is_stopping.wait(seconds)
 
     def stop(self) -> None:
         """Let `run` return after the present turn."""
@@ -194,9 +209,10 @@ class Engine:
         try:
             reads = reader.poll(_MAX_RECORDS, 0.0 if self._has_work() else wait_seconds)
         except _NotAloneError as error:  # still a member, so that the bus comes to this one when the other is gone
-            self._show_outage(str(error))
-            self._is_stopping.wait(wait_seconds)
+            self.wait(str(error), wait_seconds)
+            self._lease.beat()
             return
+        self._lease.beat()
         draft = Draft(self._clock)
         seen = self._store.has_seen([read.envelope.id for read in reads]) if reads else set()
         for read in reads:
