@@ -60,7 +60,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     def add_logs(self, logs_NK: Floats) -> Floats:
         """One block of N steps by the logarithms of their factors; the mean of the sums after each step, shape [N].
 
-        S_t = e^L_t (S_0 + inflow sum_{i<=t} e^-L_{i-1}) with L the running sum of the logarithms, in pieces that cannot overflow.
+        S_t = e^L_t (S_0 + inflow sum_{i<=t} e^-L_{i-1}), L the running sum of the logarithms; in pieces that cannot overflow.
         A logarithm below -50 counts as -50.
         """
         num_steps = len(logs_NK)

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 
 from clipdrift_contract.events import BlockScore, ErrorClustering, RunEnd
+from clipdrift_monitor.risk.chain import ErrorRate
 from clipdrift_monitor.risk.student import t_quantile
 
 _MIN_ROWS = 10
@@ -23,6 +24,14 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """99 % upper prediction bound of the error rate over the worst stretch (a day, or an hour of it)."""
     lag1: float
     """Correlation of an error with the one before it, within a day, >= 0."""
+    mean_error_bound: float = 1.0
+    """95 % upper bound of the mean daily error rate."""
+    mean_log_loss_bound: float = math.inf
+    """The same of the log loss; infinite where there is none."""
+    error_rate: ErrorRate | None = None
+    """What the label-by-label test compares with; None in states that are older than it."""
+    block_ms: int = 0
+    """The longest period over which errors hang together; 0: a window is long enough."""
 
     @property
     def is_usable(self) -> bool:
@@ -41,14 +50,37 @@ def reference_of(run: RunEnd) -> Reference:
     errors = np.array([day.num_errors / day.num_rows for day in days])
     # an evening can be bad within a day that is not: the spread of hours counts where it is larger
     spread = math.sqrt(max(float(errors.var(ddof=1)), overall.between_hour_variance))
-    losses = np.array([day.brier_sum / day.num_rows for day in days])
-    n = len(days)
+    n, lag1 = len(days), min(0.9, max(0.0, lag1_within_days(overall, days)))
+    log_loss = _mean_bound([day.nll_sum / day.num_rows for day in days])
     return Reference(
         num_days=n,
-        mean_loss_bound=min(0.95, float(losses.mean() + t_quantile(0.95, n - 1) * losses.std(ddof=1) / math.sqrt(n))),
+        mean_loss_bound=min(0.95, _mean_bound([day.brier_sum / day.num_rows for day in days])),
         day_error_bound=min(0.9, float(errors.mean() + t_quantile(0.99, n - 1) * spread * math.sqrt(1 + 1 / n))),
-        lag1=min(0.9, max(0.0, lag1_within_days(overall, days))),
+        lag1=lag1,
+        mean_error_bound=min(0.95, _mean_bound(errors.tolist())),
+        mean_log_loss_bound=log_loss if log_loss > 0 else math.inf,
+        error_rate=error_rate_of(days, lag1),
     )
+
+
+def error_rate_of(days: Sequence[BlockScore], lag1: float) -> ErrorRate:
+    """The validated error rate, half an error and half a hit added so that neither is impossible, and how much days differ.
+
+    Source: Pearson's dispersion, sum_d n_d (r_d - r)^2 / (r (1 - r)) / (D - 1), over (1 + lag1) / (1 - lag1).
+    """
+    num_D = np.array([float(day.num_rows) for day in days])
+    error_D = np.array([float(day.num_errors) for day in days])
+    rate = float((error_D.sum() + 0.5) / (num_D.sum() + 1.0))
+    found = ErrorRate(rate=rate, num_labels=float(num_D.sum()), lag1=lag1, num_blocks=len(days))
+    chance = rate * (1 - rate) * found.chain_inflation
+    inflation = float((num_D * (error_D / num_D - error_D.sum() / num_D.sum()) ** 2).sum()) / chance / max(1, len(days) - 1)
+    return msgspec.structs.replace(found, inflation=inflation)
+
+
+def _mean_bound(values: Sequence[float]) -> float:
+    """95 % upper t bound of a mean."""
+    n = len(values)
+    return float(np.mean(values) + t_quantile(0.95, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
 
 
 def lag1_within_days(clustering: ErrorClustering, days: Sequence[BlockScore]) -> float:

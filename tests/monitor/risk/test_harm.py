@@ -7,19 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import DAY_MS, HARMS, NULLS, block_of, days_of, run_of
 
+from clipdrift_monitor.risk.block import join
 from clipdrift_monitor.risk.budget import Allotment
-from clipdrift_monitor.risk.harm import (
-    CHALLENGERS,
-    TEST_NAMES,
-    HarmConfig,
-    HarmState,
-    _markov_factors,
-    join,
-    paired,
-    start,
-    step,
-)
+from clipdrift_monitor.risk.chain import log_factors
+from clipdrift_monitor.risk.harm import TEST_NAMES, HarmConfig, HarmState, start, step
 from clipdrift_monitor.risk.reference import Reference, reference_of
+from clipdrift_monitor.risk.repairable import CHALLENGERS, paired
 
 CONFIG = HarmConfig()
 NUM_ROWS = 250
@@ -58,7 +51,7 @@ def test_markov_factors_are_the_ratio_of_two_chains_likelihoods():
             found *= chance if now else 1 - chance
         return found
 
-    factors_NK = _markov_factors(errors, null, other, rho)
+    factors_NK = np.exp(log_factors(errors, np.full(2, null), other, rho))
     assert factors_NK.shape == (7, 2)
     np.testing.assert_allclose(factors_NK.prod(axis=0), [likelihood(p) / likelihood(null) for p in other])
 
@@ -70,7 +63,9 @@ def test_markov_factors_win_nothing_on_average_up_to_the_bound(rho, rate):
     null, other = 0.3, np.array([0.35, 0.6])
     for last in (0, 1):
         chance = rate + rho * (last - rate)
-        given_miss, given_error = (_markov_factors(np.array([last, x], np.uint8), null, other, rho)[1] for x in (0, 1))
+        given_miss, given_error = (
+            np.exp(log_factors(np.array([last, x], np.uint8), np.full(2, null), other, rho)[1]) for x in (0, 1)
+        )
         assert ((1 - chance) * given_miss + chance * given_error <= 1 + 1e-12).all()
 
 

@@ -1,0 +1,44 @@
+"""The labelled rows of one version, or of one slice of it, in one block of time: what every harm test reads."""
+
+import msgspec
+import numpy as np
+
+
+class Block(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums over rows; `errors` holds 0/1 in time order for the first of them.
+
+    For values (regression) an error is a miss beyond the 90 % quantile of validation, and there is no log loss.
+    """
+
+    start_ms: int
+    end_ms: int
+    num_labels: float
+    brier_sum: float
+    labels: list[float]
+    hits: list[float]
+    score_sum: list[float]
+    errors: bytes
+    num_errors: float = -1.0  # below 0: not known
+    log_loss_sum: float = -1.0  # below 0: not known
+    num_missing: float = 0.0  # labels that are still to come, by the share that older blocks have
+
+
+def join(first: Block, second: Block) -> Block:
+    """Two blocks as one."""
+    return Block(
+        start_ms=min(first.start_ms, second.start_ms),
+        end_ms=max(first.end_ms, second.end_ms),
+        num_labels=first.num_labels + second.num_labels,
+        brier_sum=first.brier_sum + second.brier_sum,
+        labels=(np.asarray(first.labels) + np.asarray(second.labels)).tolist(),
+        hits=(np.asarray(first.hits) + np.asarray(second.hits)).tolist(),
+        score_sum=(np.asarray(first.score_sum) + np.asarray(second.score_sum)).tolist(),
+        errors=first.errors + second.errors,
+        num_errors=_both(first.num_errors, second.num_errors),
+        log_loss_sum=_both(first.log_loss_sum, second.log_loss_sum),
+        num_missing=first.num_missing + second.num_missing,
+    )
+
+
+def _both(first: float, second: float) -> float:
+    return first + second if first >= 0 and second >= 0 else -1.0
