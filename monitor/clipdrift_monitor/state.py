@@ -9,6 +9,7 @@ import numpy.typing as npt
 from clipdrift_contract.events import Deployment, Diagnosis, RetrainOutcome, ServedVersion, Signal
 from clipdrift_monitor.decisions.decide import History
 from clipdrift_monitor.detectors.window_drift import DriftReport
+from clipdrift_monitor.diagnosis.faults import FaultMemory
 from clipdrift_monitor.diagnosis.rules import Facts
 from clipdrift_monitor.risk.harm import Statement
 from clipdrift_monitor.windows.view import View
@@ -78,6 +79,7 @@ class ModelState(msgspec.Struct, kw_only=True):
     repair_worth: float = 0.0  # Brier score a prediction, of the newest judged block
     facts: Facts | None = None  # of the newest judged block
     diagnosis: Diagnosis | None = None
+    faults: FaultMemory = FaultMemory()  # of features and labels of the version in service
     open_signals: list[Signal] = []
     history: History = msgspec.field(default_factory=History)
     tried: RetrainOutcome | None = None  # the last shadow retrain that was ordered for the version in service

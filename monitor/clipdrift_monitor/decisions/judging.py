@@ -2,6 +2,7 @@
 values out; the model's state and the tests' memory are changed as they are told."""
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -14,6 +15,8 @@ from clipdrift_monitor.decisions.signals import signals_of, still_open
 from clipdrift_monitor.decisions.subject import BySlice, Subject
 from clipdrift_monitor.detectors.window_drift import drift_of
 from clipdrift_monitor.diagnosis.facts import gather
+from clipdrift_monitor.diagnosis.faults import PastBlock
+from clipdrift_monitor.diagnosis.search import MIN_PAST_BLOCKS, search, with_faults
 from clipdrift_monitor.diagnosis.verdict import diagnose
 from clipdrift_monitor.risk.harm import TEST_NAMES, Block, HarmState, Statement, evidence_of_tests, step
 from clipdrift_monitor.state import JudgedBlock, ModelState, OpenBlock, counted
@@ -31,7 +34,13 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def judge(
-    subject: Subject, state: ModelState, harm: HarmState, start_ms: int, in_block: BySlice, in_view: BySlice
+    subject: Subject,
+    state: ModelState,
+    harm: HarmState,
+    start_ms: int,
+    in_block: BySlice,
+    in_view: BySlice,
+    past: Sequence[PastBlock] = (),
 ) -> Judgement:
     """Judge the block that starts at `start_ms`.
 
@@ -42,6 +51,7 @@ def judge(
         start_ms: Start of the block.
         in_block: Sums of the block, by slice.
         in_view: Sums over the sliding view that ends with the block, by slice.
+        past: The blocks of that view before this one, oldest first, all slices together.
     """
     layout, end_ms = subject.layout, start_ms + subject.window_ms
     sums, view_sums = total(layout, in_block), total(layout, in_view)
@@ -54,6 +64,8 @@ def judge(
     statements: dict[str, Statement] = {one.test: one for one in said}
     slice_counts = np.array([_predictions(layout, in_block.get(i)) for i in range(len(layout.profile.slice_names))])
     drift = drift_of(layout, sums, slice_counts, start_ms, subject.policy.drift)
+    faults, state.faults = search(layout, sums, past, state.faults, subject.run.version, start_ms, subject.window_ms)
+    drift = with_faults(drift, faults)
     alarms = tuple(one.test for one in said if one.is_alarm)
     signals = signals_of(subject, state.open_signals, statements, drift, seen, start_ms)
     state.open_signals = still_open(state.open_signals, signals)
@@ -65,6 +77,8 @@ def judge(
     facts = gather(
         subject.run, layout, statements=statements, open_tests=_open_tests(state), drift=drift, live=view(layout, view_sums),
         in_view=in_view, tried=state.tried, margin=subject.policy.clipping_margin,
+        faults=faults, is_searched=len(past) >= MIN_PAST_BLOCKS, first_ms=state.faults.first_ms,
+        exploration_slice=subject.policy.diagnosis.exploration_slice,
     )  # fmt: skip
     diagnosis = diagnose(facts)
     state.facts, state.diagnosis = facts, diagnosis

@@ -5,6 +5,7 @@ import hashlib
 import msgspec
 
 from clipdrift_monitor.detectors.window_drift import DriftConfig
+from clipdrift_monitor.diagnosis.rules import DiagnosisConfig
 from clipdrift_monitor.risk.budget import Budget
 from clipdrift_monitor.risk.harm import HarmConfig
 from clipdrift_monitor.risk.severity import Severities
@@ -21,6 +22,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The harm tests: see `[policy.harm]`."""
     drift: DriftConfig = DriftConfig()
     """The drift detectors: see `[policy.drift]`."""
+    diagnosis: DiagnosisConfig = DiagnosisConfig()
+    """What the diagnosis is told: see `[policy.diagnosis]`."""
     cooldown_days: float = 14.0
     """Days after a retrain in which no other is ordered; doubled after each that did not pass the gate, back to this after one
     that did."""

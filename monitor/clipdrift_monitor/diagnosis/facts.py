@@ -2,12 +2,18 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
+from clipdrift_contract.clock import MS_PER_DAY
 from clipdrift_contract.events import RetrainOutcome, RunEnd
 from clipdrift_monitor.clipping.evidence import evidence_of
 from clipdrift_monitor.detectors.window_drift import DriftReport
-from clipdrift_monitor.diagnosis.rules import Facts
+from clipdrift_monitor.diagnosis.faults import Found
+from clipdrift_monitor.diagnosis.rules import Approval, Facts, Probabilities, SliceFacts
 from clipdrift_monitor.diagnosis.split import split_loss
+from clipdrift_monitor.risk.challengers import logit, recalibration, sigmoid
 from clipdrift_monitor.risk.harm import Statement
+from clipdrift_monitor.risk.repairable import paired
 from clipdrift_monitor.windows.view import View
 from clipdrift_monitor.windows.window import Floats, Layout
 
@@ -25,6 +31,11 @@ def gather(
     in_view: Mapping[int, Floats],
     tried: RetrainOutcome | None,
     margin: float,
+    faults: tuple[Found, ...] = (),
+    is_searched: bool = False,
+    first_ms: int | None = None,
+    exploration_slice: str = "",
+    approvals: tuple[Approval, ...] | None = None,
 ) -> Facts:
     """The facts of a block.
 
@@ -38,6 +49,11 @@ def gather(
         in_view: Sums over the same, by slice.
         tried: The last shadow retrain of this version; None where there was none.
         margin: Brier score by which another arm must beat the old policy before clipping is called harmful.
+        faults: Of features and labels, in the block.
+        is_searched: There were enough past blocks to search them by.
+        first_ms: Start of the version's first block.
+        exploration_slice: Decided without the model, as declared.
+        approvals: By people, as recorded.
     """
     validated = {one.slice: (one.num_rows, one.num_correct) for one in run.validation if one.slice}
     names = layout.profile.slice_names
@@ -61,7 +77,42 @@ def gather(
         num_labels=live.num_labels,
         margin=margin,
         falls=falls_of(validated, by_slice),
+        faults=faults,
+        slices=_slices(run, by_slice),
+        probabilities=_probabilities(run, layout, live, in_view),
+        days_to_first_block=None if first_ms is None else max(0.0, (first_ms - run.data_end_ms) / MS_PER_DAY),
+        exploration_slice=exploration_slice,
+        approvals=approvals,
+        is_searched=is_searched,
     )
+
+
+def _slices(run: RunEnd, live: Mapping[str, tuple[int, int]]) -> dict[str, SliceFacts]:
+    return {
+        one.slice: SliceFacts(
+            num_validated=one.num_rows, num_validated_correct=one.num_correct, num_train=one.num_train,
+            num_live=live.get(one.slice, (0, 0))[0], num_live_correct=live.get(one.slice, (0, 0))[1],
+        )
+        for one in run.validation
+        if one.slice
+    }  # fmt: skip
+
+
+def _probabilities(run: RunEnd, layout: Layout, live: View, in_view: Mapping[int, Floats]) -> Probabilities | None:
+    """Of two classes; None without labels."""
+    if layout.profile.task != "binary" or not live.num_labels or live.brier is None or not run.validation:
+        return None
+    overall, sums = run.validation[0], np.sum(list(in_view.values()), axis=0)
+    labels_B, hits_B, score_sum_B = (layout.counts(sums, name) for name in ("labels", "hits", "score_sum"))
+    score_B = np.divide(score_sum_B, labels_B, out=np.full(len(labels_B), 0.5), where=labels_B > 0)
+    slope, shift = recalibration(score_B, labels_B, hits_B)
+    repaired_B = sigmoid(slope * logit(score_B) + shift)
+    gain, _ = paired(labels_B, hits_B, score_B, repaired_B)
+    return Probabilities(
+        validated_brier=overall.brier_sum / max(1, overall.num_rows), live_brier=live.brier,
+        recalibrated_brier=live.brier - gain, validated_auc=overall.auc, live_auc=live.auc,
+        num_hits=round(float(hits_B.sum())), num_misses=round(float((labels_B - hits_B).sum())),
+    )  # fmt: skip
 
 
 def falls_of(validated: Mapping[str, tuple[int, int]], live: Mapping[str, tuple[int, int]]) -> dict[str, float]:

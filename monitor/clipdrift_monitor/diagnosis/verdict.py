@@ -1,8 +1,13 @@
-"""The diagnosis: one cause, one verdict on clipping, in words for anybody, and what would settle what is unknown."""
+"""The diagnosis: a first cause and what contributes, a verdict on clipping, in words for an engineer and for anybody, how sure
+that is, and what would change it."""
 
-from clipdrift_contract.events import ClippingVerdict, Diagnosis
+from typing import NamedTuple
+
+from clipdrift_contract.events import ClippingVerdict, Diagnosis, RuleFinding
 from clipdrift_monitor.clipping.evidence import verdict_of
 from clipdrift_monitor.diagnosis.rules import Facts, findings
+from clipdrift_monitor.diagnosis.rules.broken import FAULT_OF, SKEW, is_skew
+from clipdrift_monitor.diagnosis.rules.performance import probability_of_gain
 
 _CLIPPING_WORDS: dict[ClippingVerdict, str] = {
     "implicated": "Gradient clipping holds this model back: trained on the same data with another threshold it is better.",
@@ -10,21 +15,35 @@ _CLIPPING_WORDS: dict[ClippingVerdict, str] = {
     "not_implicated": "Gradient clipping has nothing to do with it.",
     "unknown": "Whether gradient clipping has anything to do with it is not known yet.",
 }
-_LARGE_FALL = 0.15  # of accuracy; below, a slice's fall may be chance or a bad week
 _WOULD_TELL = "A shadow retrain with another threshold, on the same data and seed, would tell."
+_CONTRIBUTES = 0.9  # confidence from which a second cause is named
+
+
+class _Cause(NamedTuple):
+    cause: str
+    words: str
+    plain: str
+    confidence: float
+    fault: str = ""
+    would_change: str = ""
 
 
 def diagnose(facts: Facts) -> Diagnosis:
     """What is wrong, as far as the facts tell."""
     rules = findings(facts)
-    holding = {finding.rule.split()[0] for finding in rules if finding.outcome == "holds"}
+    holding = {one.rule.split()[0]: one for one in rules if one.outcome == "holds"}
     clipping = verdict_of(facts.clipping, facts.margin)
-    cause, words = _cause(facts, holding, clipping)
+    first = _first(facts, holding, clipping)
     return Diagnosis(
-        cause=cause,
+        cause=first.cause,
+        fault=first.fault,
         clipping=clipping,
-        words=words if cause == "none" else f"{words} {_CLIPPING_WORDS[clipping]}",
-        would_tell=_would_tell(cause, clipping),
+        words=first.words if first.cause == "none" else f"{first.words} {_CLIPPING_WORDS[clipping]}",
+        plain=first.plain,
+        confidence=round(first.confidence, 4),
+        would_tell=_would_tell(first.cause, clipping),
+        would_change=first.would_change,
+        contributing=_contributing(facts, holding, clipping, first),
         accuracy_loss=facts.split.loss,
         mix_term=facts.split.mix,
         within_term=facts.split.within,
@@ -40,46 +59,118 @@ def _would_tell(cause: str, clipping: ClippingVerdict) -> str:
     return _WOULD_TELL if clipping == "unknown" else ""
 
 
-def _cause(facts: Facts, holding: set[str], clipping: ClippingVerdict) -> tuple[str, str]:
-    if facts.drift.broken:
-        return "data_broken", f"The data look broken: {'; '.join(facts.drift.broken)}. A retrain would learn the fault."
+# --- the first cause ---
+
+
+def _first(facts: Facts, holding: dict[str, RuleFinding], clipping: ClippingVerdict) -> _Cause:
+    broken = _broken(facts, holding)
+    if broken:
+        return broken[0]
     if "R1" in holding:
-        return "training_fault", f"The training itself was faulty: {facts.clipping.fault_words}."
-    if "repairable" in facts.open_tests:
-        return _cause_of_repairable(holding, clipping)
-    return _cause_of_harm(facts) if facts.open_tests else ("none", "Nothing is proven to be wrong.")
+        return _of(holding["R1"], "training_fault")
+    if facts.open_tests:
+        return _of_repairable(facts, holding, clipping) if "repairable" in facts.open_tests else _of_harm(facts, holding)
+    if "P1" in holding:
+        return _of(holding["P1"], "feedback_loop")
+    return _Cause(
+        "none", "Nothing is proven to be wrong.", "Nothing is proven to be wrong.", _confidence_in_health(facts),
+        would_change="A harm test whose evidence passes its bound.",
+    )  # fmt: skip
 
 
-def _cause_of_harm(facts: Facts) -> tuple[str, str]:
-    """Of harm that no simple repair is proven to mend."""
-    repairable, alone = facts.statements.get("repairable"), _slice_that_fell_alone(facts)
-    if alone:
-        words = f"What is lost is lost in one slice: {alone} fell by {facts.falls[alone]:.0%}, the others did not."
-        return "slice_drift", f"{words} Its rows no longer mean what they did."
-    if repairable is not None and repairable.effect_low is not None and repairable.effect_low > 0:
-        return (
-            "unknown",
-            "The model is worse than when it was validated. A simple repair seems to help, which is not proven yet.",
-        )
-    return "harder_days", (
-        "These days are harder than any that validation saw; no simple repair (recalibration, base rate) is proven to help."
-    )
+def _of(finding: RuleFinding, cause: str, words: str = "", fault: str = "") -> _Cause:
+    text = f"{words} {finding.words}" if words else finding.words
+    return _Cause(cause, text, finding.plain, finding.confidence, fault, finding.would_change)
 
 
-def _slice_that_fell_alone(facts: Facts) -> str:
-    """The slice that lost much accuracy while all others lost a third of that or less; "" where there is none."""
-    if len(facts.falls) < 2:
-        return ""
-    worst = max(facts.falls, key=lambda name: facts.falls[name])
-    others = max(fall for name, fall in facts.falls.items() if name != worst)
-    return worst if facts.falls[worst] >= _LARGE_FALL and others <= facts.falls[worst] / 3 else ""
+def _broken(facts: Facts, holding: dict[str, RuleFinding]) -> list[_Cause]:
+    """Faults of features and labels that hold: skew first, which explains every other feature's fault; then the surest."""
+    rules = [name for name in FAULT_OF if name in holding and name != "B6"]
+    skewed = {one.kind for one in facts.faults if is_skew(facts, one)}
+    later = {one.kind for one in facts.faults if not is_skew(facts, one)}
+    if "B6" in holding:
+        rules = [name for name in rules if FAULT_OF[name] in later or FAULT_OF[name] not in skewed]
+    rules.sort(key=lambda name: (name.startswith("L"), -holding[name].confidence))
+    found = [(SKEW, holding["B6"])] if "B6" in holding else []
+    found += [(FAULT_OF[name], holding[name]) for name in rules]
+    return [
+        _of(finding, "data_broken", "What comes in looks broken; a retrain would learn the fault.", fault)
+        for fault, finding in found
+    ]
 
 
-def _cause_of_repairable(holding: set[str], clipping: ClippingVerdict) -> tuple[str, str]:
-    if clipping == "implicated":
-        return "clipping", "The model is worse than a simple repair would be, and its clipping threshold is part of the reason."
+def _of_repairable(facts: Facts, holding: dict[str, RuleFinding], clipping: ClippingVerdict) -> _Cause:
+    if clipping == "implicated" and "R3" in holding:
+        words = "The model is worse than a simple repair would be, and its clipping threshold is part of the reason."
+        return _of(holding["R3"], "clipping", words)
+    if "R10" in holding:
+        return _of(holding["R10"], "slice_drift", "Its rows no longer mean what they did.")
     if "R5" in holding:
-        return "mix_shift", "The rows that come now are not those the model was good at."
-    if "R4" in holding:
-        return "calibration", "The world has moved away from what the model learned; its probabilities are no longer honest."
-    return "drift", "The world has moved away from what the model learned."
+        return _of_mix(holding)
+    if "R8" in holding:
+        return _of(holding["R8"], "calibration", "The probabilities are no longer honest; the ranking is as good as it was.")
+    if "R4" in holding and facts.probabilities is None:  # more than two classes: nothing is known of the ranking
+        return _of(holding["R4"], "calibration", "The world has moved on; the probabilities are no longer honest.")
+    return _of(holding["R6"], "drift", _moved(facts))
+
+
+def _moved(facts: Facts) -> str:
+    moved = [one.subject for one in facts.faults]
+    names = f" ({', '.join(moved[:3])} moved at once)" if moved else ""
+    return f"The world has moved away from what the model learned{names}."
+
+
+def _of_mix(holding: dict[str, RuleFinding]) -> _Cause:
+    if "R9" in holding:
+        return _of(
+            holding["R9"], "mix_shift", "The rows that come now are not those the model was good at.", "under_trained_slice"
+        )
+    return _of(holding["R5"], "mix_shift", "The rows that come now are not those the model was good at.")
+
+
+def _of_harm(facts: Facts, holding: dict[str, RuleFinding]) -> _Cause:
+    """Of harm that no simple repair is proven to mend."""
+    if "R10" in holding:
+        return _of(holding["R10"], "slice_drift", "What is lost is lost in one slice; its rows no longer mean what they did.")
+    if "R5" in holding:
+        return _of_mix(holding)
+    repairable, gains = facts.statements.get("repairable"), probability_of_gain(facts)
+    if repairable is not None and repairable.effect_low is not None and repairable.effect_low > 0:
+        return _Cause(
+            "unknown", "The model is worse than when it was validated. A simple repair seems to help, which is not proven yet.",
+            "The model got worse. Why is not known yet.", 0.0, would_change="More days of labels.",
+        )  # fmt: skip
+    return _Cause(
+        "harder_days",
+        "These days are harder than any that validation saw; no simple repair (recalibration, base rate) is proven to help.",
+        "Cases are harder than they used to be; another model would probably do no better.",
+        1 - gains, would_change="A simple repair that is proven to help.",
+    )  # fmt: skip
+
+
+def _confidence_in_health(facts: Facts) -> float:
+    """One minus the chance, at even odds before, that harm explains the evidence: e / (1 + e), e what the test with the most
+    evidence has over what an alarm needs."""
+    shares = [min(1.0, one.level / one.bound) for one in facts.statements.values() if one.bound > 0]
+    return 1 - max(shares, default=0.5) / (1 + max(shares, default=0.5))
+
+
+# --- what contributes ---
+
+
+def _contributing(facts: Facts, holding: dict[str, RuleFinding], clipping: ClippingVerdict, first: _Cause) -> tuple[str, ...]:
+    """Other causes that hold by their own evidence. Broken inputs or labels spoil what is measured with them, so beside them
+    only what does not rest on it is named."""
+    found = [one.fault for one in _broken(facts, holding)]
+    found += ["training_fault"] if "R1" in holding else []
+    if clipping == "implicated" and "R3" in holding:
+        found.append("clipping")
+    if facts.open_tests:
+        sure = {name for name, one in holding.items() if one.confidence >= _CONTRIBUTES}
+        found += ["slice_drift"] if "R10" in sure else []
+        found += ["mix_shift"] if "R5" in sure else []
+        found += ["under_trained_slice"] if "R9" in sure else []
+        found += ["calibration"] if "R8" in sure and not found else []
+    found += ["feedback_loop"] if "P1" in holding else []
+    found += ["approvals_without_reading"] if "P2" in holding else []
+    return tuple(dict.fromkeys(one for one in found if one not in (first.fault, first.cause)))

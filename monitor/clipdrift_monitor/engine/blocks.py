@@ -1,14 +1,17 @@
 """Blocks of the version in service that have closed: judged, the oldest first."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from clipdrift_contract.clock import Clock
 from clipdrift_monitor.config import MonitorConfig
-from clipdrift_monitor.decisions.judging import judge
+from clipdrift_monitor.decisions.judging import judge, total
 from clipdrift_monitor.decisions.subject import BySlice, Subject
+from clipdrift_monitor.diagnosis.faults import PastBlock
 from clipdrift_monitor.engine.draft import Alarm, Draft
+from clipdrift_monitor.engine.incidents import Incidents
 from clipdrift_monitor.engine.memory import Memory
 from clipdrift_monitor.engine.retrains import order
 from clipdrift_monitor.state import ModelState
@@ -20,12 +23,14 @@ class Blocks:
     Args:
         config: Of the monitor.
         memory: Whose states and tests are moved on.
+        incidents: Take up what is judged.
         clock: For when a retrain was started.
     """
 
-    def __init__(self, config: MonitorConfig, memory: Memory, clock: Clock) -> None:
+    def __init__(self, config: MonitorConfig, memory: Memory, incidents: Incidents, clock: Clock) -> None:
         self._config = config
         self._memory = memory
+        self._incidents = incidents
         self._clock = clock
 
     def judge_closed(self, model: str, draft: Draft) -> None:
@@ -56,22 +61,32 @@ class Blocks:
             min_label_share=self._config.min_label_share, policy=self._config.policy,
         )  # fmt: skip
         harm = memory.harm[state.model]
-        told = judge(subject, state, harm, start_ms, in_block, self._in_view(state.model, version, start_ms))
+        by_start = self._view(state.model, version, start_ms)
+        past = [
+            PastBlock(start_ms=start, sums=total(layout, by_start[start])) for start in sorted(by_start) if start < start_ms
+        ]
+        told = judge(subject, state, harm, start_ms, in_block, _together(by_start), past)
         changes.harm[state.model] = msgspec.msgpack.encode(harm)
         changes.blocks[state.model, version, start_ms] = msgspec.msgpack.encode(told.block)
         draft.tell(told.signals, str(start_ms))
         draft.decide(told.decision)
+        self._incidents.see(told, state, draft)
         if told.request is not None:
             order(told.request, memory, draft, self._clock.now_ms())
         if told.block.alarms:
             draft.alarms.append(Alarm(told, state, run))
 
-    def _in_view(self, model: str, version: str, start_ms: int) -> BySlice:
-        """Sums by slice over the sliding view that ends with the block."""
+    def _view(self, model: str, version: str, start_ms: int) -> Mapping[int, BySlice]:
+        """Sums by block and slice over the sliding view that ends with the block."""
         end_ms = start_ms + self._config.window_ms
         view_from = end_ms - self._config.view_windows * self._config.window_ms
-        in_view: dict[int, Any] = {}
-        for by_slice in self._memory.version_windows(model, version, view_from, end_ms).values():
-            for index, sums in by_slice.items():
-                in_view[index] = in_view[index] + sums if index in in_view else sums
-        return in_view
+        return self._memory.version_windows(model, version, view_from, end_ms)
+
+
+def _together(by_start: Mapping[int, BySlice]) -> BySlice:
+    """Sums by slice."""
+    in_view: dict[int, Any] = {}
+    for by_slice in by_start.values():
+        for index, sums in by_slice.items():
+            in_view[index] = in_view[index] + sums if index in in_view else sums
+    return in_view

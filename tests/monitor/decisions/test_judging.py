@@ -9,9 +9,10 @@ from clipdrift_contract.events import ServedVersion
 from clipdrift_monitor.decisions import judging
 from clipdrift_monitor.decisions.decide import History
 from clipdrift_monitor.decisions.digest import digest_of
-from clipdrift_monitor.decisions.judging import evidence_ratio, judge
+from clipdrift_monitor.decisions.judging import evidence_ratio, judge, total
 from clipdrift_monitor.decisions.orders import order_retrain
 from clipdrift_monitor.decisions.subject import Subject
+from clipdrift_monitor.diagnosis.faults import PastBlock
 from clipdrift_monitor.risk.budget import Allotment
 from clipdrift_monitor.risk.harm import start
 from clipdrift_monitor.risk.reference import reference_of
@@ -36,7 +37,7 @@ class Court:
             min_label_share=min_label_share,
             policy=policy,
         )
-        self.view = {}
+        self.view, self.past = {}, []
 
     def judge(self, day, columns, labelled=slice(None)):
         part = {name: values[labelled] for name, values in columns.items()}
@@ -50,7 +51,8 @@ class Court:
             self.view[index] = self.view.get(index, 0) + sums
         errors = part["predicted"] != part["label"]
         self.state.open_blocks = {day * DAY: OpenBlock().with_labels(part["time_ms"], errors, 10_000)}
-        return judge(self.subject, self.state, self.harm, day * DAY, in_block, self.view)
+        past, self.past = self.past, [*self.past, PastBlock(start_ms=day * DAY, sums=total(self.layout, in_block))]
+        return judge(self.subject, self.state, self.harm, day * DAY, in_block, self.view, past)
 
     def judge_days(self, first, last, **how):
         return [self.judge(day, rows(day, **how)) for day in range(first, last)]

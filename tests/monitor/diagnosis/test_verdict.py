@@ -5,6 +5,7 @@ import pytest
 from diagnosis_facts import OPEN, PROVEN, REFUTED, facts, statement
 
 from clipdrift_monitor.detectors.window_drift import DriftReport
+from clipdrift_monitor.diagnosis.rules import RULES
 from clipdrift_monitor.diagnosis.split import LossSplit
 from clipdrift_monitor.diagnosis.verdict import diagnose
 
@@ -78,5 +79,5 @@ def test_what_is_unknown_says_what_would_tell():
 def test_a_diagnosis_carries_its_split_and_its_findings():
     found = diagnose(facts(**REPAIRABLE, split=MIX))
     assert (found.accuracy_loss, found.mix_term, found.within_term) == (0.05, 0.04, 0.01)
-    assert len(found.findings) == 7
+    assert len(found.findings) == len(RULES)
     assert "not known yet" in found.words

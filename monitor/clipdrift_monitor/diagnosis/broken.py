@@ -1,0 +1,253 @@
+"""Which features are broken rather than drifting, from the bins of a block and of the blocks before it.
+
+A world that changes moves several features, by degrees, and in shapes of its own. A pipeline that breaks moves one feature from
+one block to the next, and in a way that has a name: another unit, a constant added, one value for all, values of an earlier
+day. Each explanation foretells the block's bins; the one that foretold them best is told, with its probability.
+
+Axes: H past blocks, K bins of a feature, the last one missing values.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from clipdrift_contract.events import EvidenceRow
+from clipdrift_contract.profile import FeatureProfile
+from clipdrift_monitor.detectors.tails import chi_square_tail
+from clipdrift_monitor.diagnosis.conversions import UNITS, Conversion, converted, shifts
+from clipdrift_monitor.diagnosis.faults import CREDIBLE, MOVED, FaultMemory, Found, PastBlock, span_of, usual_blocks
+from clipdrift_monitor.diagnosis.likelihood import (
+    LEAST_CONCENTRATION,
+    MOST_CONCENTRATION,
+    concentration_of,
+    log_evidence_of_bins,
+    mixed,
+    posterior,
+    shares_of,
+)
+from clipdrift_monitor.windows.window import Floats, Layout
+
+_MIN_ROWS = 100
+_MIN_BLOCKS = 3  # below, nobody knows how much a feature varies from block to block
+_VARIES = 0.9  # share of the fullest bin from which a feature is called constant within a block
+_CONVERTED_ROWS = 30.0  # how firmly the bins after a conversion are known: within its bin, nobody knows where a row lies
+_ROUGH_ROWS = 10.0  # the world's own moves: anywhere near the usual, or anywhere at all
+_LARGE_MOVE = 0.2  # share of rows in other bins: a normal moved by half its standard deviation; less is worth no page
+_MISSING_NOW, _USUAL_BEFORE = 0.9, 0.5
+_CHANCE = 1e-3  # of any feature looking like an earlier block by accident
+_LOST_SHARES = tuple(i / 10 for i in range(2, 10))
+# Before looking: most blocks are as usual, and what jumps is as often the world as the pipeline.
+_PRIOR: Mapping[str, float] = {
+    "usual": 0.98, MOVED: 0.01, "schema_change": 0.0025, "unit_change": 0.0025, "shifted_feature": 0.0025,
+    "constant_feature": 0.0025,
+}  # fmt: skip
+_OTHERS_MOVED = 0.1  # one pipeline breaks at a time: a shift is so much less likely where other features moved as well
+
+
+class _Case(NamedTuple):
+    """One feature in the judged block."""
+
+    feature: FeatureProfile
+    counts_K: Floats
+    usual_HK: Floats
+    """Of the usual past blocks; the reference profile where there are none."""
+    since_ms: int
+    is_from_first: bool
+
+
+def feature_faults(
+    layout: Layout, sums: Floats, past: Sequence[PastBlock], memory: FaultMemory, start_ms: int, width_ms: int
+) -> list[Found]:
+    """The features that are not as before, each with the explanation that fits best: a fault, or a move of the world.
+
+    Args:
+        layout: Of the version.
+        sums: Of the judged block.
+        past: The version's blocks before it, oldest first.
+        memory: What was found in them.
+        start_ms: Of the judged block.
+        width_ms: Of a block.
+    """
+    if layout.value(sums, "num_predictions") < _MIN_ROWS:
+        return []
+    cases = [_case(layout, feature, sums, past, memory, start_ms, width_ms) for feature in layout.profile.features]
+    explained = [_explained(case) for case in cases]
+    num_moved = sum(one is not None and one[0] == MOVED for one in explained)
+    found = []
+    for case, best in zip(cases, explained, strict=True):
+        told = best or _stale(case, len(cases))
+        if told is None:
+            continue
+        kind, words, confidence, rows = told
+        if kind == MOVED and case.is_from_first:
+            continue  # a first day that is not like validation's mean is like most days
+        if kind == "shifted_feature" and num_moved:
+            odds = confidence / max(1e-9, 1 - confidence) * _OTHERS_MOVED**num_moved
+            kind, confidence = (kind, odds / (1 + odds)) if odds / (1 + odds) >= CREDIBLE else (MOVED, 1 / (1 + odds))
+        found.append(
+            Found(
+                kind=kind, subject=case.feature.spec.name, words=words, confidence=round(confidence, 4), since_ms=case.since_ms,
+                is_from_first=case.is_from_first, rows=rows,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _case(
+    layout: Layout, feature: FeatureProfile, sums: Floats, past: Sequence[PastBlock], memory: FaultMemory, start_ms: int,
+    width_ms: int,
+) -> _Case:  # fmt: skip
+    name = feature.spec.name
+    part, span = layout.features[name], span_of(memory, name, start_ms, width_ms)
+    usual = [block.sums[part] for block in usual_blocks(memory, name, past)]
+    rows = [counts_K for counts_K in usual if counts_K.sum() >= _MIN_ROWS]
+    is_from_first = span.is_from_first if span is not None else memory.first_ms in (None, start_ms) and not past
+    if is_from_first or not rows:
+        rows = [np.array([*feature.counts, feature.num_missing], float)]
+    counts_K = sums[part]
+    if not counts_K.any() and any(counts_K.any() for counts_K in usual):  # recorded before, and not any more
+        counts_K = np.zeros(len(counts_K))
+    return _Case(feature, counts_K, np.array(rows), start_ms if span is None else span.since_ms, is_from_first)
+
+
+_Told = tuple[str, str, float, tuple[EvidenceRow, ...]]
+
+
+def _explained(case: _Case) -> _Told | None:
+    """The explanation that fits best; None where that is "as usual"."""
+    name, counts_K = case.feature.spec.name, case.counts_K
+    usual_K = case.usual_HK.sum(axis=0)
+    if not usual_K.sum():
+        return None
+    if not counts_K.sum():
+        if case.is_from_first:
+            return None  # not recorded at all: that is known from the start
+        row = EvidenceRow(name="rows with this feature", value=0.0, unit="rows", bound=1.0)
+        return "schema_change", f"{name} is not recorded any more", 0.999, (row,)
+    if np.median(case.usual_HK.max(axis=1) / case.usual_HK.sum(axis=1)) >= _VARIES and not case.is_from_first:
+        return _lost(case)  # one value a block, as a day has one date: its moves say nothing
+    firmness = min(concentration_of(case.usual_HK), _validated_firmness(case.feature))
+    evidence, details = _evidence(case, usual_K, firmness)
+    chances = posterior(evidence, {kind: _PRIOR[kind] for kind in evidence})
+    kind = max(chances, key=lambda one: chances[one])
+    distance = float(np.abs(usual_K / usual_K.sum() - counts_K / counts_K.sum()).sum() / 2)
+    if kind == "usual" or distance < _LARGE_MOVE:
+        return _lost(case)
+    if kind != MOVED and chances[kind] < CREDIBLE:
+        kind = MOVED
+    rows = (
+        EvidenceRow(name="distance from usual", value=round(distance, 3), unit="share of rows that moved", bound=_LARGE_MOVE),
+        EvidenceRow(name="probability of this explanation", value=chances[kind], unit="", bound=CREDIBLE),
+        EvidenceRow(name="probability that the world moved", value=chances[MOVED], unit="", bound=1 - CREDIBLE),
+    )
+    if kind in ("unit_change", "shifted_feature"):
+        words = f"{name} looks {details[kind]}"
+    elif kind == "constant_feature":
+        words = f"{name} has one value in {counts_K.max() / counts_K.sum():.0%} of rows, which it never had before"
+    elif kind == "schema_change":
+        words = f"{name} lost its values in {_gone(case):.0%} of rows"
+    else:
+        words = f"{name} moved from one block to the next, in no way that a pipeline is known for"
+    return kind, words, chances[kind], rows
+
+
+def _validated_firmness(feature: FeatureProfile) -> float:
+    """The concentration that the days of validation had; without them, as if they had not differed.
+
+    Source: 1 + n total / (K - 1) of `BlockSpread` put equal to (n + A) / (1 + A) of the Dirichlet-multinomial, n large.
+    """
+    if not feature.spread.num_blocks or feature.spread.total <= 0:
+        return MOST_CONCENTRATION
+    return max(LEAST_CONCENTRATION, feature.num_bins / feature.spread.total - 1)
+
+
+def _lost(case: _Case) -> _Told | None:
+    """Values that went missing, or that no category knows, nearly all at once: the same however the feature varies."""
+    gone, before = _gone(case), _gone(case, is_usual=True)
+    if gone <= _MISSING_NOW or before >= _USUAL_BEFORE:
+        return None
+    row = EvidenceRow(name="rows without a known value", value=round(gone, 3), unit="share", bound=_MISSING_NOW)
+    return (
+        "schema_change",
+        f"{case.feature.spec.name} has no known value in {gone:.0%} of rows (before {before:.0%})",
+        0.999,
+        (row,),
+    )
+
+
+def _gone(case: _Case, *, is_usual: bool = False) -> float:
+    counts_K = case.usual_HK.sum(axis=0) if is_usual else case.counts_K
+    num_unknown = counts_K[-2] if case.feature.spec.kind == "categorical" else 0.0
+    return float((counts_K[-1] + num_unknown) / max(1.0, counts_K.sum()))
+
+
+def _evidence(case: _Case, usual_K: Floats, firmness: float) -> tuple[dict[str, float], dict[str, str]]:
+    counts_K, shares_K = case.counts_K, shares_of(usual_K)
+    blocks = [firmness * shares_of(block_K) for block_K in case.usual_HK[-7:]]  # a week, each day with its own kind
+    evidence = {
+        "usual": mixed([log_evidence_of_bins(counts_K, alpha_K) for alpha_K in (firmness * shares_K, *blocks)]),
+        MOVED: mixed([
+            log_evidence_of_bins(counts_K, _ROUGH_ROWS * shares_K), log_evidence_of_bins(counts_K, np.ones(len(counts_K))),
+        ]),
+        "schema_change": mixed([log_evidence_of_bins(counts_K, firmness * one_K) for one_K in _with_lost(case, shares_K)]),
+    }  # fmt: skip
+    details = {}
+    if case.usual_HK.max(axis=1).max() < _VARIES * usual_K.sum():
+        spike_K = np.full(len(counts_K), 0.02)
+        evidence["constant_feature"] = log_evidence_of_bins(counts_K, spike_K)
+    if case.feature.spec.kind != "categorical" and len(case.feature.edges) >= 2:
+        firm = min(firmness, _CONVERTED_ROWS)
+        for kind, tried in (("unit_change", UNITS), ("shifted_feature", tuple(shifts(np.array(case.feature.edges))))):
+            found = [(_evidence_of(case, shares_K, one, firm), one.words) for one in tried]
+            evidence[kind] = mixed([log for log, _ in found])
+            details[kind] = max(found)[1]
+    return evidence, details
+
+
+def _with_lost(case: _Case, shares_K: Floats) -> list[Floats]:
+    """The usual bins with a share of the rows moved to "missing", and to "no category knows it"."""
+    places = [-1, -2] if case.feature.spec.kind == "categorical" else [-1]
+    found = []
+    for place in places:
+        nowhere_K = np.zeros(len(shares_K))
+        nowhere_K[place] = 1.0
+        found += [(1 - share) * shares_K + share * nowhere_K for share in _LOST_SHARES]
+    return found
+
+
+def _evidence_of(case: _Case, shares_K: Floats, conversion: Conversion, firmness: float) -> float:
+    present_K = shares_K[:-1] / shares_K[:-1].sum()
+    moved_K = converted(np.array(case.feature.edges), present_K, conversion)
+    foretold_K = np.append(moved_K * (1 - shares_K[-1]), shares_K[-1])
+    floor = 0.01 / len(shares_K)
+    return log_evidence_of_bins(case.counts_K, firmness * np.maximum(foretold_K, floor))
+
+
+def _stale(case: _Case, num_features: int) -> _Told | None:
+    """The same bins as in an earlier block, more alike than chance ever makes two samples.
+
+    Source: the lower tail of Pearson's chi-square test of homogeneity; a feature that always is so alike (a timetable) is none.
+    """
+    if case.is_from_first or len(case.usual_HK) < _MIN_BLOCKS or (case.counts_K > 0).sum() < 5:
+        return None
+    alike = [_likeness(block_K, case.counts_K) for block_K in case.usual_HK]
+    before = [_likeness(one_K, other_K) for one_K, other_K in zip(case.usual_HK, case.usual_HK[1:], strict=False)]
+    chance = min(1.0, min(alike) * len(alike) * num_features)
+    if chance >= _CHANCE or min(before) * len(before) * num_features < 10 * _CHANCE:
+        return None
+    rows = (EvidenceRow(name="chance of such likeness", value=chance, unit="probability", bound=_CHANCE),)
+    blocks_ago = len(alike) - int(np.argmin(alike))
+    words = f"{case.feature.spec.name} repeats its values of {blocks_ago} block{'s' if blocks_ago > 1 else ''} before"
+    return "stale_feature", words, 1 - chance, rows
+
+
+def _likeness(one_K: Floats, other_K: Floats) -> float:
+    """Probability that two samples of the same shares differ by so little or less."""
+    is_used = one_K + other_K > 0
+    a_K, b_K = one_K[is_used], other_K[is_used]
+    total_K, share = a_K + b_K, a_K.sum() / (a_K.sum() + b_K.sum())
+    if len(a_K) < 2 or not 0 < share < 1:
+        return 1.0
+    statistic = float((((a_K - total_K * share) ** 2) / (total_K * share * (1 - share))).sum())
+    return 1.0 - chi_square_tail(statistic, len(a_K) - 1)

@@ -1,0 +1,90 @@
+"""What a fault of the pipeline is, which ones are open, and which past blocks are free of them."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from clipdrift_contract.events import EvidenceRow
+from clipdrift_monitor.windows.window import Floats
+
+FaultName = Literal[
+    "schema_change", "unit_change", "shifted_feature", "constant_feature", "stale_feature", "training_serving_skew",
+    "labels_flipped", "labels_one_class", "labels_missing_for_class", "labels_delayed_by_class", "labels_misjoined",
+]  # fmt: skip
+MOVED = "moved"  # no fault: the world may do so
+LABELS = "labels"
+CREDIBLE = 0.9  # a fault less probable than this is not told as one
+
+
+class PastBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """All rows of the version in a block before the judged one, as sums, with the labels that have come since."""
+
+    start_ms: int
+    sums: Floats
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """A fault of one subject (a feature's name, or "labels") in one block, or a move that the world may have made."""
+
+    kind: str  # a FaultName, or MOVED
+    subject: str
+    words: str
+    confidence: float
+    since_ms: int
+    is_from_first: bool = False
+    """It is there in the first block of the version already."""
+    rows: tuple[EvidenceRow, ...] = ()
+
+
+class Span(msgspec.Struct, frozen=True, kw_only=True):
+    """Blocks in which a subject was not as before: from the one that starts at `since_ms` to the one at `until_ms`."""
+
+    subject: str
+    kind: str
+    since_ms: int
+    until_ms: int
+    is_from_first: bool = False
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """Labels of a block when it was judged, so that those that came later can be told apart."""
+
+    start_ms: int
+    num_labels: int
+    num_hits: int
+
+
+class FaultMemory(msgspec.Struct, frozen=True, kw_only=True):
+    """What the search for faults remembers of one version; saved with the model's state."""
+
+    version: str = ""
+    first_ms: int | None = None
+    """Start of the version's first judged block."""
+    spans: tuple[Span, ...] = ()
+    judged: tuple[Judged, ...] = ()
+
+
+def span_of(memory: FaultMemory, subject: str, before_ms: int, width_ms: int) -> Span | None:
+    """The span of a subject that reaches to the block before `before_ms`."""
+    return next((one for one in memory.spans if one.subject == subject and one.until_ms >= before_ms - width_ms), None)
+
+
+def usual_blocks(memory: FaultMemory, subject: str, past: Sequence[PastBlock]) -> list[PastBlock]:
+    """Past blocks in which nothing was found of a subject."""
+    spans = [one for one in memory.spans if one.subject == subject]
+    return [block for block in past if not any(one.since_ms <= block.start_ms <= one.until_ms for one in spans)]
+
+
+def remembered(memory: FaultMemory, found: Sequence[Found], judged: Judged, oldest_ms: int) -> FaultMemory:
+    """The memory after a block; what is older than `oldest_ms` is let go, but an open span stays whole."""
+    now_ms = judged.start_ms
+    told = {one.subject: one for one in found}
+    spans = [one for one in memory.spans if one.subject not in told and one.until_ms >= oldest_ms]
+    spans += [
+        Span(subject=one.subject, kind=one.kind, since_ms=one.since_ms, until_ms=now_ms, is_from_first=one.is_from_first)
+        for one in told.values()
+    ]
+    blocks = [one for one in memory.judged if oldest_ms <= one.start_ms < now_ms]
+    first_ms = now_ms if memory.first_ms is None else memory.first_ms
+    return msgspec.structs.replace(memory, first_ms=first_ms, spans=tuple(spans), judged=(*blocks, judged))
