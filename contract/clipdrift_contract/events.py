@@ -546,6 +546,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     cause_key: str = ""  # one cause, one retrain: the same key is the same cause
     signal_ids: tuple[str, ...] = ()
     diagnosis: Diagnosis | None = None
+    would: Action = "none"  # what would have been done, were this no dry run; "none" where nothing, or where it was done
+    terms: dict[str, float] = {}  # the numbers that were weighed, under the names of docs/reference/decisions.md
 
 
 class RetrainRequest(msgspec.Struct, frozen=True, kw_only=True):
