@@ -51,7 +51,7 @@ def judge(
         start_ms: Start of the block.
         in_block: Sums of the block, by slice.
         in_view: Sums over the sliding view that ends with the block, by slice.
-        past: The blocks of that view before this one, oldest first, all slices together.
+        past: The blocks before this one, of that view at least, oldest first, all slices together.
     """
     layout, end_ms = subject.layout, start_ms + subject.window_ms
     sums, view_sums = total(layout, in_block), total(layout, in_view)

@@ -70,6 +70,19 @@ def span_of(memory: FaultMemory, subject: str, before_ms: int, width_ms: int) ->
     return next((one for one in memory.spans if one.subject == subject and one.until_ms >= before_ms - width_ms), None)
 
 
+def past_from_ms(memory: FaultMemory, view_from_ms: int, view_ms: int) -> int:
+    """From when on a search wants past blocks: the view's start, or, as long as a fault lasts, a view before it began; at most
+    six views more, since what was broken for so long has become usual.
+
+    Example:
+        >>> memory = FaultMemory(spans=(Span(subject="price", kind="unit_change", since_ms=900, until_ms=1_000),))
+        >>> past_from_ms(memory, 800, 300), past_from_ms(FaultMemory(), 800, 300)
+        (600, 800)
+    """
+    wanted = [one.since_ms - view_ms for one in memory.spans if one.kind != MOVED]
+    return max(min([view_from_ms, *wanted]), view_from_ms - 6 * view_ms)
+
+
 def usual_blocks(memory: FaultMemory, subject: str, past: Sequence[PastBlock]) -> list[PastBlock]:
     """Past blocks in which nothing was found of a subject."""
     spans = [one for one in memory.spans if one.subject == subject]

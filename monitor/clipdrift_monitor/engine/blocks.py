@@ -9,7 +9,7 @@ from clipdrift_contract.clock import Clock
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.decisions.judging import judge, total
 from clipdrift_monitor.decisions.subject import BySlice, Subject
-from clipdrift_monitor.diagnosis.faults import PastBlock
+from clipdrift_monitor.diagnosis.faults import PastBlock, past_from_ms
 from clipdrift_monitor.engine.draft import Alarm, Draft
 from clipdrift_monitor.engine.incidents import Incidents
 from clipdrift_monitor.engine.memory import Memory
@@ -61,11 +61,15 @@ class Blocks:
             min_label_share=self._config.min_label_share, policy=self._config.policy,
         )  # fmt: skip
         harm = memory.harm[state.model]
-        by_start = self._view(state.model, version, start_ms)
+        view_ms = self._config.view_windows * self._config.window_ms
+        view_from_ms = start_ms + self._config.window_ms - view_ms
+        past_from = past_from_ms(state.faults, view_from_ms, view_ms)
+        by_start = memory.version_windows(state.model, version, past_from, start_ms + self._config.window_ms)
         past = [
             PastBlock(start_ms=start, sums=total(layout, by_start[start])) for start in sorted(by_start) if start < start_ms
         ]
-        told = judge(subject, state, harm, start_ms, in_block, _together(by_start), past)
+        in_view = _together({start: by_slice for start, by_slice in by_start.items() if start >= view_from_ms})
+        told = judge(subject, state, harm, start_ms, in_block, in_view, past)
         changes.harm[state.model] = msgspec.msgpack.encode(harm)
         changes.blocks[state.model, version, start_ms] = msgspec.msgpack.encode(told.block)
         draft.tell(told.signals, str(start_ms))
@@ -75,12 +79,6 @@ class Blocks:
             order(told.request, memory, draft, self._clock.now_ms())
         if told.block.alarms:
             draft.alarms.append(Alarm(told, state, run))
-
-    def _view(self, model: str, version: str, start_ms: int) -> Mapping[int, BySlice]:
-        """Sums by block and slice over the sliding view that ends with the block."""
-        end_ms = start_ms + self._config.window_ms
-        view_from = end_ms - self._config.view_windows * self._config.window_ms
-        return self._memory.version_windows(model, version, view_from, end_ms)
 
 
 def _together(by_start: Mapping[int, BySlice]) -> BySlice:
