@@ -7,6 +7,7 @@ import msgspec
 
 from clipdrift_contract.clock import MS_PER_DAY, MS_PER_HOUR
 from clipdrift_monitor.decisions.policy import Policy
+from clipdrift_monitor.incidents.config import IncidentConfig
 
 
 class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,6 +29,8 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """A retraining job that died is started again so often; then the order ends as inconclusive."""
     evidence_for: Literal["alarms", "retrains", "nothing"] = "alarms"
     """What an Evidently report of the alarm's window is made for, in a process of its own (some 7 s and 0.4 GB each)."""
+    incidents: IncidentConfig = IncidentConfig()
+    """When signals are one incident, and when it is over: see `[monitor.incidents]`."""
     bus_url: str = ""
     """Filled from `[project]`."""
     store_url: str = ""

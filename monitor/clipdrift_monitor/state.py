@@ -6,11 +6,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from clipdrift_contract.events import Deployment, Diagnosis, RetrainOutcome, ServedVersion, Signal
+from clipdrift_contract.events import Deployment, Diagnosis, Incident, RetrainOutcome, ServedVersion, Signal
 from clipdrift_monitor.decisions.decide import History
 from clipdrift_monitor.detectors.window_drift import DriftReport
 from clipdrift_monitor.diagnosis.faults import FaultMemory
 from clipdrift_monitor.diagnosis.rules import Facts
+from clipdrift_monitor.incidents.history import PastIncident
 from clipdrift_monitor.risk.harm import Statement
 from clipdrift_monitor.windows.view import View
 
@@ -81,11 +82,15 @@ class ModelState(msgspec.Struct, kw_only=True):
     diagnosis: Diagnosis | None = None
     faults: FaultMemory = FaultMemory()  # of features and labels of the version in service
     open_signals: list[Signal] = []
+    incidents: list[Incident] = []  # those that are open, or were until not long ago
     history: History = msgspec.field(default_factory=History)
     tried: RetrainOutcome | None = None  # the last shadow retrain that was ordered for the version in service
     waiting_outcome: RetrainOutcome | None = None  # it came before the run that it speaks of
     waiting_deployment: Deployment | None = None  # the same, of another life's store
     num_signals: dict[str, int] = {}  # by "kind/severity"
+    past_incidents: list[PastIncident] = []  # of the last 90 days
+    num_incidents: dict[str, int] = {}  # by "root/severity" when they opened
+    num_feedback: dict[str, int] = {}  # incidents by the newest verdict of people
     num_decisions: dict[str, int] = {}
     num_retrains: dict[str, int] = {}  # finished, by verdict
 

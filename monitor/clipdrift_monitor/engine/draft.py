@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from clipdrift_contract.clock import Clock
-from clipdrift_contract.events import Decision, Event, RunEnd, Signal
+from clipdrift_contract.events import Decision, Event, Incident, RunEnd, Signal
 from clipdrift_monitor.actions.outbox import to_publish
 from clipdrift_monitor.decisions.judging import Judgement
 from clipdrift_monitor.state import ModelState
@@ -43,6 +43,11 @@ class Draft:
         self.changes.signals += signals
         for signal in signals:
             self.publish(signal, f"signal-{signal.signal_id}-{'open' if signal.is_open else 'closed'}-{when}")
+
+    def tell_incident(self, incident: Incident) -> None:
+        """Keep and publish an incident as it is at this revision."""
+        self.changes.incidents.append(incident)
+        self.publish(incident, f"incident-{incident.incident_id}-{incident.revision}")
 
     def decide(self, decision: Decision, actor: str = ACTOR) -> None:
         """Keep, publish and audit a decision."""

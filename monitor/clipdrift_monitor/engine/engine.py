@@ -37,8 +37,10 @@ from clipdrift_monitor.decisions.judging import Judgement
 from clipdrift_monitor.engine.blocks import Blocks
 from clipdrift_monitor.engine.commands import CommandError, Commands
 from clipdrift_monitor.engine.draft import ACTOR, Alarm, Draft
+from clipdrift_monitor.engine.incidents import Incidents
 from clipdrift_monitor.engine.memory import Memory
 from clipdrift_monitor.engine.offsets import find_shorter, moved
+from clipdrift_monitor.engine.responses import Responses
 from clipdrift_monitor.engine.retrains import JobWatch
 from clipdrift_monitor.engine.rows import Rows
 from clipdrift_monitor.engine.snapshot import Snapshot
@@ -102,9 +104,11 @@ class Engine:
         self._events = metrics.counter(names.MONITOR_EVENTS)
         self._memory = Memory(store, clock)
         self.rows = Rows(config, self._memory, store, metrics, clock)
-        self._versions = Versions(config, self._memory, self.rows)
-        self._blocks = Blocks(config, self._memory, clock)
+        self._incidents = Incidents(config, self._memory, clock)
+        self._versions = Versions(config, self._memory, self.rows, self._incidents)
+        self._blocks = Blocks(config, self._memory, self._incidents, clock)
         self.commands = Commands(config, self._memory, store, self._versions, clock)
+        self.responses = Responses(config, self._memory, store, clock)
         self._watch = JobWatch(self._memory, store, jobs, clock, config.max_job_attempts, self._versions.take_outcome)
         self._lease = Lease(store, writer, clock)
         self._places: set[TopicPartition] = set()  # all there are
@@ -223,6 +227,7 @@ class Engine:
         answers: list[tuple[Future[Any], Any]] = []
         try:
             self._obey(draft, answers)
+            self._incidents.lapse(draft)
             draft.changes.offsets = moved(reader.consumer, self._memory.offsets)
             lag = reader.consumer.lag()
             if not self._has_outbox and not draft.changes.outbox:  # no job waits to be started

@@ -9,6 +9,7 @@ from clipdrift_contract.errors import PoisonError
 from clipdrift_contract.events import Deployment, RetrainOutcome, RunEnd
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.engine.draft import ACTOR, Draft
+from clipdrift_monitor.engine.incidents import Incidents
 from clipdrift_monitor.engine.memory import Memory
 from clipdrift_monitor.engine.rows import Rows
 from clipdrift_monitor.intake.columns import check_profile, check_times
@@ -28,12 +29,14 @@ class Versions:
         config: Of the monitor.
         memory: Whose states are changed.
         rows: Places those that waited for their run.
+        incidents: Those of a version end with it.
     """
 
-    def __init__(self, config: MonitorConfig, memory: Memory, rows: Rows) -> None:
+    def __init__(self, config: MonitorConfig, memory: Memory, rows: Rows, incidents: Incidents) -> None:
         self._config = config
         self._memory = memory
         self._rows = rows
+        self._incidents = incidents
 
     def take_run(self, run: RunEnd, draft: Draft) -> bool:
         """Keep the run of a version, put the first into service; False where it is poison, which changes nothing."""
@@ -128,6 +131,7 @@ class Versions:
     def _replace(self, state: ModelState, step: rollout.Step, run: RunEnd, draft: Draft) -> None:
         """What was open about the version before is closed, and the tests begin again."""
         draft.tell(step.closed, f"generation-{state.generation}")
+        self._incidents.retire(state, draft)
         harm = start(reference_of(run), self._allotment())
         self._memory.harm[state.model] = harm
         draft.changes.harm[state.model] = msgspec.msgpack.encode(harm)
