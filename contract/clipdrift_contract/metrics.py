@@ -322,7 +322,7 @@ MODEL_RETRAIN_STARTED = Metric(
 MONITOR_EVENTS = Metric(
     "clipdrift_monitor_events_total",
     "counter",
-    "Events by topic and outcome: applied, duplicate, late, poison.",
+    "Events by topic and outcome: applied, duplicate, late, expired (of a time that is kept no more), poison.",
     ("topic", "outcome"),
 )
 MONITOR_LAG = Metric("clipdrift_monitor_lag_records", "gauge", "Records on the bus that the monitor has not read.")

@@ -1,5 +1,6 @@
 """Settings of the monitor."""
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +9,7 @@ import msgspec
 from clipdrift_contract.clock import MS_PER_DAY, MS_PER_HOUR
 from clipdrift_monitor.decisions.policy import Policy
 from clipdrift_monitor.incidents.config import IncidentConfig
+from clipdrift_monitor.store.retention import Retention
 
 
 class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,6 +33,8 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What an Evidently report of the alarm's window is made for, in a process of its own (some 7 s and 0.4 GB each)."""
     incidents: IncidentConfig = IncidentConfig()
     """When signals are one incident, and when it is over: see `[monitor.incidents]`."""
+    retention: Retention = Retention()
+    """How long what is kept: see `[monitor.retention]`."""
     bus_url: str = ""
     """Filled from `[project]`."""
     store_url: str = ""
@@ -59,6 +63,13 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise ValueError(f"monitor.min_label_share must be in 0..1, got {self.min_label_share!r}")
         if self.max_job_attempts < 1:
             raise ValueError(f"monitor.max_job_attempts must be >= 1, got {self.max_job_attempts!r}")
+
+        needed_days = ((self.view_windows + 1) * self.window_ms + self.label_horizon_ms) / MS_PER_DAY
+        if 0 < self.retention.window_days < 2 * needed_days:
+            raise ValueError(
+                f"monitor.retention.window_days must be 0 or at least {math.ceil(2 * needed_days)} with this view and label "
+                f"horizon, got {self.retention.window_days!r}"
+            )
 
     def __repr__(self) -> str:
         """Holds secrets, so it shows nothing."""

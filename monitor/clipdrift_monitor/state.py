@@ -72,6 +72,7 @@ class ModelState(msgspec.Struct, kw_only=True):
     num_unrecorded: int = 0
     num_version_labels: int = 0  # mature labels of the version in service
     judged_until_ms: int = 0
+    kept_from_ms: int = 0  # rows and labels of an event time before it are left out: their window is let go
     open_blocks: dict[int, OpenBlock] = {}  # by the block's start
     drift: DriftReport = DriftReport()
     last_view: View | None = None  # of the newest judged block

@@ -37,7 +37,9 @@ from clipdrift_monitor.store.store import Changes, Store
 
 DAY = MS_PER_DAY
 TODAY = 200  # the clock's day; events are of days before
-POLICY = Policy(budget=Budget(days_per_false_page=10.0, days_per_false_ticket=10.0), harm=HarmConfig(min_block_labels=20), min_labels=100)
+POLICY = Policy(
+    budget=Budget(days_per_false_page=10.0, days_per_false_ticket=10.0), harm=HarmConfig(min_block_labels=20), min_labels=100
+)
 SLICES = SliceSpec(feature="site", categories=("north", "south"))
 PRESSURE = FeatureProfile(
     spec=FeatureSpec(name="pressure", kind="numeric", nullable=True), edges=(-0.5, 0.5), counts=(310, 380, 310)
@@ -77,11 +79,22 @@ class TestJobs:
 class Dialogue:
     """What is told to a monitor and what comes of it. `restart` is a kill and a new life on the same bus and store."""
 
-    def __init__(self, folder: Path, *, store_type=Store, bus_type=SqliteBus, policy=POLICY, num_partitions=4, **settings):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        store_type=Store,
+        bus_type=SqliteBus,
+        policy=POLICY,
+        num_partitions=4,
+        now_ms=TODAY * DAY,
+        store_url="",
+        **settings,
+    ):
         self.config = MonitorConfig(policy=policy, evidence_dir=folder / "evidence", project_name="pumps", **settings)
-        self.clock = ManualClock(now_ms=TODAY * DAY)
+        self.clock = ManualClock(now_ms=now_ms)
         self.bus = bus_type(folder / "bus.db", num_partitions=num_partitions)
-        self.store = store_type(f"sqlite:///{folder / 'store.db'}")
+        self.store = store_type(store_url or f"sqlite:///{folder / 'store.db'}")
         self.jobs = TestJobs()
         self.told_alarms = []
         self._raw = self.bus.publisher()

@@ -40,6 +40,7 @@ from clipdrift_monitor.engine.draft import ACTOR, Alarm, Draft
 from clipdrift_monitor.engine.incidents import Incidents
 from clipdrift_monitor.engine.memory import Memory
 from clipdrift_monitor.engine.offsets import find_shorter, moved
+from clipdrift_monitor.engine.pruning import Pruning
 from clipdrift_monitor.engine.responses import Responses
 from clipdrift_monitor.engine.retrains import JobWatch
 from clipdrift_monitor.engine.rows import Rows
@@ -110,6 +111,7 @@ class Engine:
         self.commands = Commands(config, self._memory, store, self._versions, clock)
         self.responses = Responses(config, self._memory, store, clock)
         self._watch = JobWatch(self._memory, store, jobs, clock, config.max_job_attempts, self._versions.take_outcome)
+        self._pruning = Pruning(config, self._memory, store, clock)
         self._lease = Lease(store, writer, clock)
         self._places: set[TopicPartition] = set()  # all there are
         self._asked: queue.SimpleQueue[tuple[Callable[[Draft], Any], Future[Any]]] = queue.SimpleQueue()
@@ -203,6 +205,7 @@ class Engine:
         self._memory.load()
         self.rows.forget()
         self._watch.forget()
+        self._pruning.forget()
         self._num_full_polls = 0
         self._needs_judging = True
         self._has_outbox = True
@@ -232,6 +235,8 @@ class Engine:
             lag = reader.consumer.lag()
             if not self._has_outbox and not draft.changes.outbox:  # no job waits to be started
                 self._watch.look(draft, lag)
+            if not reads and not lag:
+                self._pruning.plan(draft)
             self._save(draft)
         except Exception as error:  # whoever asked must not wait for an answer that never comes
             for future, _ in answers:
@@ -243,6 +248,8 @@ class Engine:
             outbox.carry_out()
             self._has_outbox = False
         self._tell(draft.alarms)
+        if not reads and not lag:
+            self._pruning.portion()
         self._show(lag)
 
     def _has_work(self) -> bool:
@@ -250,19 +257,19 @@ class Engine:
 
     def _take(self, read: Read, seen: set[str], draft: Draft) -> None:
         event, topic = read.event, read.record.topic
-        if read.envelope.id in seen:
+        if read.envelope.id in seen or self._memory.is_forgotten(read.record):
             self._events.labels(topic, "duplicate").inc()
             return
         if isinstance(event, PredictionBatch | LabelBatch):
             seen.add(read.envelope.id)
-            draft.changes.seen_ids.append(read.envelope.id)
+            draft.changes.seen_ids[read.envelope.id] = read.record.timestamp_ms
             self.rows.take(read, event, draft)
             return
         self.rows.settle(draft)
         if isinstance(event, RetrainOutcome) and not self._versions.take_outcome(event, draft):
             return  # not noted as seen: its order may be known later, where the store was lost
         seen.add(read.envelope.id)
-        draft.changes.seen_ids.append(read.envelope.id)
+        draft.changes.seen_ids[read.envelope.id] = read.record.timestamp_ms
         is_applied = True
         if isinstance(event, RunEnd):
             is_applied = self._versions.take_run(event, draft)

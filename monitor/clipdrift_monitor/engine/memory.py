@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from clipdrift_contract.bus.log import TopicPartition
+from clipdrift_contract.bus.log import Record, TopicPartition
 from clipdrift_contract.clock import Clock
 from clipdrift_contract.errors import PoisonError
 from clipdrift_contract.events import RetrainRequest, RunEnd
@@ -14,6 +14,8 @@ from clipdrift_monitor.risk.harm import HarmState
 from clipdrift_monitor.state import ModelState
 from clipdrift_monitor.store.store import Store
 from clipdrift_monitor.windows.window import Layout
+
+EVENT_IDS = "event_ids"  # the floor's name in the store
 
 
 class Memory:
@@ -34,6 +36,8 @@ class Memory:
         self.unfinished: dict[str, RetrainRequest] = {}
         self.started: dict[str, float] = {}  # by model, in seconds of the wall clock
         self.offsets: dict[TopicPartition, int] = {}  # as the store has them
+        self.ids_from_ms = 0  # of records before it, ids are not kept
+        self._highest: dict[TopicPartition, int] = {}  # how far each place was ever read
         self._runs: dict[tuple[str, str], RunEnd | None] = {}
         self._layouts: dict[tuple[str, str], Layout] = {}
 
@@ -52,6 +56,13 @@ class Memory:
         now = self._clock.now_ms() / 1000
         self.started = {request.model: self.started.get(request.model, now) for request in self.unfinished.values()}
         self.offsets = self._store.offsets()
+        self.ids_from_ms = self._store.floors().get(EVENT_IDS, 0)
+        self._highest = self._store.highest_offsets()
+
+    def is_forgotten(self, record: Record) -> bool:
+        """Whether a record was counted and its id let go: it lies below what was read of its place before (so the bus, or one
+        restored from it, is being read once more), and is older than the ids that are kept."""
+        return record.timestamp_ms < self.ids_from_ms and record.offset < self._highest.get(record.place, 0)
 
     def state(self, model: str) -> ModelState:
         """The state of a model, begun where it is new."""

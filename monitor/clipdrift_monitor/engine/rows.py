@@ -16,6 +16,7 @@ from clipdrift_contract.metrics import MetricSet
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.engine.draft import Draft
 from clipdrift_monitor.engine.memory import Memory
+from clipdrift_monitor.intake.expiry import rows_since
 from clipdrift_monitor.intake.intake import Intake
 from clipdrift_monitor.intake.joining import Batch, grouped, join
 from clipdrift_monitor.store.store import Store
@@ -110,8 +111,11 @@ class Rows:
         """Count the rows of batches of one kind; where one of them is poison this raises, and nothing was changed."""
         latest_ms = self._clock.now_ms() + MS_PER_DAY
         layout = self._memory.layout(group[0].model, group[0].version)
+        state = self._memory.state(group[0].model)
+        group, num_rows = [rows_since(one, state.kept_from_ms) for one in group], [len(one.sequence) for one in group]
+        if num_expired := sum(len(one.sequence) < before for one, before in zip(group, num_rows, strict=True)):
+            self._events.labels(topic, "expired").inc(num_expired)
         batch = join(group)
-        state = self._memory.state(batch.model)
         if isinstance(batch, PredictionBatch):
             self._intake.take_predictions(state, layout, batch, latest_ms)
         else:

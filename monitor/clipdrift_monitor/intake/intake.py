@@ -74,7 +74,7 @@ class Intake:
         # whatever does not fit is found before a receipt is redeemed
         self._check_sizes(layout, batch.model, groups(batch, self._window_ms)[0])
         sequence_N = batch.sequence.array().astype(np.uint64)
-        is_first_N = self._labels.first_time(batch.model, batch.epoch, sequence_N)
+        is_first_N = self._labels.first_time(batch.model, batch.epoch, sequence_N, batch.event_time_ms.array())
         num_rows, is_late_N = int(is_first_N.sum()), np.zeros(len(sequence_N), np.bool_)
         if num_rows:
             for key, added in label_sums(layout, batch, is_first_N, self._window_ms):

@@ -76,4 +76,4 @@ class Lease:
         Raises:
             RetryableError: The store is away.
         """
-        self._store.let_go()
+        self._store.release()

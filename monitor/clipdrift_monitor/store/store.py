@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Table, bindparam, case, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Table, bindparam, case, delete, func, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from clipdrift_contract.bus.log import TopicPartition
@@ -15,10 +15,10 @@ from clipdrift_contract.events import Decision, Deployment, Incident, RetrainOut
 from clipdrift_monitor.store import tables as t
 from clipdrift_monitor.store.audit import GENESIS, AuditRow, AuditVerdict, canonical, row_hash, verify
 from clipdrift_monitor.store.database import Database, take_writers_place
+from clipdrift_monitor.store.retention import Floors
 from clipdrift_monitor.windows.window import WindowKey
 
 _CHUNK_ROWS = 5_000
-_FOR_EVER_MS = 2**53
 
 
 class Writer(NamedTuple):
@@ -61,8 +61,9 @@ class Changes(msgspec.Struct, kw_only=True):
     """What a batch of events changed; written whole or not at all."""
 
     offsets: dict[TopicPartition, int] = {}
-    seen_ids: list[str] = []
-    seen_labels: dict[tuple[str, str, int], bytes] = {}
+    floors: dict[str, int] = {}  # by name: what lies before that moment is let go
+    seen_ids: dict[str, int] = {}  # of events, with the time of their record on the bus
+    seen_labels: dict[tuple[str, str, int], tuple[bytes, int]] = {}  # bits, newest event time
     windows: dict[tuple[str, WindowKey], npt.NDArray[np.float64]] = {}
     blocks: dict[tuple[str, str, int], bytes] = {}
     models: dict[str, bytes] = {}
@@ -127,7 +128,7 @@ class Store:
         with self._transaction() as connection:
             connection.execute(update(t.WRITER).values(beat=t.WRITER.c.beat + 1))
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Whoever waits may write at once. Nothing where another has taken over already."""
         if self._epoch is not None:
             with self._database.transaction() as connection:
@@ -139,12 +140,13 @@ class Store:
         """Write everything that `changes` holds in one transaction."""
         with self._transaction() as connection:
             self._put_offsets(connection, changes.offsets)
+            self._put(connection, t.FLOORS, ("name",), [{"name": name, "ms": ms} for name, ms in changes.floors.items()])
             self._put(connection, t.SEEN_EVENTS, ("id",), [
-                {"id": one, "at_ms": _FOR_EVER_MS} for one in dict.fromkeys(changes.seen_ids)
+                {"id": one, "at_ms": at_ms} for one, at_ms in changes.seen_ids.items()
             ])  # fmt: skip
             self._put(connection, t.SEEN_LABELS, ("model", "epoch", "chunk"), [
-                {"model": model, "epoch": epoch, "chunk": chunk, "bits": bits, "newest_ms": _FOR_EVER_MS}
-                for (model, epoch, chunk), bits in changes.seen_labels.items()
+                {"model": model, "epoch": epoch, "chunk": chunk, "bits": bits, "newest_ms": newest_ms}
+                for (model, epoch, chunk), (bits, newest_ms) in changes.seen_labels.items()
             ])  # fmt: skip
             self._put(connection, t.WINDOWS, ("model", "version", "slice_index", "start_ms"), [
                 {"model": model, **key._asdict(), "sums": np.ascontiguousarray(sums, "<f8").tobytes()}
@@ -248,11 +250,44 @@ class Store:
             with self._transaction() as connection:
                 connection.execute(delete(t.OUTBOX).where(t.OUTBOX.c.event_id.in_(list(event_ids))))
 
+    def let_go(self, floors: Floors, limit: int) -> int:
+        """Delete at most `limit` rows that lie before the floors; how many there were. 0: there are no more."""
+        num_gone = 0
+        with self._transaction() as connection:
+            for table, is_old in _old_rows(floors):
+                if num_gone >= limit:
+                    break
+                key = tuple_(*table.primary_key.columns)
+                oldest = select(*table.primary_key.columns).where(is_old).limit(limit - num_gone)
+                num_gone += connection.execute(delete(table).where(key.in_(oldest))).rowcount
+        return num_gone
+
     # --- reading ---
 
     def offsets(self) -> dict[TopicPartition, int]:
         with self._reading() as connection:
             return {TopicPartition(row.topic, row.part): row.next for row in connection.execute(select(t.OFFSETS))}
+
+    def highest_offsets(self) -> dict[TopicPartition, int]:
+        """How far each place was ever read; below it, the bus is being read once more."""
+        with self._reading() as connection:
+            return {TopicPartition(row.topic, row.part): row.highest for row in connection.execute(select(t.OFFSETS))}
+
+    def floors(self) -> dict[str, int]:
+        with self._reading() as connection:
+            return {row.name: row.ms for row in connection.execute(select(t.FLOORS))}
+
+    def newest_record_ms(self) -> int:
+        """Of the events whose ids are kept; 0 where there are none."""
+        with self._reading() as connection:
+            return int(connection.execute(select(func.max(t.SEEN_EVENTS.c.at_ms))).scalar() or 0)
+
+    def nth_newest_window_ms(self, model: str, number: int) -> int:
+        """Start of the window that `number` - 1 newer ones of its model follow; 0 where there are not so many."""
+        c = t.WINDOWS.c
+        query = select(c.start_ms).where(c.model == model).distinct().order_by(c.start_ms.desc())
+        with self._reading() as connection:
+            return int(connection.execute(query.limit(1).offset(number - 1)).scalar() or 0)
 
     def models(self) -> dict[str, bytes]:
         with self._reading() as connection:
@@ -266,12 +301,12 @@ class Store:
         with self._reading() as connection:
             return set(connection.execute(select(t.SEEN_EVENTS.c.id).where(t.SEEN_EVENTS.c.id.in_(list(event_ids)))).scalars())
 
-    def seen_labels(self, model: str, epoch: str, chunk: int) -> bytes | None:
+    def seen_labels(self, model: str, epoch: str, chunk: int) -> tuple[bytes, int] | None:
         c = t.SEEN_LABELS.c
+        query = select(c.bits, c.newest_ms).where(c.model == model, c.epoch == epoch, c.chunk == chunk)
         with self._reading() as connection:
-            return connection.execute(
-                select(c.bits).where(c.model == model, c.epoch == epoch, c.chunk == chunk)
-            ).scalar()  # fmt: skip
+            row = connection.execute(query).first()
+        return None if row is None else (row.bits, row.newest_ms)
 
     def window(self, model: str, key: WindowKey) -> npt.NDArray[np.float64] | None:
         c = t.WINDOWS.c
@@ -416,6 +451,20 @@ _LISTED: Mapping[str, tuple[Table, msgspec.msgpack.Decoder[Any]]] = {
     "deployments": (t.DEPLOYMENTS, msgspec.msgpack.Decoder(Deployment)),
     "runs": (t.RUNS, msgspec.msgpack.Decoder(RunEnd)),
 }
+
+
+def _old_rows(floors: Floors) -> Iterator[tuple[Table, ColumnElement[bool]]]:
+    """Tables with the condition of what is let go. The audit log is in none."""
+    yield t.SEEN_EVENTS, t.SEEN_EVENTS.c.at_ms < floors.event_ids_ms
+    for model, from_ms in floors.windows_ms.items():
+        yield t.WINDOWS, (t.WINDOWS.c.model == model) & (t.WINDOWS.c.start_ms < from_ms)
+        yield t.SEEN_LABELS, (t.SEEN_LABELS.c.model == model) & (t.SEEN_LABELS.c.newest_ms < from_ms)
+    for model, from_ms in floors.records_ms.items():
+        yield t.BLOCKS, (t.BLOCKS.c.model == model) & (t.BLOCKS.c.start_ms < from_ms)
+        for table in (t.SIGNALS, t.DECISIONS):
+            yield table, (table.c.model == model) & (table.c.at_ms < from_ms)
+        c = t.INCIDENTS.c
+        yield t.INCIDENTS, (c.model == model) & (c.at_ms < from_ms) & ~c.is_open
 
 
 def _retrain_row(row: Any) -> RetrainRow:

@@ -88,7 +88,7 @@ def test_an_old_store_has_the_tables_of_a_new_one_and_all_that_it_held(old_store
     assert shape_of(url) == shape_of(fresh)
     assert store.offsets() == {TopicPartition("clipdrift.labels", 0): 41}
     assert store.has_seen(["a", "b", "c"]) == {"a", "b"}
-    assert store.seen_labels("m", "epoch", 0) == b"\x01"
+    assert store.seen_labels("m", "epoch", 0)[0] == b"\x01"
     assert [sums.tolist() for _, sums in store.windows("m", 0, 10**12)] == [[1.0, 0.1 + 0.2, 1e300]]
     assert (store.models(), store.harm("m"), store.blocks("m")) == ({"m": b"state"}, b"memory", [b"block"])
     assert store.run("m", "v1").run_id == "r"
@@ -96,7 +96,7 @@ def test_an_old_store_has_the_tables_of_a_new_one_and_all_that_it_held(old_store
     assert [one.key for one in store.retrains("m", unfinished=True)] == ["k"]
     assert store.verify_audit().num_rows == 1
     assert store.verify_audit().is_intact
-    store.commit(Changes(models={"m": b"later"}, seen_ids=["x" * 200], offsets={TopicPartition("clipdrift.labels", 0): 42}))
+    store.commit(Changes(models={"m": b"later"}, seen_ids={"x" * 200: 1}, offsets={TopicPartition("clipdrift.labels", 0): 42}))
     store.close()
     again = Store(url)
     assert again.models() == {"m": b"later"}

@@ -60,8 +60,8 @@ def test_a_locked_store_is_an_error_that_passes(store, tmp_path):
     blocker = sqlite3.connect(tmp_path / "monitor.db", isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     with pytest.raises(RetryableError, match="locked"):
-        store.commit(Changes(seen_ids=["a"]))
+        store.commit(Changes(seen_ids={"a": 1}))
     blocker.execute("ROLLBACK")
     blocker.close()
-    store.commit(Changes(seen_ids=["a"]))
+    store.commit(Changes(seen_ids={"a": 1}))
     assert store.has_seen(["a"]) == {"a"}

@@ -94,8 +94,8 @@ def everything():
     """A batch of events that changes something of every kind."""
     return Changes(
         offsets={PLACE: 41},
-        seen_ids=["a", "b", "a"],
-        seen_labels={("m", "epoch", 0): b"\x01"},
+        seen_ids={"a": 10, "b": 20},
+        seen_labels={("m", "epoch", 0): (b"\x01", 15)},
         windows={("m", KEY): np.array([1.0, 0.1 + 0.2, 1e300])},
         blocks={("m", "v1", 0): b"block"},
         models={"m": b"state"},
@@ -290,7 +290,7 @@ WRITER = """
     store = Store(sys.argv[1])
     for n in range(1, 10**6):
         store.commit(Changes(
-            offsets={TopicPartition("t", 0): n}, seen_ids=[f"e{n}"], models={"m": str(n).encode()},
+            offsets={TopicPartition("t", 0): n}, seen_ids={f"e{n}": n}, models={"m": str(n).encode()},
             windows={("m", WindowKey("v", s, 0)): np.full(3000, float(n)) for s in range(20)},
             outbox=[OutboxEntry(event_id=f"o{n}", kind="Signal", body=b"")],
             audit=[AuditEntry(at_ms=n, actor="a", action="b", subject="c", body={"n": n})],
