@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import msgspec
 import uvloop
 
+from clipdrift_contract.access.keys import ApiKeys
 from clipdrift_contract.bus.connect import connect
 from clipdrift_contract.clock import Clock, SystemClock
 from clipdrift_contract.errors import ConfigError
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_serving.access.authorise import Authorise, authoriser
-from clipdrift_serving.access.keys import ApiKeys
 from clipdrift_serving.access.tls import TlsContext
 from clipdrift_serving.config import ServingConfig
 from clipdrift_serving.dataplane.plane import DataPlane

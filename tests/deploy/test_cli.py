@@ -10,9 +10,9 @@ import pytest
 from typer.main import get_command
 from typer.testing import Result
 
+from clipdrift_contract.access.keys import ApiKeys
 from clipdrift_contract.clock import ManualClock
 from clipdrift_deploy.cli import app
-from clipdrift_serving.access.keys import ApiKeys
 
 
 def sentence(result: Result) -> str:

@@ -35,12 +35,15 @@ def serve(
 @app.command(epilog=examples("key billing --scope infer --scope feedback", "key ops --scope read --model 'pump*'"))
 def key(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What logs call its holder.")],
-    scope: Annotated[list[str], typer.Option(help="Its use: infer, feedback, read or admin. Once for each.")],
+    scope: Annotated[
+        list[str],
+        typer.Option(help="Its use: infer, feedback, admin, read; of the monitor read, respond, operate. Once for each."),
+    ],
     model: Annotated[list[str] | None, typer.Option(help="Only these models (* and ? may stand in it). Default: all.")] = None,
     expires: Annotated[str | None, typer.Option(help="Its last day, such as 2027-01-31. Default: none.")] = None,
 ) -> None:
-    """Make an API key for serving: shown once, with the lines for the file that `\\[serving] api_keys_file` names."""
-    from clipdrift_serving.access.keys import make_key, show_once  # noqa: PLC0415
+    """Make an API key: shown once, with the lines for the file that `api_keys_file` of `\\[serving]` or `\\[monitor]` names."""
+    from clipdrift_contract.access.keys import make_key, show_once  # noqa: PLC0415
 
     try:
         last_day = datetime.date.fromisoformat(expires) if expires else None

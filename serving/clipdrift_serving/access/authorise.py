@@ -4,7 +4,7 @@ import hmac
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from clipdrift_serving.access.keys import AccessScope, ApiKeys, credentials
+from clipdrift_contract.access.keys import AccessScope, ApiKeys, ForbiddenError, UnauthorizedError, credentials
 from clipdrift_serving.dataplane.errors import RequestError
 
 Authorise: TypeAlias = Callable[[Mapping[bytes, bytes], AccessScope, str | None], object]
@@ -25,7 +25,12 @@ def authoriser(admin_token: str, keys: ApiKeys | None) -> Authorise:
         if scope == "admin" and token and hmac.compare_digest(headers.get(b"authorization", b""), token):
             return
         if keys is not None:
-            keys.check(credentials(headers), scope, model)
+            try:
+                keys.check(credentials(headers), scope, model)
+            except UnauthorizedError as error:
+                raise RequestError("unauthorized", str(error)) from error
+            except ForbiddenError as error:
+                raise RequestError("forbidden", str(error)) from error
         elif scope == "admin":
             raise RequestError("unauthorized", "this needs the header Authorization: Bearer <admin token>")
 

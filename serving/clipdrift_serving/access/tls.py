@@ -5,9 +5,9 @@ import ssl
 from pathlib import Path
 from typing import NamedTuple
 
+from clipdrift_contract.access.changes import FileChanges
 from clipdrift_contract.clock import Clock
 from clipdrift_contract.errors import ConfigError
-from clipdrift_serving.access.changes import FileChanges
 
 _log = logging.getLogger(__name__)
 

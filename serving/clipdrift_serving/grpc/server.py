@@ -11,8 +11,8 @@ import msgspec
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
 
+from clipdrift_contract.access.keys import AccessScope
 from clipdrift_serving.access.authorise import Authorise, authoriser
-from clipdrift_serving.access.keys import AccessScope
 from clipdrift_serving.dataplane import description
 from clipdrift_serving.dataplane.asked import Answer, Asked
 from clipdrift_serving.dataplane.errors import RequestError

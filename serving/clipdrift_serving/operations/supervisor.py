@@ -23,11 +23,11 @@ import orjson
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from clipdrift_contract import metrics as names
+from clipdrift_contract.access.keys import ApiKeys
 from clipdrift_contract.clock import SystemClock
 from clipdrift_contract.errors import ClipdriftError, ConfigError
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_serving.access.authorise import authoriser
-from clipdrift_serving.access.keys import ApiKeys
 from clipdrift_serving.config import ServingConfig
 from clipdrift_serving.operations.child import Start
 from clipdrift_serving.operations.scrapes import Scrapes

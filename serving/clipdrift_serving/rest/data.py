@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import orjson
 
 from clipdrift_contract import metrics as names
+from clipdrift_contract.access.keys import AccessScope
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_serving.access.authorise import Authorise
-from clipdrift_serving.access.keys import AccessScope
 from clipdrift_serving.config import ServingConfig
 from clipdrift_serving.dataplane.asked import Answer, Asked
 from clipdrift_serving.dataplane.description import found, model_config, model_metadata, server_metadata, statistics

@@ -9,10 +9,18 @@ import tomllib
 
 import pytest
 
+from clipdrift_contract.access.keys import (
+    ApiKeys,
+    ForbiddenError,
+    KeyEntry,
+    NewKey,
+    UnauthorizedError,
+    credentials,
+    make_key,
+    show_once,
+)
 from clipdrift_contract.clock import MS_PER_DAY, ManualClock
 from clipdrift_contract.errors import ConfigError
-from clipdrift_serving.access.keys import ApiKeys, KeyEntry, NewKey, credentials, make_key, show_once
-from clipdrift_serving.dataplane.errors import RequestError
 
 NOON_OF_2027 = 1_798_761_600_000 + MS_PER_DAY // 2  # 2027-01-01 12:00 UTC
 SECRET = "clipdrift_a-key-of-the-environment"
@@ -45,9 +53,9 @@ def rewrite(file, clock, *made: NewKey) -> None:
 
 
 def fault(keys: ApiKeys, *asked) -> str:
-    with pytest.raises(RequestError) as refused:
+    with pytest.raises((UnauthorizedError, ForbiddenError)) as refused:
         keys.check(*asked)
-    return refused.value.fault
+    return "unauthorized" if isinstance(refused.value, UnauthorizedError) else "forbidden"
 
 
 def test_without_keys_all_but_admin_is_open(clock):
@@ -257,7 +265,7 @@ def test_no_repr_error_or_log_holds_a_key(file, clock, caplog):
         for asked in (("admin", None), ("infer", "risk")):
             try:
                 keys.check(b"Bearer " + given.encode(), *asked)
-            except RequestError as error:
+            except (UnauthorizedError, ForbiddenError) as error:
                 said += [str(error), repr(error), repr(error.__cause__), repr(error.__context__)]
     file.write_text(f"[[key]]\nsha256 = {made.secret}\n")
     clock.advance_ms(1_000)

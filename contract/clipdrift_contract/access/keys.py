@@ -5,7 +5,7 @@
     [[key]]
     name = "billing"                       # what logs call its holder
     sha256 = "8c34...d1"                   # of the salt followed by the key, in hexadecimal
-    scopes = ["infer", "feedback"]         # of infer, feedback, read, admin
+    scopes = ["infer", "feedback"]         # of infer, feedback, read, admin, respond, operate
     models = ["churn-*"]                   # optional: only these models (* and ? as in file names)
     expires = 2027-01-31                   # optional: its last day, in UTC
 
@@ -26,14 +26,15 @@ from typing import Literal, NamedTuple, TextIO, get_args
 
 import msgspec
 
+from clipdrift_contract.access.changes import FileChanges
 from clipdrift_contract.clock import MS_PER_DAY, Clock
-from clipdrift_contract.errors import ConfigError
-from clipdrift_serving.access.changes import FileChanges
-from clipdrift_serving.dataplane.errors import RequestError
+from clipdrift_contract.errors import ClipdriftError, ConfigError
 
-AccessScope = Literal["infer", "feedback", "read", "admin"]
-"""`infer`: predictions. `feedback`: labels. `read`: metadata, statistics. `admin`: all of the admin listener."""
+AccessScope = Literal["infer", "feedback", "read", "admin", "respond", "operate"]
+"""Of serving `infer`: predictions; `feedback`: labels; `admin`: all of its admin listener. Of the monitor `respond`: take and
+silence incidents, say whether they were true; `operate`: order retrains and rollbacks. Of both `read`: what they know."""
 
+_NEVER_OPEN = frozenset({"admin", "respond", "operate"})
 _PREFIX = "clipdrift_"  # so that a scanner for leaked secrets can find keys
 _BEARER = b"bearer "
 _MAX_KEY_BYTES = 512
@@ -47,6 +48,14 @@ _UNAUTHORIZED = (
     "this needs an API key, as Authorization: Bearer <key> or X-API-Key: <key>; none came, or it is unknown or expired"
 )
 _log = logging.getLogger(__name__)
+
+
+class UnauthorizedError(ClipdriftError):
+    """Nobody known is asking."""
+
+
+class ForbiddenError(ClipdriftError):
+    """Who asks may not have it."""
 
 
 class KeyEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -117,7 +126,8 @@ class _Keys(NamedTuple):
 class ApiKeys:
     """Checks the key that comes with a request. Of keys, only digests are kept. One thread only.
 
-    Without a file and without a secret everything but `admin` is open, to anybody.
+    Without a file and without a secret everything is open to anybody, but for what changes something beyond a label: `admin`,
+    `respond`, `operate`.
 
     A file is looked at once a second at most, while requests come. One that cannot be read, or holds no key, leaves the keys as
     they were and is logged once: a slip in an editor must neither lock everybody out nor let everybody in.
@@ -145,7 +155,7 @@ class ApiKeys:
 
     @property
     def is_open(self) -> bool:
-        """Whether everything but `admin` needs no key."""
+        """Whether nothing that may be open needs a key."""
         return self._file is None and not self._secret
 
     def __repr__(self) -> str:
@@ -161,19 +171,20 @@ class ApiKeys:
             model: The model that is asked for. None: none in particular; a key that is bound to models may then only `read`.
 
         Raises:
-            RequestError: `unauthorized`: no key, or an unknown or expired one. `forbidden`: it does not reach so far.
+            UnauthorizedError: No key, or an unknown or expired one.
+            ForbiddenError: The key does not reach so far.
         """
-        if self.is_open and scope != "admin":
+        if self.is_open and scope not in _NEVER_OPEN:
             return ""
         if self._changes.are_due():
             self._refresh()
         holder = self._holder(authorization)
         if holder is None:
-            raise RequestError("unauthorized", _UNAUTHORIZED)
+            raise UnauthorizedError(_UNAUTHORIZED)
         if scope not in holder.scopes:
-            raise RequestError("forbidden", f"the key {holder.name!r} is not for {scope}; it is for {sorted(holder.scopes)}")
+            raise ForbiddenError(f"the key {holder.name!r} is not for {scope}; it is for {sorted(holder.scopes)}")
         if not holder.may_use(model, scope):
-            raise RequestError("forbidden", f"the key {holder.name!r} is bound to other models")
+            raise ForbiddenError(f"the key {holder.name!r} is bound to other models")
         return holder.name
 
     def _holder(self, authorization: bytes | None) -> _Holder | None:

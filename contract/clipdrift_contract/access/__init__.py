@@ -1,0 +1,1 @@
+"""Who may ask, and for what: API keys, read from a file that may change."""
