@@ -308,6 +308,24 @@ MODEL_INFO = Metric(
 )
 MODEL_OPEN_SIGNALS = Metric("clipdrift_model_open_signals", "gauge", "Open signals by kind.", ("model", "kind", "severity"))
 MODEL_SIGNALS = Metric("clipdrift_model_signals_total", "counter", "Signals raised.", ("model", "kind", "severity"))
+MODEL_OPEN_INCIDENTS = Metric(
+    "clipdrift_model_open_incidents",
+    "gauge",
+    "Open incidents by severity, and by what people said to them: open (nothing), acknowledged, silenced.",
+    ("model", "severity", "hold"),
+)
+MODEL_INCIDENTS = Metric(
+    "clipdrift_model_incidents_total",
+    "counter",
+    "Incidents that opened, by root (data, labels, training, harm, drift) and the severity they opened with.",
+    ("model", "root", "severity"),
+)
+MODEL_INCIDENT_VERDICTS = Metric(
+    "clipdrift_model_incident_verdicts",
+    "gauge",
+    "Incidents by the newest verdict that people gave: true, false, known. True over true and false is the precision so far.",
+    ("model", "verdict"),
+)
 MODEL_DECISIONS = Metric("clipdrift_model_decisions_total", "counter", 'Decisions by action, also "none".', ("model", "action"))
 MODEL_RETRAINS = Metric("clipdrift_model_retrains_total", "counter", "Finished retrains by verdict.", ("model", "verdict"))
 MODEL_RETRAIN_RUNNING = Metric(

@@ -79,6 +79,7 @@ def _deeds(metrics: MetricSet, model: str, day: int, loss: float) -> None:
     if model == HARMED:
         metrics.gauge(names.MODEL_INFO).clear()
         metrics.gauge(names.MODEL_OPEN_SIGNALS).clear()
+        metrics.gauge(names.MODEL_OPEN_INCIDENTS).clear()
     metrics.gauge(names.MODEL_GENERATION).labels(model).set(2 if is_repaired else 1)
     clipping = "unknown" if not is_repaired else "implicated"
     version = "2013-03-20" if is_repaired else "2013-03-01"
@@ -87,9 +88,13 @@ def _deeds(metrics: MetricSet, model: str, day: int, loss: float) -> None:
     if is_alarm:
         metrics.gauge(names.MODEL_OPEN_SIGNALS).labels(model, "worse_than_validated", "ticket").set(1)
         metrics.counter(names.MODEL_SIGNALS).labels(model, "worse_than_validated", "ticket").inc()
+        metrics.gauge(names.MODEL_OPEN_INCIDENTS).labels(model, "ticket", "open").set(1)
+        metrics.counter(names.MODEL_INCIDENTS).labels(model, "harm", "ticket").inc()
     is_retrain = model == HARMED and day == REPAIRED_ON - 1
     action = "retrain" if is_retrain else "alert" if is_alarm else "none"
     metrics.counter(names.MODEL_DECISIONS).labels(model, action).inc()
+    for verdict, num_incidents in (("true", 2), ("false", 0), ("known", 1)):
+        metrics.gauge(names.MODEL_INCIDENT_VERDICTS).labels(model, verdict).set(num_incidents)
     if model == HARMED and day == REPAIRED_ON:
         metrics.counter(names.MODEL_RETRAINS).labels(model, "pass").inc()
     metrics.gauge(names.MODEL_RETRAIN_RUNNING).labels(model).set(is_retrain)

@@ -2,14 +2,16 @@
 
 import threading
 from collections.abc import Iterable, Mapping
+from typing import get_args
 
 from prometheus_client import Gauge
 
 from clipdrift_contract import metrics as names
-from clipdrift_contract.events import RunEnd
+from clipdrift_contract.events import FeedbackVerdict, RunEnd
 from clipdrift_contract.metrics import Metric, MetricSet
 from clipdrift_monitor.api.reader import LiveFigures, Reader
 from clipdrift_monitor.engine.snapshot import Snapshot
+from clipdrift_monitor.incidents.response import hold_of
 from clipdrift_monitor.state import ModelState
 from clipdrift_monitor.windows.view import View
 
@@ -69,6 +71,7 @@ class Exporter:
         self._gauge(names.MODEL_REPAIR_WORTH).labels(model).set(state.repair_worth)
         for signal in state.open_signals:
             self._gauge(names.MODEL_OPEN_SIGNALS).labels(model, signal.kind, signal.severity).inc()
+        self._incidents(state)
         self._drift(state)
         if run is not None:
             self._version(state, run)
@@ -79,6 +82,14 @@ class Exporter:
         if state.last_view is not None:
             self._set(names.MODEL_LABEL_MATURITY, (model,), state.last_view.maturity)
             self._set(names.MODEL_LABEL_DELAY, (model,), state.last_view.label_delay_seconds)
+
+    def _incidents(self, state: ModelState) -> None:
+        self._count_all(names.MODEL_INCIDENTS, state.model, state.num_incidents)
+        for one in state.incidents:
+            if one.is_open:
+                self._gauge(names.MODEL_OPEN_INCIDENTS).labels(state.model, one.severity, hold_of(one)).inc()
+        for verdict in get_args(FeedbackVerdict):
+            self._gauge(names.MODEL_INCIDENT_VERDICTS).labels(state.model, verdict).set(state.num_feedback.get(verdict, 0))
 
     def _drift(self, state: ModelState) -> None:
         if not state.drift.features:

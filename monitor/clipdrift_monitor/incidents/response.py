@@ -1,5 +1,7 @@
 """What people say to an incident: that they see to it, that it be silent, whether it was true."""
 
+from typing import Literal
+
 from clipdrift_contract.clock import MS_PER_DAY
 from clipdrift_contract.errors import ClipdriftError
 from clipdrift_contract.events import (
@@ -83,6 +85,13 @@ def is_hushed(incident: Incident, now_ms: int) -> bool:
     """Whether a person has said, and not too long ago, that they need not hear of it again."""
     held = (incident.acknowledgement, incident.silence)
     return any(one is not None and one.until_ms > now_ms for one in held)
+
+
+def hold_of(incident: Incident) -> Literal["silenced", "acknowledged", "open"]:
+    """What people have said to an open incident. Times that have passed are taken out of it by `lapse`."""
+    if incident.silence is not None:
+        return "silenced"
+    return "acknowledged" if incident.acknowledgement is not None else "open"
 
 
 def verdict_of(incident: Incident) -> FeedbackVerdict | None:

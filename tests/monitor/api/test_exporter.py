@@ -189,3 +189,19 @@ def test_a_monitor_that_knows_no_model_says_only_how_it_is_itself(house_of):
     assert samples["clipdrift_monitor_lag_records",] == 0
     assert samples["clipdrift_monitor_outbox_pending",] == 0
     assert samples["clipdrift_monitor_audit_broken",] == 0
+
+
+def test_open_incidents_are_counted_by_severity_and_by_what_people_said_to_them(harmed):
+    dialogue = harmed.dialogue
+    one = next(one for one in dialogue.state.incidents if one.is_open)
+    before = scraped(harmed)
+    until_ms = dialogue.clock.now_ms() + DAY
+    dialogue.ask(dialogue.engine.responses.silence, one.incident_id, "known", "Ada", until_ms)
+    dialogue.ask(dialogue.engine.responses.give_feedback, one.incident_id, "it was so", "Ada", "true")
+    after = scraped(harmed)
+
+    assert value(before, "model_open_incidents", severity=one.severity, hold="open") == 1
+    assert value(after, "model_open_incidents", severity=one.severity, hold="silenced") == 1
+    assert ("clipdrift_model_open_incidents", ("hold", "open"), ("model", "pump"), ("severity", one.severity)) not in after
+    assert [value(samples, "model_incident_verdicts", verdict="true") for samples in (before, after)] == [0, 1]
+    assert value(after, "model_incidents_total", root=one.root, severity="page") == 1
