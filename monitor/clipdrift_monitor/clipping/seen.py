@@ -8,11 +8,11 @@ from clipdrift_contract.events import ClipKind, GradProbe, RunEnd
 from clipdrift_monitor.detectors.window_drift import DriftReport
 from clipdrift_monitor.windows.view import View
 
-MAX_VERSIONS = 60
-MAX_SLICES = 64
+MAX_VERSIONS = 60  # with as many slices as that, some 150 kB a model
+MAX_SLICES = 32
 
 
-class SeenSlice(msgspec.Struct, frozen=True, kw_only=True):
+class SeenSlice(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One slice of one version; None where the run did not say."""
 
     removed_mass_ratio: float | None = None
@@ -25,7 +25,7 @@ class SeenSlice(msgspec.Struct, frozen=True, kw_only=True):
     num_correct: float = 0.0
 
 
-class SeenVersion(msgspec.Struct, frozen=True, kw_only=True):
+class SeenVersion(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """A version that was or is in service. Sums are over its judged blocks, so they grow block by block."""
 
     version: str

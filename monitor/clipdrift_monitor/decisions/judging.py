@@ -2,17 +2,21 @@
 values out; the model's state and the tests' memory are changed as they are told."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
 
 from clipdrift_contract.events import Decision, Diagnosis, RetrainRequest, Signal
-from clipdrift_monitor.decisions.decide import Ruling, decide
+from clipdrift_monitor.clipping.association import associate
+from clipdrift_monitor.clipping.evidence import evidence_of
+from clipdrift_monitor.clipping.seen import with_block
+from clipdrift_monitor.decisions.decide import Case, Deployed, Ruling, decide, noted, with_would
 from clipdrift_monitor.decisions.digest import digest_of
 from clipdrift_monitor.decisions.orders import note_order, order_retrain
 from clipdrift_monitor.decisions.signals import signals_of, still_open
 from clipdrift_monitor.decisions.subject import BySlice, Subject
+from clipdrift_monitor.decisions.worth import Worth, rows_a_day
 from clipdrift_monitor.detectors.window_drift import drift_of
 from clipdrift_monitor.diagnosis.facts import gather
 from clipdrift_monitor.diagnosis.faults import PastBlock
@@ -22,6 +26,9 @@ from clipdrift_monitor.risk.harm import TEST_NAMES, Block, HarmState, Statement,
 from clipdrift_monitor.state import JudgedBlock, ModelState, OpenBlock, counted
 from clipdrift_monitor.windows.view import view
 from clipdrift_monitor.windows.window import Floats, Layout
+
+_ASSOCIATION_BLOCKS = 7  # it is sought anew at alarms and once in so many blocks
+_RECENT_BLOCKS = 14  # that say how many predictions a day are
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,15 +81,22 @@ def judge(
     state.drift, state.last_view, state.last_block_start_ms = drift, seen, start_ms
     if "repairable" in statements:
         state.repair_worth = statements["repairable"].effect
+    state.seen_versions = with_block(state.seen_versions, subject.run, seen, drift, _labelled(layout, in_block))
+    if state.association is None or alarms or state.seen_versions[-1].num_blocks % _ASSOCIATION_BLOCKS == 0:
+        state.association = associate(
+            state.seen_versions, evidence_of(subject.run, state.tried), subject.policy.clipping_margin
+        )  # fmt: skip
     facts = gather(
         subject.run, layout, statements=statements, open_tests=_open_tests(state), drift=drift, live=view(layout, view_sums),
         in_view=in_view, tried=state.tried, margin=subject.policy.clipping_margin,
         faults=faults, is_searched=len(past) >= MIN_PAST_BLOCKS, first_ms=state.faults.first_ms,
-        exploration_slice=subject.policy.diagnosis.exploration_slice,
+        exploration_slice=subject.policy.diagnosis.exploration_slice, association=state.association,
     )  # fmt: skip
     diagnosis = diagnose(facts)
     state.facts, state.diagnosis = facts, diagnosis
-    ruling = decide(diagnosis, alarms, state.num_version_labels, end_ms, state.history, subject.policy)
+    ruling = _rule(
+        subject, state, diagnosis, alarms, end_ms, maturity=seen.maturity, worth=_worth(subject, statements, sums, past)
+    )
     block = JudgedBlock(
         version=subject.run.version, start_ms=start_ms, end_ms=end_ms, view=seen, levels=dict(state.levels),
         statements=tuple(said), alarms=alarms, drift=drift,
@@ -138,6 +152,48 @@ def _open_tests(state: ModelState) -> tuple[str, ...]:
     return tuple(signal.kind for signal in state.open_signals if signal.kind in TEST_NAMES)
 
 
+def _labelled(layout: Layout, in_block: BySlice) -> dict[str, tuple[float, float]]:
+    """Labels and correct ones by slice."""
+    names = layout.profile.slice_names
+    return {
+        names[index]: (layout.value(sums, "num_labels"), layout.value(sums, "num_correct"))
+        for index, sums in in_block.items()
+        if index < len(names)
+    }
+
+
+def _worth(subject: Subject, statements: Mapping[str, Statement], sums: Floats, past: Sequence[PastBlock]) -> Worth | None:
+    """Of a repair; None where the test for it says nothing yet."""
+    said = statements.get("repairable")
+    if said is None:
+        return None
+    recent = [subject.layout.value(one, "num_predictions") for one in (*(one.sums for one in past[1 - _RECENT_BLOCKS :]), sums)]
+    return Worth(
+        gain=said.effect, gain_low=said.effect_low, gain_high=said.effect_high,
+        rows_a_day=rows_a_day(sum(recent), len(recent), subject.window_ms),
+    )  # fmt: skip
+
+
+def _rule(
+    subject: Subject, state: ModelState, diagnosis: Diagnosis, alarms: tuple[str, ...], end_ms: int, *,
+    maturity: float | None, worth: Worth | None,
+) -> Ruling:  # fmt: skip
+    """Rule on the block, and remember what the next rulings must know of it."""
+    state.history = noted(state.history, alarms, _open_tests(state))
+    before = state.served_before[-1] if state.served_before else None
+    case = Case(
+        diagnosis=diagnosis, alarms=alarms, num_labels=state.num_version_labels, at_ms=end_ms, maturity=maturity, worth=worth,
+        past=subject.past,
+        deployed=Deployed(
+            num_blocks=len(state.history.recent),
+            previous=before.version if before is not None and before.digest not in state.quarantine else "",
+        ),
+    )  # fmt: skip
+    ruling = decide(case, state.history, subject.policy)
+    state.history = with_would(state.history, ruling.would, end_ms)
+    return ruling
+
+
 def _decision(
     subject: Subject, state: ModelState, ruling: Ruling, diagnosis: Diagnosis, block: JudgedBlock, signals: tuple[Signal, ...]
 ) -> Decision:
@@ -153,6 +209,8 @@ def _decision(
         cause_key=diagnosis.cause,
         signal_ids=tuple(signal.signal_id for signal in signals if signal.is_open),
         diagnosis=diagnosis,
+        would=ruling.would,
+        terms=ruling.terms,
     )
 
 

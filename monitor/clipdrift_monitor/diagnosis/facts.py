@@ -6,6 +6,7 @@ import numpy as np
 
 from clipdrift_contract.clock import MS_PER_DAY
 from clipdrift_contract.events import RetrainOutcome, RunEnd
+from clipdrift_monitor.clipping.association import Association
 from clipdrift_monitor.clipping.evidence import evidence_of
 from clipdrift_monitor.detectors.window_drift import DriftReport
 from clipdrift_monitor.diagnosis.faults import Found
@@ -36,6 +37,7 @@ def gather(
     first_ms: int | None = None,
     exploration_slice: str = "",
     approvals: tuple[Approval, ...] | None = None,
+    association: Association | None = None,
 ) -> Facts:
     """The facts of a block.
 
@@ -54,6 +56,7 @@ def gather(
         first_ms: Start of the version's first block.
         exploration_slice: Decided without the model, as declared.
         approvals: By people, as recorded.
+        association: Of drift and harm with clipping, over the model's versions.
     """
     validated = {one.slice: (one.num_rows, one.num_correct) for one in run.validation if one.slice}
     names = layout.profile.slice_names
@@ -84,6 +87,7 @@ def gather(
         exploration_slice=exploration_slice,
         approvals=approvals,
         is_searched=is_searched,
+        association=association,
     )
 
 

@@ -32,16 +32,16 @@ def diagnose(facts: Facts) -> Diagnosis:
     """What is wrong, as far as the facts tell."""
     rules = findings(facts)
     holding = {one.rule.split()[0]: one for one in rules if one.outcome == "holds"}
-    clipping = verdict_of(facts.clipping, facts.margin)
+    clipping = _on_clipping(facts)
     first = _first(facts, holding, clipping)
     return Diagnosis(
         cause=first.cause,
         fault=first.fault,
         clipping=clipping,
-        words=first.words if first.cause == "none" else f"{first.words} {_CLIPPING_WORDS[clipping]}",
+        words=first.words if first.cause == "none" else f"{first.words} {_clipping_words(facts, clipping)}",
         plain=first.plain,
         confidence=round(first.confidence, 4),
-        would_tell=_would_tell(first.cause, clipping),
+        would_tell=_would_tell(facts, first.cause, clipping),
         would_change=first.would_change,
         contributing=_contributing(facts, holding, clipping, first),
         accuracy_loss=facts.split.loss,
@@ -51,12 +51,28 @@ def diagnose(facts: Facts) -> Diagnosis:
     )
 
 
-def _would_tell(cause: str, clipping: ClippingVerdict) -> str:
+def _on_clipping(facts: Facts) -> ClippingVerdict:
+    """What this version's training and its shadow retrain say; where they leave it open, what all versions say."""
+    verdict, association = verdict_of(facts.clipping, facts.margin), facts.association
+    if verdict != "unknown" or association is None or association.verdict == "implicated":  # that takes a shadow retrain
+        return verdict
+    return association.verdict
+
+
+def _clipping_words(facts: Facts, clipping: ClippingVerdict) -> str:
+    told = facts.association
+    return told.words if told is not None and told.verdict == clipping else _CLIPPING_WORDS[clipping]
+
+
+def _would_tell(facts: Facts, cause: str, clipping: ClippingVerdict) -> str:
     if cause == "none":
         return ""
     if cause in ("harder_days", "slice_drift", "unknown"):
         return "A shadow retrain on the newest labels would tell whether a new version does better."
-    return _WOULD_TELL if clipping == "unknown" else ""
+    if clipping not in ("unknown", "associated"):
+        return ""
+    told = facts.association
+    return told.would_tell if told is not None and told.would_tell else _WOULD_TELL
 
 
 # --- the first cause ---

@@ -1,19 +1,24 @@
 """Blocks of the version in service that have closed: judged, the oldest first."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from clipdrift_contract.clock import Clock
+from clipdrift_contract.events import Decision
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.decisions.judging import judge, total
 from clipdrift_monitor.decisions.subject import BySlice, Subject
+from clipdrift_monitor.decisions.worth import PastRetrains, past_retrains
 from clipdrift_monitor.diagnosis.faults import PastBlock, past_from_ms
 from clipdrift_monitor.engine.draft import Alarm, Draft
 from clipdrift_monitor.engine.incidents import Incidents
 from clipdrift_monitor.engine.memory import Memory
 from clipdrift_monitor.engine.retrains import order
+from clipdrift_monitor.engine.versions import Versions
+from clipdrift_monitor.rollout import rollout
 from clipdrift_monitor.state import ModelState
 
 
@@ -24,13 +29,15 @@ class Blocks:
         config: Of the monitor.
         memory: Whose states and tests are moved on.
         incidents: Take up what is judged.
+        versions: Puts the version before back into service.
         clock: For when a retrain was started.
     """
 
-    def __init__(self, config: MonitorConfig, memory: Memory, incidents: Incidents, clock: Clock) -> None:
+    def __init__(self, config: MonitorConfig, memory: Memory, incidents: Incidents, versions: Versions, clock: Clock) -> None:
         self._config = config
         self._memory = memory
         self._incidents = incidents
+        self._versions = versions
         self._clock = clock
 
     def judge_closed(self, model: str, draft: Draft) -> None:
@@ -47,18 +54,20 @@ class Blocks:
         for start_ms in sorted(by_start):
             if start_ms + window_ms > due_ms:
                 continue
-            self._judge(state, start_ms, by_start[start_ms], draft)
+            draft.touched.add(model)
+            if self._judge(state, start_ms, by_start[start_ms], draft).action == "rollback":
+                return  # what follows is of a version that is no longer in service
         draft.touched.add(model)
         state.judged_until_ms = max(state.judged_until_ms, due_ms)
 
-    def _judge(self, state: ModelState, start_ms: int, in_block: BySlice, draft: Draft) -> None:
+    def _judge(self, state: ModelState, start_ms: int, in_block: BySlice, draft: Draft) -> Decision:
         assert state.in_service is not None
         memory, changes, version = self._memory, draft.changes, state.in_service.version
         run, layout = memory.run(state.model, version), memory.layout(state.model, version)
         assert run is not None, version
         subject = Subject(
             run=run, layout=layout, window_ms=self._config.window_ms, label_horizon_ms=self._config.label_horizon_ms,
-            min_label_share=self._config.min_label_share, policy=self._config.policy,
+            min_label_share=self._config.min_label_share, policy=self._config.policy, past=self._past_retrains(),
         )  # fmt: skip
         harm = memory.harm[state.model]
         view_ms = self._config.view_windows * self._config.window_ms
@@ -77,8 +86,27 @@ class Blocks:
         self._incidents.see(told, state, draft)
         if told.request is not None:
             order(told.request, memory, draft, self._clock.now_ms())
+        if told.decision.action == "rollback":
+            self._roll_back(told.decision, state, draft)
         if told.block.alarms:
             draft.alarms.append(Alarm(told, state, run))
+        return told.decision
+
+    def _roll_back(self, decision: Decision, state: ModelState, draft: Draft) -> None:
+        """Once: the version that goes is kept out from then on."""
+        step = rollout.roll_back(state, decision.at_ms, f"rolled back by itself: {decision.reasons[0]}", decision.decision_id)
+        run = self._memory.run(state.model, step.deployment.champion.version)
+        assert run is not None, step.deployment.champion
+        self._versions.deploy(state, step, run, draft)
+
+    def _past_retrains(self) -> PastRetrains:
+        """Of all models together."""
+        num_by_verdict: Counter[str] = Counter()
+        states = self._memory.states.values()
+        for state in states:
+            num_by_verdict.update(state.num_retrains)
+        num_timed, seconds = sum(one.history.num_timed for one in states), sum(one.history.cpu_seconds for one in states)
+        return past_retrains(num_by_verdict, num_timed, seconds)
 
 
 def _together(by_start: Mapping[int, BySlice]) -> BySlice:

@@ -53,8 +53,18 @@ class Draft:
         """Keep, publish and audit a decision."""
         self.changes.decisions.append(decision)
         self.publish(decision, f"decision-{decision.decision_id}")
-        body = {"action": decision.action, "reasons": list(decision.reasons), "evidence": decision.evidence_digest}
-        self.audit(f"decide {decision.action}", decision.decision_id, body, actor)
+        body: dict[str, Any] = {
+            "action": decision.action, "reasons": list(decision.reasons), "evidence": decision.evidence_digest
+        }  # fmt: skip
+        if decision.terms:
+            body["terms"] = decision.terms
+        is_dry = decision.would != "none"
+        self.audit(
+            f"{'would' if is_dry else 'decide'} {decision.would if is_dry else decision.action}",
+            decision.decision_id,
+            body,
+            actor,
+        )
 
     def audit(self, action: str, subject: str, body: dict[str, Any], actor: str = ACTOR) -> None:
         """Append a row to the audit log."""

@@ -107,7 +107,7 @@ class Engine:
         self.rows = Rows(config, self._memory, store, metrics, clock)
         self._incidents = Incidents(config, self._memory, clock)
         self._versions = Versions(config, self._memory, self.rows, self._incidents)
-        self._blocks = Blocks(config, self._memory, self._incidents, clock)
+        self._blocks = Blocks(config, self._memory, self._incidents, self._versions, clock)
         self.commands = Commands(config, self._memory, store, self._versions, clock)
         self.responses = Responses(config, self._memory, store, clock)
         self._watch = JobWatch(self._memory, store, jobs, clock, config.max_job_attempts, self._versions.take_outcome)

@@ -6,7 +6,9 @@ import msgspec
 
 from clipdrift_contract.errors import ClipdriftError
 from clipdrift_contract.events import Decision, Deployment, RetrainOutcome, RetrainRequest, RunEnd, ServedVersion, Signal
+from clipdrift_monitor.clipping.association import associate
 from clipdrift_monitor.clipping.evidence import evidence_of
+from clipdrift_monitor.clipping.seen import with_probe
 from clipdrift_monitor.decisions.digest import digest_of
 from clipdrift_monitor.decisions.policy import Policy
 from clipdrift_monitor.detectors.window_drift import DriftReport
@@ -55,9 +57,16 @@ def conclude(state: ModelState, request: RetrainRequest, outcome: RetrainOutcome
         running_key="" if state.history.running_key == outcome.key else state.history.running_key,
         num_failures_in_a_row=state.history.num_failures_in_a_row + 1 if has_failed else 0,
         last_failed_cause=outcome.key if has_failed else "",
+        num_timed=state.history.num_timed + (outcome.cpu_seconds > 0),
+        cpu_seconds=state.history.cpu_seconds + max(0.0, outcome.cpu_seconds),
     )
+    if outcome.probe is not None:
+        state.seen_versions = with_probe(state.seen_versions, outcome.probe)
+    clipping = evidence_of(run, state.tried)
+    if state.seen_versions:
+        state.association = associate(state.seen_versions, clipping, policy.clipping_margin)
     if state.facts is not None:
-        state.facts = msgspec.structs.replace(state.facts, clipping=evidence_of(run, state.tried))
+        state.facts = msgspec.structs.replace(state.facts, clipping=clipping, association=state.association)
         state.diagnosis = diagnose(state.facts)
     state.num_decisions = counted(state.num_decisions, "promote" if is_promoted else "hold")
     return Decision(
@@ -91,6 +100,7 @@ def roll_back(state: ModelState, at_ms: int, reason: str, decision_id: str) -> S
     *before, last = state.served_before
     gone = state.in_service
     step = _deploy(state, last, at_ms, reason, decision_id)
+    state.history = msgspec.structs.replace(state.history, last_rollback_ms=at_ms)
     state.served_before = before
     state.quarantine = [*state.quarantine, gone.digest]
     return step
@@ -141,6 +151,8 @@ def _put_into_service(state: ModelState, champion: ServedVersion, at_ms: int) ->
     state.drift = DriftReport()
     state.last_view = None
     state.tried = None
+    state.history = msgspec.structs.replace(state.history, recent=[])
+    state.association = None
     state.diagnosis = None
     state.facts = None
     return closed

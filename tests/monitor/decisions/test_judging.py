@@ -97,9 +97,11 @@ def test_harm_that_a_repair_would_mend_orders_one_retrain_for_the_version_in_ser
     assert request.as_of_ms == ordering.block.end_ms + DAY  # all labels of the block are known then, and none later is used
     assert request.data_start_ms == court.run.data_start_ms
     assert request.arms == court.run.candidates
-    assert court.state.history == History(
+    assert msgspec.structs.replace(court.state.history, recent=[]) == History(
         running_key=request.key, last_retrain_ms=request.as_of_ms, retrain_times_ms=[request.as_of_ms]
     )
+    assert ordering.decision.terms["net"] > 0
+    assert ordering.decision.terms["rows_a_day"] == 200.0
     after = told[told.index(ordering) + 1 :]
     assert after
     assert all("A retrain is running already." in one.decision.reasons for one in after if "repairable" in one.block.alarms)
@@ -243,3 +245,52 @@ def test_a_block_is_judged_in_the_engine_as_by_the_judge_alone(dialogue):
     assert kept == [one.block for one in told]
     decisions = dialogue.store.listed("decisions", "pump", 50, 0)
     assert list(reversed(decisions)) == [one.decision for one in told]
+
+
+# --- what is decided without an order ---
+
+
+def version_before(court):
+    court.state.served_before = [ServedVersion(version="v0", uri="file:///v0", digest="sha256:v0")]
+    return court
+
+
+def first_break(court):
+    court.judge(2, rows(2))
+    return court.judge(3, rows(3, accuracy=0.1))
+
+
+def test_a_version_that_breaks_right_after_its_deployment_is_to_make_place_for_the_one_before():
+    told = first_break(version_before(Court()))
+    assert "sudden_break" in told.block.alarms
+    assert (told.decision.action, told.request) == ("rollback", None)
+    assert told.decision.terms == {"blocks_since_deployment": 2.0}
+
+
+def test_there_is_no_way_back_to_a_version_that_was_rolled_back_itself():
+    court = version_before(Court())
+    court.state.quarantine = ["sha256:v0"]
+    assert first_break(court).decision.action == "alert"
+
+
+def test_a_dry_run_judges_the_same_and_orders_nothing():
+    dry, wet = Court(msgspec.structs.replace(POLICY, is_dry_run=True)), Court()
+    for court in (dry, wet):
+        court.told = [*court.judge_days(2, 6), *(court.judge(day, rows(day, accuracy=0.1)) for day in range(6, 20))]
+
+    assert [one.block for one in dry.told] == [one.block for one in wet.told]
+    assert [one.request for one in dry.told if one.request] == []
+    assert not dry.state.history.running_key
+    ordered = [one.decision.at_ms for one in wet.told if one.decision.action == "retrain"]
+    assert [one.decision.at_ms for one in dry.told if one.decision.would == "retrain"] == ordered
+    assert [one.decision.action for one in dry.told if one.decision.would == "retrain"] == ["alert"]
+
+
+def test_how_each_version_fared_is_remembered_and_what_that_says_of_clipping_is_told():
+    court = Court()
+    court.judge_days(2, 6)
+    (seen,) = court.state.seen_versions
+    assert (seen.version, seen.num_blocks, seen.num_labels) == ("v1", 4, 800)
+    assert sum(one.num_labels for one in seen.slices.values()) == 800
+    assert court.state.association.answer in ("cannot_tell", "not_implicated")
+    assert court.state.facts.association == court.state.association

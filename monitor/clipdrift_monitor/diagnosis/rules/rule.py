@@ -7,6 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from clipdrift_contract.events import EvidenceRow, RuleFinding
+from clipdrift_monitor.clipping.association import Association
 from clipdrift_monitor.clipping.evidence import ClippingEvidence
 from clipdrift_monitor.detectors.window_drift import DriftReport
 from clipdrift_monitor.diagnosis.faults import Found
@@ -90,6 +91,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """None where no approvals are recorded."""
     is_searched: bool = False
     """There were past blocks to search faults of features and labels by."""
+    association: Association | None = None
+    """Of drift and harm with clipping, over the model's versions; None before the first."""
 
 
 class Rule(NamedTuple):
