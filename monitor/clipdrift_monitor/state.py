@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clipdrift_contract.events import Deployment, Diagnosis, Incident, RetrainOutcome, ServedVersion, Signal
+from clipdrift_monitor.clipping.association import Association
+from clipdrift_monitor.clipping.seen import SeenVersion
 from clipdrift_monitor.decisions.decide import History
 from clipdrift_monitor.detectors.window_drift import DriftReport
 from clipdrift_monitor.diagnosis.faults import FaultMemory
@@ -81,6 +83,8 @@ class ModelState(msgspec.Struct, kw_only=True):
     repair_worth: float = 0.0  # Brier score a prediction, of the newest judged block
     facts: Facts | None = None  # of the newest judged block
     diagnosis: Diagnosis | None = None
+    seen_versions: list[SeenVersion] = []  # how each was trained and fared, the oldest first
+    association: Association | None = None  # of drift and harm with clipping, over these
     faults: FaultMemory = FaultMemory()  # of features and labels of the version in service
     open_signals: list[Signal] = []
     incidents: list[Incident] = []  # those that are open, or were until not long ago
