@@ -35,8 +35,6 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """When signals are one incident, and when it is over: see `[monitor.incidents]`."""
     retention: Retention = Retention()
     """How long what is kept: see `[monitor.retention]`."""
-    incidents: IncidentConfig = IncidentConfig()
-    """When signals are one incident, and when it is over: see `[monitor.incidents]`."""
     bus_url: str = ""
     """Filled from `[project]`."""
     store_url: str = ""
