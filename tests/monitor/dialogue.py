@@ -38,7 +38,7 @@ from clipdrift_monitor.store.store import Changes, Store
 DAY = MS_PER_DAY
 TODAY = 200  # the clock's day; events are of days before
 POLICY = Policy(
-    budget=Budget(days_per_false_page=10.0, days_per_false_ticket=10.0), harm=HarmConfig(min_block_labels=20), min_labels=100
+    budget=Budget(days_per_false_page=100.0, days_per_false_ticket=10.0), harm=HarmConfig(min_block_labels=20), min_labels=100
 )
 SLICES = SliceSpec(feature="site", categories=("north", "south"))
 PRESSURE = FeatureProfile(
