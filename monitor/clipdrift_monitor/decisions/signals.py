@@ -97,24 +97,30 @@ def _data_signals(subject: Subject, drift: DriftReport, seen: View, start_ms: in
         )  # fmt: skip
     of_features = [name for name in drift.drifted if not name.startswith("(")]
     if of_features:
-        top = max(of_features, key=lambda name: drift.features[name])
+        top = max(of_features, key=lambda name: drift.features.get(name, 0.0))
         how_many = "One input has" if len(of_features) == 1 else f"{len(of_features)} inputs have"
-        words = f"{how_many} moved, most of all {top} (Jensen-Shannon {drift.features[top]:.2f})."
-        found.append(_drift_signal(subject, "feature_drift", start_ms, seen, drift.features[top], words, top))
-    for name, kind, score in (("(prediction)", "prediction_drift", drift.prediction), ("(slice mix)", "mix_drift", drift.mix)):
+        found.append(
+            _drift_signal(subject, "feature_drift", start_ms, seen, f"{how_many} moved, most of all {top}", drift, top)
+        )
+    moved: tuple[tuple[str, SignalKind, str], ...] = (
+        ("(prediction)", "prediction_drift", "The predictions have moved"),
+        ("(slice mix)", "mix_drift", "The mix of slices has moved"),
+    )
+    for name, kind, words in moved:
         if name in drift.drifted:
-            what = "The predictions have" if kind == "prediction_drift" else "The mix of slices has"
-            words = f"{what} moved (Jensen-Shannon {score:.2f})."
-            found.append(_drift_signal(subject, kind, start_ms, seen, score, words, ""))  # type: ignore[arg-type]
+            found.append(_drift_signal(subject, kind, start_ms, seen, words, drift, name))
     return found
 
 
 def _drift_signal(
-    subject: Subject, kind: SignalKind, start_ms: int, seen: View, score: float, words: str, feature: str
+    subject: Subject, kind: SignalKind, start_ms: int, seen: View, words: str, drift: DriftReport, name: str
 ) -> Signal:
+    """Of the detector that is surest of `name`, feature or "(prediction)" or "(slice mix)"."""
+    one = min((one for one in drift.comparisons if one.feature == name and one.is_drift), key=lambda one: one.p_value)
     return _signal(
-        subject, kind, start_ms, seen.num_labels, words, detector="jensen_shannon", statistic=score,
-        threshold=subject.policy.drift.min_score, effect=score, feature=feature,
+        subject, kind, start_ms, seen.num_labels, f"{words} ({one.detector} {one.effect:.2f}, by chance {one.p_value:.1g}).",
+        detector=one.detector, statistic=one.effect, threshold=one.min_effect, effect=one.effect,
+        feature="" if name.startswith("(") else name,
     )  # fmt: skip
 
 

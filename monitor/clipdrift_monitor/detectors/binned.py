@@ -1,5 +1,4 @@
-"""Detectors on bin counts: Jensen-Shannon distance and population stability index, both with the chi-square test of
-homogeneity.
+"""Detectors on bins in any order: Jensen-Shannon distance, population stability index, chi-square test, G-test.
 
 A distance alone says more about the window's size than about drift: with 100 rows pure chance exceeds the customary 0.1. The
 p-value does not.
@@ -9,97 +8,149 @@ import math
 
 import numpy as np
 
-from clipdrift_monitor.detectors.detector import Detector, Drift
-from clipdrift_monitor.windows.window import Floats
+from clipdrift_monitor.detectors.detector import BinKind, Bins, Drift, Floats, nothing
+from clipdrift_monitor.detectors.null import distance_p_value, divergence_p_value, merged, quadratic_p_value
 
 _SMOOTHING = 0.5  # half a row in each bin, so that an empty bin on one side stays finite (Krichevsky, Trofimov 1981)
+ANY_KIND: frozenset[BinKind] = frozenset(("ordered", "unordered"))
+
+
+class ByDistance:
+    """What a detector inherits that is a distance between two sets of counts and nothing else: the p-value comes by itself.
+
+    It is simulated: windows of the same sizes, drawn with the pooled shares. A millisecond or two a feature.
+    """
+
+    name: str
+    kinds: frozenset[BinKind] = ANY_KIND
+    min_effect: float = 0.1
+
+    def distance(self, reference_K: Floats, current_K: Floats) -> Floats:
+        """Of counts [..., K], over the last axis; shape [...]. 0 for equal shares, more for more change; no side is empty."""
+        raise NotImplementedError(f"{type(self).__name__} has no distance(self, reference_K, current_K)")
+
+    def compare(self, bins: Bins) -> Drift:
+        if bins.checked().is_empty:
+            return nothing(bins)
+        score = float(self.distance(bins.reference_K, bins.current_K))
+        return Drift(score=score, p_value=distance_p_value(bins, self.distance, score), num_rows=bins.num_rows)
 
 
 class JensenShannon:
     """Square root of the Jensen-Shannon divergence with base 2: 0 for equal shares, 1 for disjoint ones.
 
+    Null: eight times the divergence in nats is near the quadratic form of Pearson's test, and its mean is that of bins of so
+    many rows.
+
     Source: Lin 1991; Endres, Schindelin 2003 (the root is a metric).
 
     Example:
-        >>> round(JensenShannon().compare(np.array([500.0, 500.0]), np.array([900.0, 100.0])).score, 3)
+        >>> round(JensenShannon().compare(Bins(np.array([500.0, 500.0]), np.array([900.0, 100.0]))).score, 3)
         0.383
     """
 
     name = "jensen_shannon"
+    kinds = ANY_KIND
+    min_effect = 0.1
 
-    def compare(self, reference_K: Floats, current_K: Floats) -> Drift:
-        if _check(reference_K, current_K):
-            return _nothing(current_K)
-        p_K, q_K = reference_K / reference_K.sum(), current_K / current_K.sum()
-        middle_K = (p_K + q_K) / 2
-        divergence = (_relative_entropy(p_K, middle_K) + _relative_entropy(q_K, middle_K)) / 2
-        score = math.sqrt(max(0.0, divergence / math.log(2)))
-        return Drift(score=score, p_value=homogeneity(reference_K, current_K), num_rows=int(current_K.sum()))
+    def compare(self, bins: Bins) -> Drift:
+        if bins.checked().is_empty:
+            return nothing(bins)
+        score = math.sqrt(max(0.0, float(_divergence(bins.reference_K, bins.current_K))) / math.log(2))
+        few = merged(bins)
+        p_value = divergence_p_value(few, 8 * float(_divergence(few.reference_K, few.current_K)), _divergence_term)
+        return Drift(score=score, p_value=p_value, num_rows=bins.num_rows)
 
 
 class StabilityIndex:
     """Population stability index in nats, with half a row added to every bin.
 
+    Null: near the quadratic form of Pearson's test (Yurdakul 2018, theorem 3.2), and its mean is that of bins of so many rows.
+
     Source: sum_k (q_k - p_k) ln(q_k / p_k), the symmetrised divergence (Jeffreys 1946).
 
     Example:
-        >>> round(StabilityIndex().compare(np.array([5000.0, 5000.0]), np.array([2500.0, 7500.0])).score, 3)
+        >>> round(StabilityIndex().compare(Bins(np.array([5000.0, 5000.0]), np.array([2500.0, 7500.0]))).score, 3)
         0.275
     """
 
     name = "psi"
+    kinds = ANY_KIND
+    min_effect = 0.1
 
-    def compare(self, reference_K: Floats, current_K: Floats) -> Drift:
-        if _check(reference_K, current_K):
-            return _nothing(current_K)
-        p_K = (reference_K + _SMOOTHING) / (reference_K + _SMOOTHING).sum()
-        q_K = (current_K + _SMOOTHING) / (current_K + _SMOOTHING).sum()
-        score = float(((q_K - p_K) * np.log(q_K / p_K)).sum())
-        return Drift(score=score, p_value=homogeneity(reference_K, current_K), num_rows=int(current_K.sum()))
+    def compare(self, bins: Bins) -> Drift:
+        if bins.checked().is_empty:
+            return nothing(bins)
+        few = merged(bins)
+        p_value = divergence_p_value(few, _stability_statistic(few), _stability_term)
+        score = max(0.0, float(_stability_index(bins.reference_K, bins.current_K)))
+        return Drift(score=score, p_value=p_value, num_rows=bins.num_rows)
 
 
-DETECTORS: tuple[Detector, ...] = (JensenShannon(), StabilityIndex())
+class ChiSquare:
+    """Pearson's test of homogeneity; the score is Cramér's V as two samples of equally many rows would have it, from 0 to 1.
+
+    So the score does not depend on how many rows there are: V = sqrt(sum_k (q_k - p_k)^2 / (q_k + p_k) / 2).
+
+    Source: Pearson 1900; Cramér 1946, section 21.9.
+
+    Example:
+        >>> found = ChiSquare().compare(Bins(np.array([50.0, 50.0, 50.0, 50.0]), np.array([60.0, 40.0, 55.0, 45.0])))
+        >>> round(found.score, 3), round(found.p_value, 2)
+        (0.079, 0.47)
+    """
+
+    name = "chi_square"
+    kinds = ANY_KIND
+    min_effect = 0.1
+
+    def compare(self, bins: Bins) -> Drift:
+        if bins.checked().is_empty:
+            return nothing(bins)
+        p_K, q_K = bins.reference_K / bins.reference_K.sum(), bins.current_K / bins.current_K.sum()
+        used = p_K + q_K > 0
+        score = math.sqrt(float(((q_K - p_K)[used] ** 2 / (q_K + p_K)[used]).sum()) / 2)
+        few = merged(bins)
+        return Drift(
+            score=score, p_value=quadratic_p_value(few, float(_pearson(few.reference_K, few.current_K))), num_rows=bins.num_rows
+        )
+
+
+class GTest:
+    """Likelihood-ratio test of homogeneity; the score is G as two samples of equally many rows would have it, which is the
+    Jensen-Shannon distance.
+
+    Source: Wilks 1938; its mean under chance, which Williams 1976 corrects for, is that of bins of so many rows.
+
+    Example:
+        >>> found = GTest().compare(Bins(np.array([50.0, 50.0, 50.0, 50.0]), np.array([60.0, 40.0, 55.0, 45.0])))
+        >>> round(found.score, 3), round(found.p_value, 2)
+        (0.067, 0.47)
+    """
+
+    name = "g_test"
+    kinds = ANY_KIND
+    min_effect = 0.1
+
+    def compare(self, bins: Bins) -> Drift:
+        if bins.checked().is_empty:
+            return nothing(bins)
+        score = math.sqrt(max(0.0, float(_divergence(bins.reference_K, bins.current_K))) / math.log(2))
+        few = merged(bins)
+        p_value = divergence_p_value(few, float(_likelihood_ratio(few.reference_K, few.current_K)), _likelihood_term)
+        return Drift(score=score, p_value=p_value, num_rows=bins.num_rows)
 
 
 def homogeneity(reference_K: Floats, current_K: Floats) -> float:
-    """p-value of the chi-square test that both sets of counts come from the same shares; bins empty on both sides are left out.
+    """p-value of Pearson's chi-square test that both sets of counts come from the same shares, of independent rows.
 
-    The counts must be independent rows; bins with fewer than about 5 expected rows make the p-value approximate.
-
-    Source: Pearson 1900, with K - 1 degrees of freedom for K bins in use.
+    Bins that expect under five rows are joined first.
 
     Example:
         >>> round(homogeneity(np.array([50.0, 50.0, 50.0, 50.0]), np.array([60.0, 40.0, 55.0, 45.0])), 2)
         0.47
     """
-    is_used = reference_K + current_K > 0
-    a_K, b_K = reference_K[is_used], current_K[is_used]
-    if len(a_K) < 2 or not a_K.sum() or not b_K.sum():
-        return 1.0
-    total_K = a_K + b_K
-    share = a_K.sum() / total_K.sum()
-    statistic = float((((a_K - total_K * share) ** 2) / (total_K * share * (1 - share))).sum())
-    return chi_square_tail(statistic, len(a_K) - 1)
-
-
-def chi_square_tail(statistic: float, degrees: int) -> float:
-    """Probability that a chi-square variable exceeds `statistic` >= 0; exact for whole degrees of freedom >= 1.
-
-    Source: Q(1/2, x) = erfc(sqrt x), Q(1, x) = exp(-x), Q(a + 1, x) = Q(a, x) + x^a exp(-x) / Gamma(a + 1) (DLMF 8.8.6), with x
-    half the statistic.
-
-    Example:
-        >>> round(chi_square_tail(3.841, 1), 4), round(chi_square_tail(18.307, 10), 4)
-        (0.05, 0.05)
-    """
-    half = statistic / 2
-    if half <= 0:
-        return 1.0
-    order, tail = (0.5, math.erfc(math.sqrt(half))) if degrees % 2 else (1.0, math.exp(-half))
-    while order < degrees / 2:
-        tail += math.exp(order * math.log(half) - half - math.lgamma(order + 1))
-        order += 1.0
-    return min(1.0, tail)
+    return ChiSquare().compare(Bins(reference_K, current_K)).p_value
 
 
 def discoveries(p_values: list[float], level: float) -> list[bool]:
@@ -120,20 +171,73 @@ def discoveries(p_values: list[float], level: float) -> list[bool]:
     return [bool(one) for one in found]
 
 
-def _relative_entropy(p_K: Floats, q_K: Floats) -> float:
-    is_there = p_K > 0
-    return float((p_K[is_there] * np.log(p_K[is_there] / q_K[is_there])).sum())
+# Each over the last axis, of counts [..., K].
 
 
-def _check(reference_K: Floats, current_K: Floats) -> bool:
-    """Whether a side is empty."""
-    if len(reference_K) != len(current_K):
-        raise ValueError(f"bins must be the same, got {len(reference_K)} and {len(current_K)}")
-    joined = np.concatenate([reference_K, current_K])
-    if not np.isfinite(joined).all() or (joined < 0).any():
-        raise ValueError("counts must be finite and >= 0")
-    return not reference_K.sum() or not current_K.sum()
+def _shares(counts_K: Floats) -> Floats:
+    shares_K: Floats = counts_K / counts_K.sum(axis=-1, keepdims=True)
+    return shares_K
 
 
-def _nothing(current_K: Floats) -> Drift:
-    return Drift(score=0.0, p_value=1.0, num_rows=int(current_K.sum()))
+def _pearson(reference_K: Floats, current_K: Floats) -> Floats:
+    both_K = reference_K + current_K
+    off_K = (_shares(current_K) - _shares(reference_K)) ** 2
+    found: Floats = np.divide(off_K, _shares(both_K), out=np.zeros_like(off_K), where=both_K > 0).sum(axis=-1)
+    return found
+
+
+def _divergence(reference_K: Floats, current_K: Floats) -> Floats:
+    """Jensen-Shannon divergence in nats."""
+    p_K, q_K = _shares(reference_K), _shares(current_K)
+    middle_K = (p_K + q_K) / 2
+    found: Floats = (_relative_entropy(p_K, middle_K) + _relative_entropy(q_K, middle_K)) / 2
+    return found
+
+
+def _likelihood_ratio(reference_K: Floats, current_K: Floats) -> Floats:
+    """G over the harmonic number of rows, so that it is near Pearson's form in units of one row."""
+    num_before, num_now = reference_K.sum(axis=-1), current_K.sum(axis=-1)
+    pooled_K = _shares(reference_K + current_K)
+    ratio = num_before * _relative_entropy(_shares(reference_K), pooled_K) + num_now * _relative_entropy(
+        _shares(current_K), pooled_K
+    )
+    found: Floats = 2 * ratio * (1 / num_before + 1 / num_now)
+    return found
+
+
+def _stability_index(reference_K: Floats, current_K: Floats) -> Floats:
+    p_K, q_K = _shares(reference_K + _SMOOTHING), _shares(current_K + _SMOOTHING)
+    found: Floats = ((q_K - p_K) * np.log(q_K / p_K)).sum(axis=-1)
+    return found
+
+
+def _stability_statistic(bins: Bins) -> float:
+    """The index with the shares as they are and only the logarithms smoothed: shares that were pulled together prove less."""
+    off_K = _shares(bins.current_K) - _shares(bins.reference_K)
+    ratio_K = (bins.current_K + _SMOOTHING) / (bins.reference_K + _SMOOTHING) * (bins.reference_K.sum() / bins.current_K.sum())
+    return float((off_K * np.log(ratio_K)).sum())
+
+
+def _relative_entropy(p_K: Floats, q_K: Floats) -> Floats:
+    ratio_K = np.divide(p_K, q_K, out=np.ones_like(p_K), where=p_K > 0)
+    found: Floats = (p_K * np.log(ratio_K)).sum(axis=-1)
+    return found
+
+
+# What a bin adds that expects mu rows and has x, in rows.
+
+
+def _divergence_term(mu: Floats, x: Floats) -> Floats:
+    middle = (mu + x) / 2
+    found: Floats = 4 * (mu * np.log(mu / middle) + x * np.log(np.where(x > 0, x, 1.0) / middle))
+    return found
+
+
+def _likelihood_term(mu: Floats, x: Floats) -> Floats:
+    found: Floats = 2 * (x * np.log(np.where(x > 0, x, 1.0) / mu) - x + mu)
+    return found
+
+
+def _stability_term(mu: Floats, x: Floats) -> Floats:
+    found: Floats = (x - mu) * np.log((x + _SMOOTHING) / (mu + _SMOOTHING))
+    return found

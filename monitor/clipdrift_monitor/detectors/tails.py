@@ -21,9 +21,10 @@ def chi_square_tail(statistic: float, degrees: float) -> float:
 
 
 def gamma_tail(x: float, shape: float) -> float:
-    """Probability that a gamma variable of this shape > 0 and scale 1 exceeds `x`: the regularised upper incomplete gamma function.
+    """Probability that a gamma variable of this shape > 0 and scale 1 exceeds `x`.
 
-    Source: the series (DLMF 8.7.1) below shape + 1, the continued fraction (DLMF 8.9.2) above it.
+    Source: the regularised upper incomplete gamma function, by the series (DLMF 8.7.1) below shape + 1 and the continued
+    fraction (DLMF 8.9.2) above it.
     """
     if x <= 0:
         return 1.0
@@ -41,7 +42,7 @@ def gamma_tail(x: float, shape: float) -> float:
 
 
 def f_tail(ratio: float, degrees: float, degrees_below: float) -> float:
-    """Probability that an F variable exceeds `ratio`; both degrees of freedom > 0 need not be whole, the second may be infinite.
+    """Probability that an F variable exceeds `ratio`; both degrees of freedom > 0 need not be whole, the second may be inf.
 
     Source: I_x(b/2, a/2) at x = b / (b + a ratio), the regularised incomplete beta function (DLMF 8.17.22).
 
@@ -66,7 +67,7 @@ def normal_tail(z: float) -> float:
 
 
 def with_estimated_spread(p_value: float, degrees: float) -> float:
-    """A two-sided normal p-value as that of Student's t: what it is when the spread was estimated with so many degrees of freedom.
+    """A two-sided normal p-value as Student's t has it: the spread was estimated with so many degrees of freedom.
 
     Example:
         >>> round(with_estimated_spread(0.05, 10), 3), with_estimated_spread(0.05, math.inf)

@@ -2,8 +2,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from clipdrift_contract.profile import FeatureProfile, FeatureSpec, ReferenceProfile
-from clipdrift_monitor.detectors.window_drift import DriftConfig, drift_of
+from clipdrift_contract.profile import FeatureProfile, FeatureSpec, ReferenceProfile, block_spread
+from clipdrift_monitor.detectors.window_drift import DriftConfig, DriftReport, drift_of
 from clipdrift_monitor.windows.window import Layout
 
 SHARES = np.array([0.25, 0.25, 0.25, 0.25])
@@ -132,3 +132,91 @@ def test_a_window_too_small_is_counted_and_not_compared():
 def test_a_model_without_slices_has_no_mix_to_move():
     layout = Layout(profile(slice_counts=(1000,)))
     assert drift_of(layout, window(), np.array([1000.0]), 0, DRIFT).mix == 0.0
+
+
+def test_every_comparison_is_kept_with_its_effect_its_p_value_and_words_where_it_is_drift():
+    found = report(window(f3=[600, 200, 100, 100, 0]), config=DriftConfig(numeric=("ks", "wasserstein")))
+    of_f3 = {one.detector: one for one in found.comparisons if one.feature == "f3"}
+    assert set(of_f3) == {"jensen_shannon", "ks", "wasserstein"}
+    assert all(one.is_drift and one.p_value < 1e-9 for one in of_f3.values())
+    assert of_f3["ks"].words.startswith(
+        "f3 has moved: ks 0.35, worth mentioning from 0.1; chance gives as much with probability"
+    )
+    assert found.features["f3"] == of_f3["jensen_shannon"].effect
+    assert {one.words for one in found.comparisons if one.feature == "f4"} == {""}
+    assert {one.detector for one in found.comparisons if one.feature == "(slice mix)"} == {"jensen_shannon"}
+
+
+def test_the_smallest_effect_of_a_detector_is_the_policys():
+    sums = window(f3=[600, 200, 100, 100, 0])
+    assert report(sums, config=DriftConfig(min_score=0.5, numeric=("ks",), min_effect={"ks": 0.4})).drifted == ()
+    assert report(sums, config=DriftConfig(min_score=0.5, numeric=("ks",), min_effect={"ks": 0.3})).drifted == ("f3",)
+
+
+def days_that_differ(random, num_days):
+    """Windows whose feature f1 moves from day to day, without getting anywhere."""
+    shares = random.dirichlet(np.full(4, 10.0), num_days)
+    return [window(seed=int(random.integers(1e9)), f1=[*random.multinomial(1000, one), 0]) for one in shares]
+
+
+def with_spread(days):
+    counts = np.array([day[LAYOUT.features["f1"]] for day in days])
+    features = tuple(
+        msgspec.structs.replace(one, counts=tuple(map(int, counts.sum(axis=0)[:-1])), spread=block_spread(counts))
+        if one.spec.name == "f1"
+        else one
+        for one in LAYOUT.profile.features
+    )
+    return Layout(msgspec.structs.replace(LAYOUT.profile, features=features))
+
+
+def test_days_that_always_differ_are_no_drift_where_the_reference_or_the_windows_before_show_it():
+    random = np.random.default_rng(4)
+    naive = known = seen = 0
+    for _ in range(15):
+        before, now = days_that_differ(random, 14), days_that_differ(random, 1)[0]
+        mix = np.array([600.0, 400.0])
+        naive += "f1" in drift_of(LAYOUT, now, mix, 0, DRIFT).drifted
+        known += "f1" in drift_of(with_spread(before), now, mix, 0, DRIFT).drifted
+        seen += "f1" in drift_of(LAYOUT, now, mix, 0, DRIFT, before).drifted
+    assert naive >= 5
+    assert (known, seen) == (0, 0)
+
+
+def test_a_change_beyond_what_days_differ_by_is_drift_and_says_so():
+    before = days_that_differ(np.random.default_rng(4), 14)
+    layout = with_spread(before)
+    found = drift_of(layout, window(f1=[0, 0, 10, 990, 0]), np.array([600.0, 400.0]), 0, DRIFT)
+    assert found.drifted == ("f1",)
+    assert "chance among days that differ" in next(one.words for one in found.comparisons if one.is_drift)
+
+
+def test_a_rise_of_missing_values_or_of_new_categories_is_told_with_both_shares():
+    (moved,) = report(window(f2=[225, 225, 225, 225, 100])).moved
+    assert moved.words == "f2 is missing in 10.0% of rows (reference 0.0%)."
+    assert (moved.what, moved.share) == ("missing", 0.1)
+    (moved,) = with_one((CARRIER, (600, 390, 10)), [550, 350, 100, 0]).moved
+    assert (moved.what, moved.words) == (
+        "new_categories",
+        "carrier has categories that training did not list in 10.0% of rows (1.0%).",
+    )
+
+
+def test_a_share_that_chance_gives_or_that_is_small_is_not_told():
+    assert not report(window(f2=[249, 250, 250, 250, 1])).moved
+    assert not report(window(num_rows=100_000, f2=[24_750, 24_750, 24_750, 24_750, 1_000])).moved
+    assert not with_one((CARRIER, (600, 300, 100)), [600, 390, 10, 0]).moved
+
+
+def test_a_report_of_before_loads():
+    old = {
+        "start_ms": 5,
+        "features": {"x": 0.2},
+        "prediction": 0.1,
+        "mix": 0.0,
+        "drifted": ["x"],
+        "broken": [],
+        "num_rows": 900,
+    }
+    read = msgspec.msgpack.decode(msgspec.msgpack.encode(old), type=DriftReport)
+    assert (read.drifted, read.comparisons, read.moved) == (("x",), (), ())
