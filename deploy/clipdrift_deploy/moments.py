@@ -1,8 +1,12 @@
 """Moments as people write them, and as the events hold them."""
 
+import re
 from datetime import UTC, datetime, timedelta
 
+from clipdrift_contract.clock import MS_PER_DAY, MS_PER_HOUR
 from clipdrift_contract.errors import ConfigError
+
+_MS_PER = {"m": MS_PER_HOUR // 60, "h": MS_PER_HOUR, "d": MS_PER_DAY}
 
 
 def parse_moment(text: str) -> int:
@@ -31,6 +35,23 @@ def format_moment(time_ms: int) -> str:
         '2013-03-01 00:00'
     """
     return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def parse_duration(text: str) -> int:
+    """Milliseconds of a length of time in minutes, hours or days.
+
+    Raises:
+        ConfigError: `text` is none, or no more than 0.
+
+    Example:
+        >>> parse_duration("45m"), parse_duration("8h"), parse_duration("1.5d")
+        (2700000, 28800000, 129600000)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([mhd])", text.strip())
+    length_ms = round(float(found[1]) * _MS_PER[found[2]]) if found else 0
+    if length_ms <= 0:
+        raise ConfigError(f"a length of time is written like 45m, 8h or 2d, got {text!r}")
+    return length_ms
 
 
 def require_span(start_ms: int, end_ms: int) -> None:

@@ -2,8 +2,8 @@
 
 import json
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, Literal
+from urllib.parse import quote, urlencode
 
 import httpx
 
@@ -15,6 +15,7 @@ from clipdrift_deploy.up import ADDRESSES
 from clipdrift_deploy.wiring import listeners
 
 STATUS_COLUMNS = ("model", "version", "state", "live accuracy", "labels", "clipping")
+_MOST = 500  # that the monitor lists at once
 _CLIPPING_WORDS = {
     "implicated": "did it",
     "associated": "associated",
@@ -61,6 +62,57 @@ class MonitorClient:
         """Order a retrain; the answer holds its key."""
         answer: dict[str, Any] = self._call("POST", _path_of(model, "/retrain"), {"reason": reason, "actor": "cli"})
         return answer
+
+    def incidents(
+        self, *, model: str | None = None, severity: str | None = None, state: str = "open", limit: int = 50
+    ) -> dict[str, Any]:
+        """Incidents, the newest first, as `items`, and how often they have been right, as `precision`.
+
+        Args:
+            model: Only those of this model.
+            severity: Only those of this severity.
+            state: "open", "resolved" or "all".
+            limit: At most so many.
+        """
+        asked = {"model": model, "severity": severity, "state": state, "limit": limit}
+        query = urlencode({name: value for name, value in asked.items() if value is not None})
+        answer: dict[str, Any] = self._call("GET", f"/api/v1/incidents?{query}")
+        return answer
+
+    def incident(self, part: str) -> dict[str, Any]:
+        """One incident in full, by its id or a part of it.
+
+        Raises:
+            MonitorError: There is none, or the part could mean several.
+        """
+        answer: dict[str, Any] = self._call("GET", _incident_path(self._incident_id(part)))
+        return answer
+
+    def hold_incident(
+        self, what: Literal["acknowledge", "silence"], part: str, reason: str, actor: str, until_ms: int
+    ) -> dict[str, Any]:
+        """Say that somebody sees to an incident, or that it be silent, until a time; the incident as it is then."""
+        path = f"{_incident_path(self._incident_id(part))}/{what}"
+        answer: dict[str, Any] = self._call("POST", path, {"reason": reason, "actor": actor, "until_ms": until_ms})
+        return answer
+
+    def judge_incident(self, part: str, verdict: str, reason: str, actor: str) -> dict[str, Any]:
+        """Say whether an incident was true; the incident as it is then."""
+        path = f"{_incident_path(self._incident_id(part))}/feedback"
+        answer: dict[str, Any] = self._call("POST", path, {"verdict": verdict, "reason": reason, "actor": actor})
+        return answer
+
+    def _incident_id(self, part: str) -> str:
+        """The id that `part` stands for: of all, else of those that are open."""
+        found = [one["incident_id"] for one in self.incidents(state="all", limit=_MOST)["items"] if part in one["incident_id"]]
+        if part in found or not found:
+            return part  # where there is none, the monitor says so
+        if len(found) > 1:
+            shown = [one["incident_id"] for one in self.incidents(limit=_MOST)["items"] if part in one["incident_id"]]
+            if len(shown) == 1:
+                return str(shown[0])
+            raise MonitorError(f"{part!r} could be any of {', '.join(found[:5])}; give more of the id")
+        return str(found[0])
 
     def page(self, path: str) -> str:
         """A status page's HTML."""
@@ -157,6 +209,10 @@ def _accuracy_words(accuracy: dict[str, Any]) -> str:
 
 def _path_of(model: str, action: str = "") -> str:
     return f"/api/v1/models/{quote(model, safe='')}{action}"
+
+
+def _incident_path(incident_id: str) -> str:
+    return f"/api/v1/incidents/{quote(incident_id, safe='')}"
 
 
 def _page_of(model: str) -> str:

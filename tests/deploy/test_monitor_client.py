@@ -171,3 +171,102 @@ def test_a_row_has_a_cell_for_every_column_whatever_is_missing() -> None:
 def test_the_diagnosis_is_told_with_what_would_settle_it() -> None:
     assert status_words(PUMP) == ["pump: vibration drifted; what would tell: a shadow retrain"]
     assert status_words({"model": "pump", "diagnosis": None}) == []
+
+
+# --- incidents ---
+
+BROKEN = {
+    "incident_id": "pump-data-3f9a2c10", "model": "pump", "severity": "ticket", "worst_severity": "page", "is_open": True,
+    "first_window_ms": 86_400_000, "last_window_ms": 259_200_000, "num_windows": 2, "num_reopened": 1, "num_signals": 3,
+    "open_signal_ids": ["s1"], "summary": "pump: the data look broken", "plain": "What the model is fed looks broken.",
+    "words": "vibration is constant.", "features": ["vibration"], "decision_id": "pump-7-86400000",
+    "diagnosis": {"would_change": "a day with values"}, "evidence_uri": "/evidence/s1.html",
+    "silence": {"actor": "Ada", "reason": "planned", "at_ms": 0, "until_ms": 86_400_000},
+    "feedback": [{"verdict": "true", "actor": "Bob", "reason": "it was unplugged", "at_ms": 0}],
+}  # fmt: skip
+PRECISION = {"num_true": 9, "num_false": 1, "num_known": 1, "value": 0.9, "low": 0.596, "high": 0.982}
+EVERY = "/api/v1/incidents?state=all&limit=500"
+
+
+@pytest.fixture
+def watched(monitor: SmallMonitor, make_project):
+    """A project whose monitor is the small one."""
+    project = make_project()
+    project.state.mkdir(parents=True, exist_ok=True)
+    (project.state / "addresses.json").write_text(json.dumps({"monitor": monitor.url}))
+    return project
+
+
+def test_incidents_are_listed_with_how_often_they_were_right(clipdrift, watched, monitor: SmallMonitor) -> None:
+    monitor.says("GET", "/api/v1/incidents?model=pump&state=all&limit=50", {"items": [BROKEN], "precision": PRECISION})
+    result = clipdrift("incidents", "list", "-p", watched.folder, "--model", "pump", "--all")
+
+    assert "pump-data-3f9a2c10" in result.stdout
+    assert "silenced" in result.stdout
+    assert "90 % (95 % interval 60 to 98 %), by 9 true and 1 false; 1 was known before" in result.stdout
+
+
+def test_no_incident_is_said_in_words(clipdrift, watched, monitor: SmallMonitor) -> None:
+    monitor.says("GET", "/api/v1/incidents?state=open&limit=50", {"items": [], "precision": {}})
+    result = clipdrift("incidents", "list", "-p", watched.folder)
+
+    assert result.stdout.startswith("no incident is open\nprecision so far: not known; `clipdrift incidents feedback` says")
+
+
+def test_an_incident_is_shown_by_a_part_of_its_id_with_all_that_was_said(clipdrift, watched, monitor: SmallMonitor) -> None:
+    monitor.says("GET", EVERY, {"items": [BROKEN]})
+    monitor.says("GET", "/api/v1/incidents/pump-data-3f9a2c10", BROKEN)
+    lines = clipdrift("incidents", "show", "3f9a", "-p", watched.folder).stdout.splitlines()
+
+    assert lines[0] == "pump-data-3f9a2c10: pump: the data look broken"
+    assert lines[1].startswith(
+        "silenced; ticket, page at its worst; seen from 1970-01-02 00:00 to 1970-01-04 00:00 UTC in 2 wi"
+    )
+    assert "come back once" in lines[1]
+    assert "What would change this: a day with values" in lines
+    assert "silenced by Ada until 1970-01-02 00:00 UTC: planned" in lines
+    assert "true, says Bob (1970-01-01 00:00 UTC): it was unplugged" in lines
+
+
+@pytest.mark.parametrize(("command", "path"), [("ack", "acknowledge"), ("silence", "silence")])
+def test_a_person_holds_an_incident_for_a_while_by_name(clipdrift, watched, monitor: SmallMonitor, command, path) -> None:
+    monitor.says("GET", EVERY, {"items": [BROKEN]})
+    monitor.says("POST", f"/api/v1/incidents/pump-data-3f9a2c10/{path}", BROKEN)
+    result = clipdrift("incidents", command, "3f9a2c10", "-p", watched.folder, "--why", "mending", "--by", "Ada", "--for", "2d")
+
+    assert result.exit_code == 0, result.output
+    body = monitor.asked[-1][3]
+    assert (body["reason"], body["actor"]) == ("mending", "Ada")
+    assert f": {'acknowledged' if command == 'ack' else 'silenced'} until 20" in result.stdout
+
+
+def test_feedback_is_sent_with_who_and_why(clipdrift, watched, monitor: SmallMonitor) -> None:
+    monitor.says("GET", EVERY, {"items": [BROKEN]})
+    monitor.says("POST", "/api/v1/incidents/pump-data-3f9a2c10/feedback", BROKEN)
+    result = clipdrift(
+        "incidents", "feedback", "pump-data-3f9a2c10", "false", "-p", watched.folder, "--why", "a drill", "--by", "Ada"
+    )
+
+    assert monitor.asked[-1][3] == {"verdict": "false", "reason": "a drill", "actor": "Ada"}
+    assert result.stdout == "pump-data-3f9a2c10: kept as false\n"
+
+
+def test_a_part_that_could_mean_several_names_them_unless_one_alone_is_open(monitor: SmallMonitor) -> None:
+    other = {**BROKEN, "incident_id": "pump-harm-00000000"}
+    monitor.says("GET", EVERY, {"items": [BROKEN, other]})
+    monitor.says("GET", "/api/v1/incidents?state=open&limit=500", {"items": [BROKEN, other]})
+    monitor.says("GET", "/api/v1/incidents/pump-data-3f9a2c10", BROKEN)
+
+    with MonitorClient(monitor.url, "t") as client:
+        with pytest.raises(MonitorError, match="any of pump-data-3f9a2c10, pump-harm-00000000; give more"):
+            client.incident("pump")
+        monitor.says("GET", "/api/v1/incidents?state=open&limit=500", {"items": [BROKEN]})
+        assert client.incident("pump") == BROKEN
+
+
+@pytest.mark.parametrize("lasting", ["0h", "2w", "-1d", "soon", ""])
+def test_a_length_of_time_that_is_none_is_said(clipdrift, watched, lasting: str) -> None:
+    result = clipdrift("incidents", "silence", "x", "-p", watched.folder, "--why", "w", f"--for={lasting}")
+
+    assert result.exit_code == 2
+    assert "a length of time is written like 45m, 8h or 2d" in result.stderr
