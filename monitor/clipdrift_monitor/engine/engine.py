@@ -45,6 +45,7 @@ from clipdrift_monitor.engine.responses import Responses
 from clipdrift_monitor.engine.retrains import JobWatch
 from clipdrift_monitor.engine.rows import Rows
 from clipdrift_monitor.engine.snapshot import Snapshot
+from clipdrift_monitor.engine.spending import Spending
 from clipdrift_monitor.engine.versions import Versions
 from clipdrift_monitor.state import ModelState
 from clipdrift_monitor.store.lease import Lease
@@ -106,7 +107,8 @@ class Engine:
         self._memory = Memory(store, clock)
         self.rows = Rows(config, self._memory, store, metrics, clock)
         self._incidents = Incidents(config, self._memory, clock)
-        self._versions = Versions(config, self._memory, self.rows, self._incidents)
+        self._spending = Spending(config, self._memory)
+        self._versions = Versions(config, self._memory, self.rows, self._incidents, self._spending)
         self._blocks = Blocks(config, self._memory, self._incidents, self._versions, clock)
         self.commands = Commands(config, self._memory, store, self._versions, clock)
         self.responses = Responses(config, self._memory, store, clock)
@@ -203,6 +205,7 @@ class Engine:
     def _load(self) -> None:
         """Memory becomes what the store holds, whatever it was."""
         self._memory.load()
+        self._spending.share_out()  # the settings may be others now
         self.rows.forget()
         self._watch.forget()
         self._pruning.forget()

@@ -4,7 +4,6 @@ import logging
 
 import msgspec
 
-from clipdrift_contract.clock import MS_PER_DAY
 from clipdrift_contract.errors import PoisonError
 from clipdrift_contract.events import Deployment, RetrainOutcome, RunEnd
 from clipdrift_monitor.config import MonitorConfig
@@ -12,8 +11,8 @@ from clipdrift_monitor.engine.draft import ACTOR, Draft
 from clipdrift_monitor.engine.incidents import Incidents
 from clipdrift_monitor.engine.memory import Memory
 from clipdrift_monitor.engine.rows import Rows
+from clipdrift_monitor.engine.spending import Spending
 from clipdrift_monitor.intake.columns import check_profile, check_times
-from clipdrift_monitor.risk.budget import Allotment
 from clipdrift_monitor.risk.harm import start
 from clipdrift_monitor.risk.reference import reference_of
 from clipdrift_monitor.rollout import rollout
@@ -30,13 +29,15 @@ class Versions:
         memory: Whose states are changed.
         rows: Places those that waited for their run.
         incidents: Those of a version end with it.
+        spending: Of the budget of false alarms, which a new model takes a part of.
     """
 
-    def __init__(self, config: MonitorConfig, memory: Memory, rows: Rows, incidents: Incidents) -> None:
+    def __init__(self, config: MonitorConfig, memory: Memory, rows: Rows, incidents: Incidents, spending: Spending) -> None:
         self._config = config
         self._memory = memory
         self._rows = rows
         self._incidents = incidents
+        self._spending = spending
 
     def take_run(self, run: RunEnd, draft: Draft) -> bool:
         """Keep the run of a version, put the first into service; False where it is poison, which changes nothing."""
@@ -132,14 +133,7 @@ class Versions:
         """What was open about the version before is closed, and the tests begin again."""
         draft.tell(step.closed, f"generation-{state.generation}")
         self._incidents.retire(state, draft)
-        harm = start(reference_of(run), self._allotment())
+        harm = start(reference_of(run), self._spending.allotment())
         self._memory.harm[state.model] = harm
+        self._spending.share_out(draft)
         draft.changes.harm[state.model] = msgspec.msgpack.encode(harm)
-
-    def _allotment(self) -> Allotment:
-        num_models = sum(state.in_service is not None for state in self._memory.states.values())
-        policy = self._config.policy
-        return Allotment(
-            budget=policy.budget, severities=policy.severity, num_models=max(1, num_models),
-            block_days=self._config.window_ms / MS_PER_DAY,
-        )  # fmt: skip

@@ -7,7 +7,7 @@ What it cannot know: a kind of day that the history does not hold.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
@@ -78,14 +78,28 @@ class Rehearsal(Generic[D]):
         self._seed = seed
         self._mean_stretch = mean_stretch
         self._counts: list[dict[Severity, int]] = []
+        self._days_of_replays = self._replays()
 
     @property
     def num_replays(self) -> int:
+        """Of those that are through."""
         return len(self._counts)
 
     def replay(self) -> None:
-        """One more life of 90 days."""
+        """One more life of 90 days, or what is left of one that was begun."""
         number = len(self._counts)
+        while len(self._counts) == number:
+            self.step()
+
+    def step(self) -> None:
+        """One more day: 90 make a replay."""
+        next(self._days_of_replays)
+
+    def _replays(self) -> Iterator[None]:
+        while True:
+            yield from self._one_replay(len(self._counts))
+
+    def _one_replay(self, number: int) -> Iterator[None]:
         # several replays share a history that was itself drawn: how much they differ from others' shows what the days decide
         of_history = np.random.default_rng([self._seed, 0, number // _REPLAYS_A_HISTORY])
         history = stretches(len(self._days), len(self._days), self._mean_stretch, of_history)
@@ -95,7 +109,9 @@ class Rehearsal(Generic[D]):
         for at, chosen in enumerate(stretches(len(history), REPLAY_DAYS, self._mean_stretch, of_replay).tolist()):
             for severity in step(self._days[int(history[chosen])], at):
                 counts[severity] = counts.get(severity, 0) + 1
-        self._counts.append(counts)
+            if at == REPLAY_DAYS - 1:
+                self._counts.append(counts)
+            yield
 
     def realised(self, severity: Severity, promised: float) -> Realised | None:
         """What the replays so far say; None before the first two histories are through.
