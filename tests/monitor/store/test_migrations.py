@@ -3,12 +3,9 @@
 `golden/schema_N.DIALECT.sql` is what version N wrote, as text; never changed.
 """
 
-import sqlite3
-from pathlib import Path
-
-import psycopg
 import pytest
 from sqlalchemy import create_engine, inspect
+from store_contents import GOLDEN, run_script
 
 from clipdrift_contract.bus.log import TopicPartition
 from clipdrift_contract.errors import ConfigError
@@ -17,19 +14,7 @@ from clipdrift_monitor.store import tables as t
 from clipdrift_monitor.store.database import Database
 from clipdrift_monitor.store.store import Changes, Store
 
-GOLDEN = Path(__file__).parent / "golden"
 OLD_VERSIONS = sorted({int(path.name.split(".")[0].removeprefix("schema_")) for path in GOLDEN.glob("*.sql")})
-
-
-def run(url, statements):
-    """Statements of a script, on the database itself."""
-    if url.startswith("sqlite"):
-        with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
-            connection.executescript(statements)
-        connection.close()
-    else:
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(statements)
 
 
 def shape_of(url):
@@ -54,7 +39,7 @@ def old_store(new_store_url, store_kind):
 
     def make(version):
         url = new_store_url(store_kind)
-        run(url, (GOLDEN / f"schema_{version}.{store_kind}.sql").read_text())
+        run_script(url, (GOLDEN / f"schema_{version}.{store_kind}.sql").read_text())
         return url
 
     return make
@@ -121,14 +106,14 @@ def test_a_step_that_fails_changes_nothing_and_is_taken_anew(old_store, monkeypa
 def test_a_newer_store_is_refused_with_what_to_do(new_store_url, store_kind):
     url = new_store_url(store_kind)
     Store(url).close()
-    run(url, "UPDATE schema_version SET version = 99")
+    run_script(url, "UPDATE schema_version SET version = 99")
     with pytest.raises(ConfigError, match=r"newer Clipdrift \(schema 99, this one knows \d+\): upgrade this one"):
         Store(url)
 
 
 def test_a_database_of_another_program_is_refused_and_left_as_it_is(new_store_url, store_kind):
     url = new_store_url(store_kind)
-    run(url, "CREATE TABLE customers (name TEXT)")
+    run_script(url, "CREATE TABLE customers (name TEXT)")
     with pytest.raises(ConfigError, match=r"tables of another program \(customers\)"):
         Store(url)
     assert list(shape_of(url)) == ["customers"]
