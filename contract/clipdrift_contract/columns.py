@@ -12,7 +12,7 @@ STRING = "str"
 _NUMERIC = frozenset({"|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8"})
 
 
-class Column(msgspec.Struct, frozen=True, kw_only=True):
+class Column(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # in no cycle; a batch has dozens
     """An array of numbers (little endian, C order) or a dictionary-coded array of strings.
 
     Example:

@@ -27,7 +27,8 @@ Role = Literal["champion", "canary", "shadow"]
 Action = Literal["none", "alert", "retrain", "promote", "rollback", "hold"]
 SignalKind = Literal[
     "sudden_break", "worse_than_validated", "repairable", "feature_drift", "prediction_drift", "mix_drift",
-    "labels_missing", "data_broken", "training_fault",
+    "labels_missing", "data_broken", "training_fault", "calibration_drift", "estimated_accuracy", "error_drift", "joint_drift",
+    "schema", "freshness",
 ]  # fmt: skip
 IncidentRoot = Literal["data", "labels", "training", "harm", "drift"]
 IncidentChange = Literal[
@@ -343,7 +344,7 @@ class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
     precision_words: str = ""  # why it is what it is, where int8 was asked for
 
 
-class FeatureColumn(msgspec.Struct, frozen=True, kw_only=True):
+class FeatureColumn(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     name: str
     values: Column
 

@@ -54,7 +54,8 @@ from clipdrift_monitor.store.store import Changes, Store
 GROUP = "monitor"
 STANDS_BY = "another monitor is at work; this one stands by and takes over when that one ends"
 TOPICS = (TRAINING, PREDICTIONS, LABELS, RETRAINING, DEPLOYMENTS)
-_MAX_RECORDS = 500
+_MAX_RECORDS = 500  # of a turn
+_RECORDS_AT_ONCE = 64
 _POLL_SECONDS = 0.25
 _MAX_FULL_POLLS = 200  # under a backlog that never ends, blocks are judged all the same
 _AUDIT_SECONDS = 300.0
@@ -118,6 +119,7 @@ class Engine:
         self._places: set[TopicPartition] = set()  # all there are
         self._asked: queue.SimpleQueue[tuple[Callable[[Draft], Any], Future[Any]]] = queue.SimpleQueue()
         self._is_stopping = threading.Event()
+        self._num_loads = 0
         self._num_full_polls = 0
         self._needs_judging = True
         self._last_audit = float("-inf")
@@ -204,6 +206,7 @@ class Engine:
 
     def _load(self) -> None:
         """Memory becomes what the store holds, whatever it was."""
+        self._num_loads += 1
         self._memory.load()
         self._spending.share_out()  # the settings may be others now
         self.rows.forget()
@@ -217,19 +220,14 @@ class Engine:
 
     def _turn(self, reader: EventReader, outbox: Outbox, wait_seconds: float) -> None:
         try:
-            reads = reader.poll(_MAX_RECORDS, 0.0 if self._has_work() else wait_seconds)
+            draft, num_reads = self._read(reader, 0.0 if self._has_work() else wait_seconds)
         except _NotAloneError as error:  # still a member, so that the bus comes to this one when the other is gone
             self.wait(str(error), wait_seconds)
             self._lease.beat()
             return
         self._lease.beat()
-        draft = Draft(self._clock)
-        seen = self._store.has_seen([read.envelope.id for read in reads]) if reads else set()
-        for read in reads:
-            self._take(read, seen, draft)
-        self.rows.settle(draft)
         is_whole = reader.consumer.assignment() >= self._places
-        self._judge_when_read(len(reads), is_whole, draft)
+        self._judge_when_read(num_reads, is_whole, draft)
         answers: list[tuple[Future[Any], Any]] = []
         try:
             self._obey(draft, answers)
@@ -238,7 +236,7 @@ class Engine:
             lag = reader.consumer.lag()
             if not self._has_outbox and not draft.changes.outbox:  # no job waits to be started
                 self._watch.look(draft, lag)
-            if not reads and not lag:
+            if not num_reads and not lag:
                 self._pruning.plan(draft)
             self._save(draft)
         except Exception as error:  # whoever asked must not wait for an answer that never comes
@@ -251,9 +249,27 @@ class Engine:
             outbox.carry_out()
             self._has_outbox = False
         self._tell(draft.alarms)
-        if not reads and not lag:
+        if not num_reads and not lag:
             self._pruning.portion()
         self._show(lag)
+
+    def _read(self, reader: EventReader, wait_seconds: float) -> tuple[Draft, int]:
+        """Take what there is, at most `_MAX_RECORDS` records, a few at a time: what was read is counted while the processor's
+        cache still holds it."""
+        draft, seen, num_reads = Draft(self._clock), set[str](), 0
+        while num_reads < _MAX_RECORDS:
+            num_loads = self._num_loads
+            reads = reader.poll(min(_RECORDS_AT_ONCE, _MAX_RECORDS - num_reads), 0.0 if num_reads else wait_seconds)
+            if self._num_loads != num_loads:  # the bus was given out anew: what was taken before is read again
+                draft, seen = Draft(self._clock), set()
+            if not reads:
+                break
+            num_reads += len(reads)
+            seen |= self._store.has_seen([read.envelope.id for read in reads])
+            for read in reads:
+                self._take(read, seen, draft)
+            self.rows.settle(draft)
+        return draft, num_reads
 
     def _has_work(self) -> bool:
         return not self._asked.empty()

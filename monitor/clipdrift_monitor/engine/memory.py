@@ -77,7 +77,7 @@ class Memory:
 
     def run(self, model: str, version: str) -> RunEnd | None:
         """The run that made a version; None where it is not known."""
-        if self._runs.get((model, version)) is None:
+        if (model, version) not in self._runs:  # nobody else writes runs: what is not there comes by `keep_run`
             self._runs[model, version] = self._store.run(model, version)
         return self._runs[model, version]
 

@@ -109,5 +109,5 @@ def _check_outputs(name: str, profile: ReferenceProfile, column: Column, scores:
     values_N = _finite(name, column)
     if profile.task != "regression" and len(values_N):
         num_classes = max(2, scores.shape[1])
-        if not (values_N.min() >= 0 and values_N.max() <= num_classes - 1 and (values_N % 1 == 0).all()):
+        if not (values_N.min() >= 0 and values_N.max() <= num_classes - 1 and (np.floor(values_N) == values_N).all()):
             raise PoisonError(f"{name} must be a class in 0..{num_classes - 1}, got {values_N.min()} to {values_N.max()}")

@@ -105,7 +105,7 @@ class Intake:
         """
         if state.in_service is None or batch.version != state.in_service.version:
             return np.zeros(int(is_first_N.sum()), np.bool_)
-        time_N = batch.event_time_ms.array()[is_first_N]
+        time_N, slice_N = batch.event_time_ms.array()[is_first_N], batch.slice_index.array()[is_first_N]
         is_error_N = ~losses_of(layout.profile, batch, is_first_N).is_correct
         start_N = time_N.astype(np.int64) // self._window_ms * self._window_ms
         is_open_N = start_N >= state.judged_until_ms
@@ -114,7 +114,9 @@ class Intake:
         for start_ms in np.unique(start_N[is_open_N & (start_N <= latest_ms)]).tolist():
             chosen = start_N == start_ms
             known = changed.get(start_ms, OpenBlock())
-            changed[start_ms] = known.with_labels(time_N[chosen], is_error_N[chosen], self._max_ordered_labels)
+            changed[start_ms] = known.with_labels(
+                time_N[chosen], is_error_N[chosen], self._max_ordered_labels, slice_N[chosen]
+            )  # fmt: skip
         state.open_blocks = changed
         return ~is_open_N
 

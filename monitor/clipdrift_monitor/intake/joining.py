@@ -22,13 +22,16 @@ _ITEM_BYTES = {
 
 def kind_of(batch: Batch) -> Hashable:
     """Equal for batches that may be joined: of one version, with the same columns; labels of one serving process."""
-    is_labels = isinstance(batch, LabelBatch)
-    columns = [getattr(batch, name) for name in (_OF_LABELS if is_labels else _COMMON)]
-    shapes = tuple((column.dtype, column.shape[1:]) for column in columns)
+    columns = [getattr(batch, name) for name in (_OF_LABELS if isinstance(batch, LabelBatch) else _COMMON)]
     if isinstance(batch, LabelBatch):
-        return batch.model, batch.version, batch.epoch, shapes
-    features = tuple((one.name, one.values.dtype, one.values.shape[1:]) for one in batch.features)
-    return batch.model, batch.version, shapes, features
+        names: tuple[str, ...] = (batch.epoch,)
+    else:
+        names = tuple([one.name for one in batch.features])
+        columns += [one.values for one in batch.features]
+    return (
+        type(batch), batch.model, batch.version, names, tuple([one.dtype for one in columns]),
+        tuple([one.shape[1:] for one in columns]),
+    )  # fmt: skip
 
 
 def grouped(batches: Iterable[Batch], max_rows: int) -> Iterator[list[Batch]]:
@@ -80,12 +83,10 @@ def join_columns(columns: Sequence[Column]) -> Column:
     """
     first = columns[0]
     row_bytes = _ITEM_BYTES.get(first.dtype, 0) * prod(first.shape[1:])
-    num_rows = 0
     for column in columns:
         if not column.shape or len(column.data) != column.shape[0] * row_bytes:
             raise PoisonError(f"column of {column.dtype} and shape {column.shape} holds {len(column.data)} bytes")
-        num_rows += column.shape[0]
-    shape = (num_rows, *first.shape[1:])
+    shape = (sum([column.shape[0] for column in columns]), *first.shape[1:])
     if first.dtype == STRING and any(column.strings != first.strings for column in columns):
         return _join_words(columns, shape)
     return Column(dtype=first.dtype, shape=shape, data=b"".join([column.data for column in columns]), strings=first.strings)

@@ -64,6 +64,11 @@ class Layout:
         """One of the head's sums: num_predictions, num_labels, num_correct, nll_sum, brier_sum, delay_seconds_sum, ..."""
         return float(vector[self.head[name]])
 
+    def slice_name(self, index: int) -> str:
+        """As the profile calls the slice; one that it does not know has its number."""
+        names = self.profile.slice_names
+        return names[index] if index < len(names) else f"slice {index}"
+
     def counts(self, vector: Floats, name: str) -> Floats:
         """One of the sums by score bin: predictions, labels, hits, score_sum; shape [B]."""
         counts: Floats = vector[self.by_score[name]]
