@@ -7,6 +7,7 @@ from clipdrift_deploy.cli import training
 from clipdrift_deploy.cli import running
 from clipdrift_deploy.cli import operating
 from clipdrift_deploy.cli import incidents
+from clipdrift_deploy.cli import policy
 from clipdrift_deploy.cli import showing
 from clipdrift_deploy.cli import storing
 from clipdrift_deploy.cli.app import app, main
