@@ -13,4 +13,4 @@ from clipdrift_deploy.cli import storing
 from clipdrift_deploy.cli.app import app, main
 # isort: on
 
-__all__ = ["app", "incidents", "main", "operating", "running", "showing", "storing", "training"]
+__all__ = ["app", "incidents", "main", "operating", "policy", "running", "showing", "storing", "training"]
