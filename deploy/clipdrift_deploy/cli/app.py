@@ -67,6 +67,7 @@ dashboards_app = typer.Typer(help="Grafana dashboards and Prometheus rules, buil
 app.add_typer(dashboards_app, name="dashboards")
 store_app = typer.Typer(
     help="The monitor's store: back it up, restore it, move it to another database, look whether it is whole.",
+    epilog=examples("store backup /backup/store.clipdrift", "store check"),
     no_args_is_help=True,
 )
 app.add_typer(store_app, name="store")
