@@ -2,8 +2,8 @@
 differ; power; and the cost of a block.
 
 `make bench-drift`; `--write` writes the tables of docs/reference/detectors anew. Nothing was tuned on the seeds used here (7
-and up). The peer is what Evidently 0.7.23 does by default with more than 1,000 reference rows: normed Wasserstein distance of rows
-at least 0.1, by its own formula.
+and up). The peer is what Evidently 0.7.23 does by default with more than 1,000 reference rows: normed Wasserstein distance of
+rows at least 0.1, by its own formula.
 """
 
 import argparse

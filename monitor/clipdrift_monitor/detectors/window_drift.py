@@ -8,8 +8,10 @@ import msgspec
 import numpy as np
 
 from clipdrift_contract.errors import ConfigError
+from clipdrift_contract.events import RunEnd
 from clipdrift_contract.profile import BlockSpread, FeatureProfile, block_spread
 from clipdrift_monitor.detectors.binned import discoveries
+from clipdrift_monitor.detectors.calibration import AccuracyEstimate, CalibrationDrift, calibration_drift, estimated_accuracy
 from clipdrift_monitor.detectors.catalogue import detector_of
 from clipdrift_monitor.detectors.detector import Bins, Detector, Floats
 from clipdrift_monitor.detectors.shares import Moved, moved_shares
@@ -39,13 +41,24 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """By detector: the score from which a proven difference is worth mentioning, where it is not the detector's own."""
     min_share: float = 0.02
     """Change of the share of missing values or new categories from which a proven one is worth mentioning."""
+    min_calibration_change: float = 0.03
+    """Mean change of event rates at the same score from which a proven one is worth mentioning."""
+    min_accuracy_fall: float = 0.02
+    """Accuracy below the validated one that scores alone must promise to be worth mentioning."""
     min_rows: int = _MIN_ROWS
     """A window of fewer rows is not compared."""
 
     def __post_init__(self) -> None:
         if not self.detectors:
             raise ValueError("policy.drift.detectors must name at least one, got none")
-        for name, effect in {"min_score": self.min_score, "min_share": self.min_share, **self.min_effect}.items():
+        effects = {
+            "min_score": self.min_score,
+            "min_share": self.min_share,
+            "min_calibration_change": self.min_calibration_change,
+            "min_accuracy_fall": self.min_accuracy_fall,
+            **self.min_effect,
+        }
+        for name, effect in effects.items():
             if not effect >= 0:
                 raise ValueError(f"policy.drift: the smallest effect of {name} must be >= 0, got {effect!r}")
         if self.min_rows < 1:
@@ -76,6 +89,25 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
     num_rows: int = 0
     comparisons: tuple[Comparison, ...] = ()
     moved: tuple[Moved, ...] = ()  # shares of missing values and new categories that are proven to have changed
+    calibration: CalibrationDrift | None = None
+    estimate: AccuracyEstimate | None = None  # by scores alone
+
+
+def with_scores(report: DriftReport, layout: Layout, sums: Floats, run: RunEnd, config: DriftConfig) -> DriftReport:
+    """The report with what scores say by themselves, and what labels say of scores.
+
+    Args:
+        report: Of the window.
+        layout: Of the version.
+        sums: The window's vector.
+        run: Of the version: what was validated.
+        config: See `DriftConfig`.
+    """
+    return msgspec.structs.replace(
+        report,
+        calibration=calibration_drift(layout, sums, run, config.min_calibration_change, _DISCOVERY_LEVEL),
+        estimate=estimated_accuracy(layout, sums, run, config.min_accuracy_fall),
+    )
 
 
 class _Part(NamedTuple):

@@ -31,6 +31,18 @@ class Severities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The predictions have moved."""
     mix_drift: Severity = "note"
     """The mix of slices has moved."""
+    calibration_drift: Severity = "note"
+    """Scores no longer mean what validation says."""
+    estimated_accuracy: Severity = "note"
+    """Scores alone promise less accuracy than was validated."""
+    error_drift: Severity = "note"
+    """A detector on the stream of errors has seen a change."""
+    joint_drift: Severity = "note"
+    """Inputs have moved together, seen on a sample of rows."""
+    schema: Severity = "note"
+    """Columns that the model does not know, or that it misses, or values of another type or range."""
+    freshness: Severity = "note"
+    """No predictions for longer than usual."""
 
     def of(self, kind: SignalKind) -> Severity:
         """The severity of a kind.
