@@ -89,10 +89,11 @@ class Dialogue:
         num_partitions=4,
         now_ms=TODAY * DAY,
         store_url="",
+        clock_type=ManualClock,
         **settings,
     ):
         self.config = MonitorConfig(policy=policy, evidence_dir=folder / "evidence", project_name="pumps", **settings)
-        self.clock = ManualClock(now_ms=now_ms)
+        self.clock = clock_type(now_ms=now_ms)
         self.bus = bus_type(folder / "bus.db", num_partitions=num_partitions)
         self.store = store_type(store_url or f"sqlite:///{folder / 'store.db'}")
         self.jobs = TestJobs()

@@ -45,6 +45,7 @@ class Rows:
         self._clock = clock
         self._intake = Intake(memory.windows, memory.labels, config.window_ms, config.policy.harm.max_ordered_labels)
         self._taken: list[Batch] = []  # of this turn, not counted yet
+        self._began = clock.now_ms() - round(clock.monotonic_seconds() * 1000)
         self._num_waiting: dict[tuple[str, str], int] = {}  # batches of versions whose run is not known, in this life
 
     def take(self, read: Read, batch: Batch, draft: Draft) -> None:
@@ -109,7 +110,7 @@ class Rows:
 
     def _add(self, group: Sequence[Batch], topic: str, draft: Draft) -> None:
         """Count the rows of batches of one kind; where one of them is poison this raises, and nothing was changed."""
-        latest_ms = self._clock.now_ms() + MS_PER_DAY
+        latest_ms = self._now_ms() + MS_PER_DAY
         layout = self._memory.layout(group[0].model, group[0].version)
         state = self._memory.state(group[0].model)
         group, num_rows = [rows_since(one, state.kept_from_ms) for one in group], [len(one.sequence) for one in group]
@@ -126,6 +127,10 @@ class Rows:
             if taken.num_late_batches:
                 self._events.labels(topic, "late").inc(taken.num_late_batches)
         draft.touched.add(batch.model)
+
+    def _now_ms(self) -> int:
+        """The wall clock; where it was set back, what it would say had it not been."""
+        return max(self._clock.now_ms(), self._began + round(self._clock.monotonic_seconds() * 1000))
 
 
 def _decode_kept(headers: bytes, value: bytes) -> Any:

@@ -1,7 +1,7 @@
 """Adds what predictions and labels say to windows and to the state of their model. No I/O but through the two books."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,7 @@ class Intake:
         self._max_ordered_labels = max_ordered_labels
 
     def take_predictions(self, state: ModelState, layout: Layout, batch: PredictionBatch, latest_ms: int) -> Taken:
-        """Count a batch of predictions. The watermark never passes `latest_ms`, whatever time a client claims.
+        """Count a batch of predictions. Times after `latest_ms` do not move the watermark.
 
         Raises:
             PoisonError: The columns do not fit each other or the profile; nothing was counted.
@@ -60,7 +60,7 @@ class Intake:
         state.num_predictions += num_rows
         state.num_unrecorded += batch.num_unrecorded
         if num_rows:
-            _move_on(state, int(batch.event_time_ms.array().max()), latest_ms)
+            _move_on(state, batch.event_time_ms.array(), latest_ms)
         return Taken(num_rows)
 
     def take_labels(
@@ -81,8 +81,8 @@ class Intake:
                 self._windows.add(batch.model, key, added)
             state.num_labels += num_rows
             is_late_N[is_first_N] = self._keep_order(state, layout, batch, is_first_N, latest_ms)
-            newest_ms = max(int(batch.event_time_ms.array().max()), int(batch.label_time_ms.array().max()))
-            _move_on(state, newest_ms, latest_ms)
+            for column in (batch.event_time_ms, batch.label_time_ms):
+                _move_on(state, column.array(), latest_ms)
         of_batches = sizes or (len(sequence_N),)
         return Taken(
             num_rows, len(sequence_N) - num_rows, int(is_late_N.sum()), _num_parts(~is_first_N, of_batches),
@@ -126,5 +126,9 @@ def _num_parts(is_so_N: npt.NDArray[np.bool_], sizes: Sequence[int]) -> int:
     return len(np.unique(np.repeat(np.arange(len(sizes)), sizes)[is_so_N])) if is_so_N.any() else 0
 
 
-def _move_on(state: ModelState, newest_ms: int, latest_ms: int) -> None:
-    state.watermark_ms = max(state.watermark_ms, min(newest_ms, latest_ms))
+def _move_on(state: ModelState, time_ms_N: npt.NDArray[Any], latest_ms: int) -> None:
+    """Times that cannot be yet are wrong, and close nothing."""
+    newest_ms = int(time_ms_N.max())
+    if newest_ms > latest_ms:
+        newest_ms = int(time_ms_N[time_ms_N <= latest_ms].max(initial=0))
+    state.watermark_ms = max(state.watermark_ms, newest_ms)

@@ -58,16 +58,18 @@ def test_predictions_that_were_answered_and_not_recorded_are_counted():
     assert (desk.state.num_predictions, desk.state.num_unrecorded) == (5, 7)
 
 
-def test_the_watermark_is_the_newest_time_seen_and_never_goes_back_nor_beyond_what_is_allowed():
+def test_the_watermark_is_the_newest_time_seen_never_goes_back_and_does_not_follow_what_cannot_be_yet():
     desk, columns = Desk(), rows(4, 50)
     desk.take(labels(columns, delay_ms=500))
     newest = desk.state.watermark_ms
     desk.take(predictions(rows(3, 50)))
     after_older = desk.state.watermark_ms
-    desk.take(predictions(rows(900, 50)), latest_ms=5 * DAY)
+    mixed = rows(900, 50)
+    mixed["time_ms"][10] = newest + 7
+    desk.take(predictions(mixed), latest_ms=5 * DAY)
 
     assert newest == after_older == columns["time_ms"].max() + 500
-    assert desk.state.watermark_ms == 5 * DAY
+    assert desk.state.watermark_ms == newest + 7
 
 
 def test_errors_are_kept_by_block_for_the_version_in_service_alone_and_up_to_a_number():
