@@ -23,7 +23,7 @@ StepTests = Callable[[D, int], Iterable[Severity]]
 
 REPLAY_DAYS = 90
 _REPLAYS_A_HISTORY = 8
-_MIN_DAYS = 10  # fewer say nothing about another ninety
+MIN_DAYS = 10  # fewer say nothing about another ninety
 _WEEK = 7.0
 _Z975 = 1.959964
 
@@ -71,8 +71,8 @@ class Rehearsal(Generic[D]):
     def __init__(
         self, days: Sequence[D], begin: Callable[[], StepTests[D]], *, seed: int = 0, mean_stretch: float = _WEEK
     ) -> None:
-        if len(days) < _MIN_DAYS:
-            raise ValueError(f"a rehearsal needs at least {_MIN_DAYS} days, got {len(days)}")
+        if len(days) < MIN_DAYS:
+            raise ValueError(f"a rehearsal needs at least {MIN_DAYS} days, got {len(days)}")
         self._days = days
         self._begin = begin
         self._seed = seed
