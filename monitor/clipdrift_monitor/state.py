@@ -1,5 +1,6 @@
 """All that the monitor remembers of one model, saved whole with every batch of events that changes it."""
 
+from collections.abc import Collection
 from typing import Literal
 
 import msgspec
@@ -15,6 +16,8 @@ from clipdrift_monitor.diagnosis.faults import FaultMemory
 from clipdrift_monitor.diagnosis.rules import Facts
 from clipdrift_monitor.incidents.history import PastIncident
 from clipdrift_monitor.risk.harm import Statement
+from clipdrift_monitor.windows.correction import Correction
+from clipdrift_monitor.windows.delays import LabelDelays
 from clipdrift_monitor.windows.view import View
 
 StateWord = Literal["no labels due yet", "healthy", "harmed", "data broken", "retraining"]
@@ -25,25 +28,39 @@ class OpenBlock(msgspec.Struct, frozen=True, kw_only=True):
 
     time_ms: bytes = b""  # <i8 [N]
     is_error: bytes = b""  # u1 [N]
+    slice_index: bytes = b""  # <i2 [N]; shorter where the first labels came before slices were kept
 
-    def with_labels(self, time_ms_N: npt.NDArray[np.int64], is_error_N: npt.NDArray[np.bool_], at_most: int) -> "OpenBlock":
+    def with_labels(
+        self,
+        time_ms_N: npt.NDArray[np.int64],
+        is_error_N: npt.NDArray[np.bool_],
+        at_most: int,
+        slice_N: npt.NDArray[np.int16] | None = None,
+    ) -> "OpenBlock":
         """This block with more labels; what exceeds `at_most` is left out."""
         room = max(0, at_most - len(self.is_error))
+        kept_N = np.zeros(len(time_ms_N), np.int16) if slice_N is None else slice_N
         return OpenBlock(
             time_ms=self.time_ms + time_ms_N[:room].astype("<i8").tobytes(),
             is_error=self.is_error + is_error_N[:room].astype(np.uint8).tobytes(),
+            slice_index=self.slice_index + kept_N[:room].astype("<i2").tobytes(),
         )
 
-    def errors_in_order(self) -> bytes:
-        """0 or 1 for each label, in the order of the predictions' times.
+    def errors_in_order(self, slices: Collection[int] | None = None) -> bytes:
+        """0 or 1 for each label, of all slices or of some, in the order of the predictions' times.
 
         Example:
             >>> block = OpenBlock().with_labels(np.array([20, 10]), np.array([True, False]), 100)
             >>> list(block.errors_in_order())
             [0, 1]
         """
-        order_N = np.argsort(np.frombuffer(self.time_ms, "<i8"), kind="stable")
-        return np.frombuffer(self.is_error, np.uint8)[order_N].tobytes()
+        time_N, is_error_N = np.frombuffer(self.time_ms, "<i8"), np.frombuffer(self.is_error, np.uint8)
+        if slices is not None:
+            known_N = np.frombuffer(self.slice_index, "<i2")
+            unknown_N = np.full(len(time_N) - len(known_N), -1, "<i2")  # the oldest, from a store of before
+            chosen_N = np.isin(np.concatenate([unknown_N, known_N]), list(slices))
+            time_N, is_error_N = time_N[chosen_N], is_error_N[chosen_N]
+        return is_error_N[np.argsort(time_N, kind="stable")].tobytes()
 
 
 class JudgedBlock(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +74,7 @@ class JudgedBlock(msgspec.Struct, frozen=True, kw_only=True):
     statements: tuple[Statement, ...] = ()
     alarms: tuple[str, ...] = ()
     drift: DriftReport = DriftReport()
+    correction: Correction | None = None  # by labels that came since
 
 
 class ModelState(msgspec.Struct, kw_only=True):
@@ -74,10 +92,14 @@ class ModelState(msgspec.Struct, kw_only=True):
     num_unrecorded: int = 0
     num_version_labels: int = 0  # mature labels of the version in service
     judged_until_ms: int = 0
+    late_blocks: list[tuple[str, int]] = []  # version and start of judged blocks that got labels and were not seen again yet
+    delays: LabelDelays = LabelDelays()  # of all labels so far
     kept_from_ms: int = 0  # rows and labels of an event time before it are left out: their window is let go
     open_blocks: dict[int, OpenBlock] = {}  # by the block's start
     drift: DriftReport = DriftReport()
     last_view: View | None = None  # of the newest judged block
+    live: dict[str, View] = {}  # over the view that ends with the newest judged block, by slice; "" is all of them
+    recent_accuracy: list[float] = []  # of the newest judged blocks that have one, the oldest first
     last_block_start_ms: int = 0
     levels: dict[str, float] = {}
     repair_worth: float = 0.0  # Brier score a prediction, of the newest judged block

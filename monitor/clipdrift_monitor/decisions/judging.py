@@ -17,16 +17,17 @@ from clipdrift_monitor.decisions.orders import note_order, order_retrain
 from clipdrift_monitor.decisions.signals import signals_of, still_open
 from clipdrift_monitor.decisions.subject import BySlice, Subject
 from clipdrift_monitor.decisions.worth import Worth, rows_a_day
-from clipdrift_monitor.detectors.window_drift import drift_of
+from clipdrift_monitor.detectors.window_drift import drift_of, with_scores
 from clipdrift_monitor.diagnosis.facts import gather
 from clipdrift_monitor.diagnosis.faults import PastBlock
 from clipdrift_monitor.diagnosis.search import MIN_PAST_BLOCKS, search, with_faults
 from clipdrift_monitor.diagnosis.verdict import diagnose
-from clipdrift_monitor.risk.harm import TEST_NAMES, Block, HarmState, Statement, evidence_of_tests, step
+from clipdrift_monitor.risk.harm import TEST_NAMES, Block, HarmState, Statement, evidence_of_tests, slice_of, step, step_slices
 from clipdrift_monitor.state import JudgedBlock, ModelState, OpenBlock, counted
 from clipdrift_monitor.windows.view import view
 from clipdrift_monitor.windows.window import Floats, Layout
 
+_CHART_BLOCKS = 60  # of the small chart of a model's accuracy
 _ASSOCIATION_BLOCKS = 7  # it is sought anew at alarms and once in so many blocks
 _RECENT_BLOCKS = 14  # that say how many predictions a day are
 
@@ -69,16 +70,24 @@ def judge(
     state.num_version_labels += seen.num_labels
     said = step(harm, block_of(layout, sums, start_ms, end_ms, opened.errors_in_order()), subject.policy.harm)
     statements: dict[str, Statement] = {one.test: one for one in said}
+    said += step_slices(harm, _blocks_of_slices(layout, harm, opened, in_block, start_ms, end_ms), subject.policy.harm)
     slice_counts = np.array([_predictions(layout, in_block.get(i)) for i in range(len(layout.profile.slice_names))])
-    drift = drift_of(layout, sums, slice_counts, start_ms, subject.policy.drift)
-    faults, state.faults = search(layout, sums, past, state.faults, subject.run.version, start_ms, subject.window_ms)
+    drift = drift_of(layout, sums, slice_counts, start_ms, subject.policy.drift, [one.sums for one in past])
+    drift = with_scores(drift, layout, sums, subject.run, subject.policy.drift)
+    faults, state.faults = search(
+        layout, sums, past, state.faults, subject.run.version, start_ms, subject.window_ms,
+        has_mix_moved="(slice mix)" in drift.drifted,
+    )  # fmt: skip
     drift = with_faults(drift, faults)
-    alarms = tuple(one.test for one in said if one.is_alarm)
-    signals = signals_of(subject, state.open_signals, statements, drift, seen, start_ms)
+    alarms = tuple(dict.fromkeys(one.test for one in said if one.is_alarm))
+    signals = signals_of(subject, state.open_signals, said, drift, seen, start_ms)
     state.open_signals = still_open(state.open_signals, signals)
     num_steps = {test: evidence.num_steps for test, evidence in evidence_of_tests(harm).items()}
-    state.levels = {**state.levels, **{one.test: evidence_ratio(one.level, one.bound, num_steps[one.test]) for one in said}}
+    levels = {one.test: evidence_ratio(one.level, one.bound, num_steps[one.test]) for one in statements.values()}
+    state.levels = {**state.levels, **levels}
     state.drift, state.last_view, state.last_block_start_ms = drift, seen, start_ms
+    state.live = {"": view(layout, view_sums), **{layout.slice_name(index): view(layout, in_view[index]) for index in in_view}}
+    state.recent_accuracy = [*state.recent_accuracy, *([] if seen.accuracy is None else [seen.accuracy])][-_CHART_BLOCKS:]
     if "repairable" in statements:
         state.repair_worth = statements["repairable"].effect
     state.seen_versions = with_block(state.seen_versions, subject.run, seen, drift, _labelled(layout, in_block))
@@ -87,7 +96,7 @@ def judge(
             state.seen_versions, evidence_of(subject.run, state.tried), subject.policy.clipping_margin
         )  # fmt: skip
     facts = gather(
-        subject.run, layout, statements=statements, open_tests=_open_tests(state), drift=drift, live=view(layout, view_sums),
+        subject.run, layout, statements=statements, open_tests=_open_tests(state), drift=drift, live=state.live[""],
         in_view=in_view, tried=state.tried, margin=subject.policy.clipping_margin,
         faults=faults, is_searched=len(past) >= MIN_PAST_BLOCKS, first_ms=state.faults.first_ms,
         exploration_slice=subject.policy.diagnosis.exploration_slice, association=state.association,
@@ -141,7 +150,25 @@ def block_of(layout: Layout, sums: Floats, start_ms: int, end_ms: int, errors: b
         hits=layout.counts(sums, "hits").tolist(),
         score_sum=layout.counts(sums, "score_sum").tolist(),
         errors=errors,
+        num_errors=layout.value(sums, "num_labels") - layout.value(sums, "num_correct"),
+        log_loss_sum=-1.0 if layout.profile.task == "regression" else layout.value(sums, "nll_sum"),
     )
+
+
+def _blocks_of_slices(
+    layout: Layout, harm: HarmState, opened: OpenBlock, in_block: BySlice, start_ms: int, end_ms: int
+) -> dict[str, Block]:
+    """The block by the names under which slices are tested; those that are tested together are added up."""
+    groups: dict[str, list[int]] = {}
+    for index in in_block:
+        groups.setdefault(slice_of(harm, layout.slice_name(index)), []).append(index)
+    return {
+        name: block_of(
+            layout, total(layout, {i: in_block[i] for i in indices}), start_ms, end_ms, opened.errors_in_order(indices)
+        )
+        for name, indices in groups.items()
+        if name
+    }
 
 
 def _predictions(layout: Layout, sums: Floats | None) -> float:

@@ -1,6 +1,6 @@
 """Signals about the version in service: raised, told again while they are open, and closed."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import msgspec
 
@@ -10,6 +10,7 @@ from clipdrift_monitor.detectors.window_drift import DriftReport
 from clipdrift_monitor.risk.harm import TEST_NAMES, Statement
 from clipdrift_monitor.windows.view import View
 
+_MAX_TOLD = 5  # shares in one sentence
 _MIN_PREDICTIONS = 100  # below, a share of labels says nothing
 _SMALL_RETURN = 0.25  # a signal of a harm test closes when its evidence is back below this share of the bound
 
@@ -17,7 +18,7 @@ _SMALL_RETURN = 0.25  # a signal of a harm test closes when its evidence is back
 def signals_of(
     subject: Subject,
     open_signals: Collection[Signal],
-    statements: Mapping[str, Statement],
+    statements: Collection[Statement],
     drift: DriftReport,
     seen: View,
     start_ms: int,
@@ -27,26 +28,26 @@ def signals_of(
     Args:
         subject: What is judged.
         open_signals: Those that were open before the block.
-        statements: What the harm tests say of the block, by test.
+        statements: What the harm tests say of the block, of all rows and of slices.
         drift: Of the block.
         seen: Figures of the block.
         start_ms: Start of the block.
     """
     raised = [*_harm_signals(subject, statements, seen, start_ms), *_data_signals(subject, drift, seen, start_ms)]
-    known = {signal.kind: signal for signal in open_signals}
+    known = {(signal.kind, signal.slice): signal for signal in open_signals}
     told = []
     for signal in raised:
-        before = known.get(signal.kind)
+        before = known.get((signal.kind, signal.slice))
         # an open signal is told again under its own id: one incident, not one alarm a day
         if before is not None:
             told.append(msgspec.structs.replace(signal, signal_id=before.signal_id, window_start_ms=before.window_start_ms))
         else:
             told.append(signal)
-    kinds = {signal.kind for signal in raised}
+    kinds = {(signal.kind, signal.slice) for signal in raised}
     closed = [
         msgspec.structs.replace(signal, is_open=False)
         for signal in open_signals
-        if signal.kind not in kinds and _is_over(signal, statements, seen)
+        if (signal.kind, signal.slice) not in kinds and _is_over(signal, statements, seen)
     ]
     return (*told, *closed)
 
@@ -57,31 +58,35 @@ def still_open(before: Collection[Signal], told: Collection[Signal]) -> list[Sig
     return [signal for signal in by_id.values() if signal.is_open]
 
 
-def _is_over(signal: Signal, statements: Mapping[str, Statement], seen: View) -> bool:
+def _is_over(signal: Signal, statements: Collection[Statement], seen: View) -> bool:
     """A harm test's signal stays open until its evidence has gone; data and drift signals end with the first good block."""
     if signal.kind not in TEST_NAMES:
         return bool(seen.num_predictions)
-    statement = statements.get(signal.kind)
+    statement = next((one for one in statements if (one.test, one.slice) == (signal.kind, signal.slice)), None)
     return statement is not None and statement.level < _SMALL_RETURN * statement.bound and statement.effect <= 0
 
 
-def _harm_signals(subject: Subject, statements: Mapping[str, Statement], seen: View, start_ms: int) -> list[Signal]:
+def _harm_signals(subject: Subject, statements: Collection[Statement], seen: View, start_ms: int) -> list[Signal]:
     return [
         _signal(
             subject, one.test, start_ms, seen.num_labels, _harm_words(one), detector=one.test, statistic=one.level,
             threshold=one.bound, effect=one.effect, effect_low=one.effect_low, effect_high=one.effect_high,
+            of_slice=one.slice,
         )
-        for one in statements.values()
+        for one in statements
         if one.is_alarm
     ]  # fmt: skip
 
 
 def _harm_words(one: Statement) -> str:
+    where = f"In slice {one.slice}: " if one.slice else ""
     if one.test == "repairable":
-        return f"A simple repair would gain {one.effect:.4f} Brier score a prediction ({one.detail})."
-    if one.test == "sudden_break":
-        return f"More errors in a row than the worst day that validation allows ({one.detail})."
-    return f"Worse than validated, day after day ({one.detail})."
+        words = f"a simple repair would gain {one.effect:.4f} Brier score a prediction ({one.detail})."
+    elif one.test == "sudden_break":
+        words = f"more errors in a row than the worst day that validation allows ({one.detail})."
+    else:
+        words = f"worse than validated, day after day ({one.detail})."
+    return where + words if where else words[0].upper() + words[1:]
 
 
 def _data_signals(subject: Subject, drift: DriftReport, seen: View, start_ms: int) -> list[Signal]:
@@ -109,6 +114,32 @@ def _data_signals(subject: Subject, drift: DriftReport, seen: View, start_ms: in
     for name, kind, words in moved:
         if name in drift.drifted:
             found.append(_drift_signal(subject, kind, start_ms, seen, words, drift, name))
+    return [*found, *_score_signals(subject, drift, seen, start_ms)]
+
+
+def _score_signals(subject: Subject, drift: DriftReport, seen: View, start_ms: int) -> list[Signal]:
+    """Hints that scores give: notes, which explain."""
+    found, calibration, estimate = [], drift.calibration, drift.estimate
+    if drift.moved:
+        top = max(drift.moved, key=lambda one: abs(one.share - one.reference_share))
+        words = " ".join(one.words for one in drift.moved[:_MAX_TOLD])
+        found.append(
+            _signal(subject, "schema", start_ms, seen.num_labels, words, detector=top.what, statistic=top.share,
+                    threshold=top.reference_share + subject.policy.drift.min_share, feature=top.feature,
+                    effect=top.share - top.reference_share)
+        )  # fmt: skip
+    if calibration is not None and calibration.is_drift:
+        found.append(
+            _signal(subject, "calibration_drift", start_ms, calibration.num_labels, calibration.words,
+                    statistic=calibration.effect, threshold=subject.policy.drift.min_calibration_change,
+                    effect=calibration.effect)
+        )  # fmt: skip
+    if estimate is not None and estimate.is_lower:
+        found.append(
+            _signal(subject, "estimated_accuracy", start_ms, seen.num_labels, estimate.words, statistic=estimate.estimate,
+                    threshold=estimate.validated - subject.policy.drift.min_accuracy_fall, effect=estimate.estimate,
+                    effect_low=estimate.low, effect_high=estimate.high)
+        )  # fmt: skip
     return found
 
 
@@ -138,10 +169,11 @@ def _signal(
     effect_low: float | None = None,
     effect_high: float | None = None,
     feature: str = "",
+    of_slice: str = "",
 ) -> Signal:
     run = subject.run
     return Signal(
-        signal_id=f"{run.model}-{run.version}-{kind}-{start_ms}",
+        signal_id=f"{run.model}-{run.version}-{kind}{f'-{of_slice}' if of_slice else ''}-{start_ms}",
         model=run.model,
         version=run.version,
         kind=kind,
@@ -152,6 +184,7 @@ def _signal(
         statistic=statistic,
         threshold=threshold,
         feature=feature,
+        slice=of_slice,
         effect=effect,
         effect_low=effect_low,
         effect_high=effect_high,

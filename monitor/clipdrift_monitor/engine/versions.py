@@ -14,7 +14,7 @@ from clipdrift_monitor.engine.rows import Rows
 from clipdrift_monitor.engine.spending import Spending
 from clipdrift_monitor.intake.columns import check_profile, check_times
 from clipdrift_monitor.risk.harm import start
-from clipdrift_monitor.risk.reference import reference_of
+from clipdrift_monitor.risk.reference import Reference, reference_of, references_of_slices
 from clipdrift_monitor.rollout import rollout
 from clipdrift_monitor.state import ModelState
 
@@ -133,7 +133,11 @@ class Versions:
         """What was open about the version before is closed, and the tests begin again."""
         draft.tell(step.closed, f"generation-{state.generation}")
         self._incidents.retire(state, draft)
-        harm = start(reference_of(run), self._spending.allotment())
+        harm = start(reference_of(run), self._spending.allotment(), self._references_of_slices(run))
         self._memory.harm[state.model] = harm
         self._spending.share_out(draft)
         draft.changes.harm[state.model] = msgspec.msgpack.encode(harm)
+
+    def _references_of_slices(self, run: RunEnd) -> dict[str, Reference]:
+        names = run.profile.slice_names if run.profile is not None else ()
+        return references_of_slices(run, names, self._config.policy.harm.max_slices)

@@ -80,6 +80,7 @@ class Intake:
             for key, added in label_sums(layout, batch, is_first_N, self._window_ms):
                 self._windows.add(batch.model, key, added)
             state.num_labels += num_rows
+            self._note_delays(state, batch, is_first_N)
             is_late_N[is_first_N] = self._keep_order(state, layout, batch, is_first_N, latest_ms)
             for column in (batch.event_time_ms, batch.label_time_ms):
                 _move_on(state, column.array(), latest_ms)
@@ -88,6 +89,16 @@ class Intake:
             num_rows, len(sequence_N) - num_rows, int(is_late_N.sum()), _num_parts(~is_first_N, of_batches),
             _num_parts(is_late_N, of_batches),
         )  # fmt: skip
+
+    def _note_delays(self, state: ModelState, batch: LabelBatch, is_first_N: npt.NDArray[np.bool_]) -> None:
+        """How long the labels took, and which judged blocks they are of."""
+        time_N = batch.event_time_ms.array()[is_first_N].astype(np.int64)
+        delay_N = batch.label_time_ms.array()[is_first_N].astype(np.float64) - time_N
+        state.delays = state.delays.with_labels(delay_N, (batch.predicted.array() == batch.label.array())[is_first_N])
+        late_N = time_N[time_N < state.judged_until_ms] // self._window_ms * self._window_ms
+        if len(late_N):
+            found = {(batch.version, start_ms) for start_ms in np.unique(late_N).tolist()}
+            state.late_blocks = sorted(found.union(state.late_blocks))
 
     def _check_sizes(self, layout: Layout, model: str, keys: Iterable[WindowKey]) -> None:
         """Every window that is touched was kept with the same profile."""

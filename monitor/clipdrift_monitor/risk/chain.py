@@ -15,8 +15,8 @@ So a break is compared with the rate itself, a small rise with a bound that is u
 
 Blocks (days) may differ beyond the chain: F, their variance over what the chain gives. What is proven of it (F over its 85 %
 quantile by chance, 1 at least) widens s^2 and takes the same root of each likelihood ratio, which can only make false alarms
-rarer when it was not needed (Jensen). Where blocks differ for certain (F beyond its 99.9 % quantile) a label is no unit of
-evidence: the test rests, and blocks are judged as wholes.
+rarer when it was not needed (Jensen). Where blocks differ for certain (F beyond its 99.9 % quantile, later its 99.999 %) a
+label is no unit of evidence: the test rests, and blocks are judged as wholes.
 
 Source: Shiryaev-Roberts sums as in Shin, Ramdas, Rinaldo (arXiv 2203.03532). Own: the bound for each alternative, and the root;
 what they keep is measured by bench/detectors.py.
@@ -35,7 +35,7 @@ _RATIO = 1.65  # from one alternative to the next
 _SMALLEST, _LARGEST = 5.3, 1.3  # rises in standard deviations of a label: the smallest times 1 / sqrt(validated labels)
 _HIGHEST = 0.97  # error rate of an alternative
 _WEIGHT_OF_DIFFERENCE = 2 / 3  # a difference of neighbouring blocks shares its blocks with two others
-_Z85, _Z999 = 1.0364, 3.0902
+_Z85, _Z999, _Z99999 = 1.0364, 3.0902, 4.2649
 
 
 class ErrorRate(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,8 +73,9 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_certain(self) -> bool:
-        """Blocks differ beyond chance at 99.9 %."""
-        return bool(self.degrees) and self.inflation > _chance_quantile(self.degrees, _Z999)
+        """Blocks differ beyond chance: at 99.9 % in validation, at 99.999 % later, as every block of production is a look."""
+        z = _Z999 if self.last_rate is None else _Z99999
+        return bool(self.degrees) and self.inflation > _chance_quantile(self.degrees, z)
 
 
 def spread_of(validated: ErrorRate) -> Spread:

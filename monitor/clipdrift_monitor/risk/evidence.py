@@ -89,7 +89,11 @@ class Evidence(msgspec.Struct, kw_only=True):
     @property
     def level(self) -> float:
         """The weighted mean of the sums."""
-        return float(np.average(self.sums, weights=self.weights or None)) if self.sums else 0.0
+        if not self.sums:
+            return 0.0
+        if not self.weights:
+            return sum(self.sums) / len(self.sums)
+        return sum(weight * one for weight, one in zip(self.weights, self.sums, strict=True))
 
     def rebudget(self, bound: float) -> None:
         """Go on under another bound: what was gathered keeps its share of the bound, and so its worth.

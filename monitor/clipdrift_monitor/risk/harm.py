@@ -16,14 +16,13 @@ from clipdrift_monitor.risk.block import Block as Block
 from clipdrift_monitor.risk.block import join as join
 from clipdrift_monitor.risk.budget import Allotment
 from clipdrift_monitor.risk.evidence import Evidence
-from clipdrift_monitor.risk.reference import Reference
+from clipdrift_monitor.risk.reference import REST, Reference
 from clipdrift_monitor.risk.repairable import start_pair, step_pair
 from clipdrift_monitor.risk.severity import TEST_NAMES as TEST_NAMES
 from clipdrift_monitor.risk.severity import TestName as TestName
 from clipdrift_monitor.risk.sudden import NUM_ALTERNATIVES, step_sudden
 from clipdrift_monitor.risk.worse import WorseMemory, start_worse, step_worse
 
-REST = "(rest)"  # the slices that are not tested on their own, together
 _BINS_OF_SLICE = 4  # score bins of a slice are added up by fours: its history is kept for every slice
 
 

@@ -10,6 +10,7 @@ from clipdrift_contract.events import BlockScore, ErrorClustering, RunEnd
 from clipdrift_monitor.risk.chain import ErrorRate
 from clipdrift_monitor.risk.student import t_quantile
 
+REST = "(rest)"  # the slices that are not tested on their own, together
 _MIN_ROWS = 10
 _MIN_DAYS = 3
 
@@ -39,18 +40,66 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def reference_of(run: RunEnd) -> Reference:
-    """The bounds from a run's validation.
+    """The bounds from a run's validation."""
+    return _bounds(next((one for one in run.clustering if one.slice == ""), None))
 
-    Source: t intervals over days; for one further day s * sqrt(1 + 1/n) (Hahn, Meeker, Statistical Intervals, section 4.7).
+
+def references_of_slices(run: RunEnd, names: Sequence[str], max_slices: int) -> dict[str, Reference]:
+    """The bounds of the slices with the most validated rows, by name, and of all others together as "(rest)".
+
+    A slice without validated rows is among the rest. Nothing where there is one slice or none, or none was validated.
     """
-    overall = next((one for one in run.clustering if one.slice == ""), None)
-    days = [day for day in overall.days if day.num_rows >= _MIN_ROWS] if overall is not None else []
-    if overall is None or len(days) < 2:
+    if max_slices < 1 or len(names) < 2:
+        return {}
+    clustering = {one.slice: one for one in run.clustering if one.slice in set(names)}
+    by_size = sorted(clustering, key=lambda name: (-sum(day.num_rows for day in clustering[name].days), name))
+    chosen = by_size[:max_slices]
+    if not chosen:
+        return {}
+    rest = [name for name in names if name not in chosen]
+    found = {name: _bounds(clustering[name]) for name in sorted(chosen)}
+    if rest:
+        found[REST] = _bounds(_together([clustering[name] for name in rest if name in clustering]))
+    return found
+
+
+def _together(slices: Sequence[ErrorClustering]) -> ErrorClustering | None:
+    """Slices as one. Their largest spread and lag stand for all: the order of their rows among each other is not known."""
+    if not slices:
+        return None
+    by_start: dict[int, list[BlockScore]] = {}
+    for one in slices:
+        for day in one.days:
+            by_start.setdefault(day.start_ms, []).append(day)
+    days = tuple(
+        BlockScore(
+            start_ms=start,
+            num_rows=sum(day.num_rows for day in of_day),
+            num_errors=sum(day.num_errors for day in of_day),
+            nll_sum=sum(day.nll_sum for day in of_day),
+            brier_sum=sum(day.brier_sum for day in of_day),
+        )
+        for start, of_day in sorted(by_start.items())
+    )
+    return ErrorClustering(
+        slice=REST,
+        lag1_autocorrelation=max(one.lag1_autocorrelation for one in slices),
+        between_hour_variance=max(one.between_hour_variance for one in slices),
+        between_day_variance=max(one.between_day_variance for one in slices),
+        days=days,
+    )
+
+
+def _bounds(validated: ErrorClustering | None) -> Reference:
+    """Source: t intervals over days; for one further day s * sqrt(1 + 1/n) (Hahn, Meeker, Statistical Intervals, section
+    4.7)."""
+    days = [day for day in validated.days if day.num_rows >= _MIN_ROWS] if validated is not None else []
+    if validated is None or len(days) < 2:
         return Reference(num_days=len(days), mean_loss_bound=1.0, day_error_bound=1.0, lag1=0.0)
     errors = np.array([day.num_errors / day.num_rows for day in days])
     # an evening can be bad within a day that is not: the spread of hours counts where it is larger
-    spread = math.sqrt(max(float(errors.var(ddof=1)), overall.between_hour_variance))
-    n, lag1 = len(days), min(0.9, max(0.0, lag1_within_days(overall, days)))
+    spread = math.sqrt(max(float(errors.var(ddof=1)), validated.between_hour_variance))
+    n, lag1 = len(days), min(0.9, max(0.0, lag1_within_days(validated, days)))
     log_loss = _mean_bound([day.nll_sum / day.num_rows for day in days])
     return Reference(
         num_days=n,
