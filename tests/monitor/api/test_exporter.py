@@ -39,7 +39,7 @@ def house(house_of):
 @pytest.fixture
 def harmed(house_of):
     house = house_of(run_end())
-    for day in range(2, 12):
+    for day in range(2, 14):
         house.dialogue.go(*day_of(day, accuracy=0.8 if day < 6 else 0.1))
     return house
 
@@ -134,7 +134,7 @@ def test_no_gauge_outlives_what_it_speaks_of(harmed):
     assert gone == {
         f"clipdrift_model_{name}"
         for name in (
-            "open_signals", "harm_evidence_ratio", "feature_drift_score", "prediction_drift_score", "mix_drift_score",
+            "open_signals", "open_incidents", "harm_evidence_ratio", "feature_drift_score", "prediction_drift_score", "mix_drift_score",
             "label_maturity_ratio", "label_delay_seconds", "validated_accuracy_ratio", "live_accuracy_ratio",
             "live_accuracy_low_ratio", "live_accuracy_high_ratio", "live_nll_nats", "live_brier_score", "live_ece_ratio",
         )
