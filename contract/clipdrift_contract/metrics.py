@@ -281,6 +281,30 @@ MODEL_HARM_EVIDENCE = Metric(
     "Evidence for each harm test: 0 is what chance gives by now, 1 is an alarm, equal steps are equal factors.",
     ("model", "test"),
 )
+MODEL_FALSE_ALARMS_PROMISED = Metric(
+    "clipdrift_model_promised_false_alarms",
+    "gauge",
+    "False alarms of the harm tests in 90 days that the budget allows this model, by severity.",
+    ("model", "severity"),
+)
+MODEL_FALSE_ALARMS_REALISED = Metric(
+    "clipdrift_model_realised_false_alarms",
+    "gauge",
+    "False alarms in 90 days that the model's own healthy days would bring: the live tests replayed on them, mean.",
+    ("model", "severity"),
+)
+MODEL_FALSE_ALARMS_LOW = Metric(
+    "clipdrift_model_realised_false_alarms_low",
+    "gauge",
+    "Lower end of the 95 % interval of that mean.",
+    ("model", "severity"),
+)
+MODEL_FALSE_ALARMS_HIGH = Metric(
+    "clipdrift_model_realised_false_alarms_high",
+    "gauge",
+    "Upper end of the 95 % interval of that mean.",
+    ("model", "severity"),
+)
 MODEL_REPAIR_WORTH = Metric(
     "clipdrift_model_repair_worth_brier",
     "gauge",

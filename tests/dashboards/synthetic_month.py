@@ -63,6 +63,11 @@ def _causes(metrics: MetricSet, model: str, day: int, loss: float, dice: random.
     evidence = {"sudden_break": 4 * loss, "worse_than_validated": 42 * loss, "repairable": 30 * loss}
     for test, level in evidence.items():
         metrics.gauge(names.MODEL_HARM_EVIDENCE).labels(model, test).set(max(0.0, level + abs(dice.gauss(0, 0.05))))
+    for severity, promised in (("page", 0.5), ("ticket", 0.75)):
+        metrics.gauge(names.MODEL_FALSE_ALARMS_PROMISED).labels(model, severity).set(promised)
+        metrics.gauge(names.MODEL_FALSE_ALARMS_REALISED).labels(model, severity).set(0.1 * promised)
+        metrics.gauge(names.MODEL_FALSE_ALARMS_LOW).labels(model, severity).set(0.0)
+        metrics.gauge(names.MODEL_FALSE_ALARMS_HIGH).labels(model, severity).set(0.4 * promised)
     metrics.gauge(names.MODEL_REPAIR_WORTH).labels(model).set(0.8 * loss + dice.gauss(0, 0.0004))
     for index, feature in enumerate(FEATURES):
         moved = loss * index if index % 3 == 0 else 0.0

@@ -69,6 +69,7 @@ class Exporter:
         for test, level in state.levels.items():
             self._gauge(names.MODEL_HARM_EVIDENCE).labels(model, test).set(level)
         self._gauge(names.MODEL_REPAIR_WORTH).labels(model).set(state.repair_worth)
+        self._false_alarms(model, snapshot)
         for signal in state.open_signals:
             self._gauge(names.MODEL_OPEN_SIGNALS).labels(model, signal.kind, signal.severity).inc()
         self._incidents(state)
@@ -90,6 +91,14 @@ class Exporter:
                 self._gauge(names.MODEL_OPEN_INCIDENTS).labels(state.model, one.severity, hold_of(one)).inc()
         for verdict in get_args(FeedbackVerdict):
             self._gauge(names.MODEL_INCIDENT_VERDICTS).labels(state.model, verdict).set(state.num_feedback.get(verdict, 0))
+
+    def _false_alarms(self, model: str, snapshot: Snapshot) -> None:
+        """What was promised beside what the model's own days would bring, once that was rehearsed."""
+        for one in snapshot.realised.get(model, ()):
+            self._gauge(names.MODEL_FALSE_ALARMS_PROMISED).labels(model, one.severity).set(one.promised)
+            self._gauge(names.MODEL_FALSE_ALARMS_REALISED).labels(model, one.severity).set(one.mean)
+            self._gauge(names.MODEL_FALSE_ALARMS_LOW).labels(model, one.severity).set(one.low)
+            self._gauge(names.MODEL_FALSE_ALARMS_HIGH).labels(model, one.severity).set(one.high)
 
     def _drift(self, state: ModelState) -> None:
         if not state.drift.features:

@@ -41,6 +41,7 @@ from clipdrift_monitor.engine.incidents import Incidents
 from clipdrift_monitor.engine.memory import Memory
 from clipdrift_monitor.engine.offsets import find_shorter, moved
 from clipdrift_monitor.engine.pruning import Pruning
+from clipdrift_monitor.engine.rehearsals import Rehearsals
 from clipdrift_monitor.engine.responses import Responses
 from clipdrift_monitor.engine.retrains import JobWatch
 from clipdrift_monitor.engine.rows import Rows
@@ -115,6 +116,7 @@ class Engine:
         self.responses = Responses(config, self._memory, store, clock)
         self._watch = JobWatch(self._memory, store, jobs, clock, config.max_job_attempts, self._versions.take_outcome)
         self._pruning = Pruning(config, self._memory, store, clock)
+        self._rehearsals = Rehearsals(config, self._memory, store, self._spending)
         self._lease = Lease(store, writer, clock)
         self._places: set[TopicPartition] = set()  # all there are
         self._asked: queue.SimpleQueue[tuple[Callable[[Draft], Any], Future[Any]]] = queue.SimpleQueue()
@@ -212,6 +214,7 @@ class Engine:
         self.rows.forget()
         self._watch.forget()
         self._pruning.forget()
+        self._rehearsals.forget()
         self._num_full_polls = 0
         self._needs_judging = True
         self._has_outbox = True
@@ -251,6 +254,7 @@ class Engine:
         self._tell(draft.alarms)
         if not num_reads and not lag:
             self._pruning.portion()
+            self._rehearsals.portion()
         self._show(lag)
 
     def _read(self, reader: EventReader, wait_seconds: float) -> tuple[Draft, int]:
@@ -361,6 +365,7 @@ class Engine:
             lag=lag,
             is_audit_intact=is_intact,
             running=dict(self._memory.started),
+            realised=self._rehearsals.figures,
         )
 
     def _show_outage(self, why: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from clipdrift_monitor.risk.realised import Realised
 from clipdrift_monitor.state import ModelState
 
 
@@ -21,4 +22,5 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     lag: int = 0
     num_outbox: int = 0
     is_audit_intact: bool = True
+    realised: Mapping[str, tuple[Realised, ...]] = {}  # false alarms by model and severity: promised, and on its own days
     running: Mapping[str, float] = {}  # wall time at which each model's running retrain was started, in seconds

@@ -22,7 +22,8 @@ StepTests = Callable[[D, int], Iterable[Severity]]
 """Steps tests that have just begun by one day, which is the how manieth of the replay; the severities of alarms raised."""
 
 REPLAY_DAYS = 90
-_REPLAYS_A_HISTORY = 8
+_REPLAYS_A_HISTORY = 4
+_MIN_HISTORIES = 5
 MIN_DAYS = 10  # fewer say nothing about another ninety
 _WEEK = 7.0
 _Z975 = 1.959964
@@ -114,14 +115,14 @@ class Rehearsal(Generic[D]):
             yield
 
     def realised(self, severity: Severity, promised: float) -> Realised | None:
-        """What the replays so far say; None before the first two histories are through.
+        """What the replays so far say; None before the first twenty are through.
 
         Args:
             severity: Whose alarms.
             promised: What the budget allows this model in 90 days.
         """
         num_histories = len(self._counts) // _REPLAYS_A_HISTORY
-        if num_histories < 2:
+        if num_histories < _MIN_HISTORIES:
             return None
         counts_R = np.array([one.get(severity, 0) for one in self._counts[: num_histories * _REPLAYS_A_HISTORY]], float)
         mean_H = counts_R.reshape(num_histories, _REPLAYS_A_HISTORY).mean(axis=1)

@@ -63,6 +63,7 @@ def test_every_figure_of_a_model_in_the_list_is_exported_once_there_is_something
     harmed.dialogue.go(outcome(request, verdict="fail"))
 
     wanted = {metric.name for metric in METRICS if metric.name.startswith(("clipdrift_model_", "clipdrift_monitor_"))}
+    wanted -= {name for name in wanted if "false_alarms" in name}  # they take many healthy days: tests/monitor/test_rehearsals.py
     found = {
         name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum") for name in names_of(scraped(harmed)) | during
     }

@@ -1,0 +1,114 @@
+"""How many false alarms each model's own healthy days would bring, found out while there is nothing else to do."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from clipdrift_contract.events import Severity
+from clipdrift_monitor.config import MonitorConfig
+from clipdrift_monitor.engine.memory import Memory
+from clipdrift_monitor.engine.replayed_days import Day, begin_tests, lived_day, validated_days
+from clipdrift_monitor.engine.spending import Spending
+from clipdrift_monitor.risk.healthy import JudgedDay, healthy_days
+from clipdrift_monitor.risk.realised import MIN_DAYS, REPLAY_DAYS, Realised, Rehearsal
+from clipdrift_monitor.state import JudgedBlock, ModelState
+from clipdrift_monitor.store.store import Store
+
+_NUM_REPLAYS = 80
+_BLOCKS_A_PORTION = 4  # some 10 ms
+_NEW_AFTER_BLOCKS = 7  # a history that has grown by so many is rehearsed anew
+_MAX_BLOCKS = 120  # of a history, the newest
+_MIN_BLOCKS = 21  # healthy ones in production; with fewer the validated days are taken, too
+
+
+class Rehearsals:
+    """Replays the harm tests of each model in service on its own healthy days, a few at a time.
+
+    Nothing of it is saved: the same comes of the same history after a restart.
+
+    Args:
+        config: Of the monitor.
+        memory: With the models in service.
+        store: Where windows and judged blocks are.
+        spending: What each model may spend.
+    """
+
+    def __init__(self, config: MonitorConfig, memory: Memory, store: Store, spending: Spending) -> None:
+        self._config = config
+        self._memory = memory
+        self._store = store
+        self._spending = spending
+        self._known: dict[str, tuple[object, Rehearsal[Day] | None]] = {}
+        self._figures: dict[str, tuple[Realised, ...]] = {}
+
+    @property
+    def figures(self) -> Mapping[str, tuple[Realised, ...]]:
+        """By model, one for each severity that its harm tests have; none before the first replays are through."""
+        return self._figures
+
+    def forget(self) -> None:
+        """Begin again from what the memory holds now."""
+        self._known, self._figures = {}, {}
+
+    def portion(self) -> None:
+        """A little of the work; to be called by the engine's thread when nothing waits."""
+        waiting = []
+        for model, state in self._memory.states.items():
+            rehearsal = self._of(state)
+            if rehearsal is not None and rehearsal.num_replays < _NUM_REPLAYS:
+                waiting.append((rehearsal.num_replays, model, rehearsal))
+        if not waiting:
+            return
+        _, model, rehearsal = min(waiting, key=lambda one: one[:2])
+        num_replays = rehearsal.num_replays
+        for _ in range(_BLOCKS_A_PORTION):
+            rehearsal.step()
+        if rehearsal.num_replays > num_replays:
+            self._figures = {**self._figures, **self._said(model, rehearsal)}
+
+    def _said(self, model: str, rehearsal: Rehearsal[Day]) -> dict[str, tuple[Realised, ...]]:
+        allotment, found = self._spending.allotment(), []
+        severities: tuple[Severity, ...] = ("page", "ticket", "note")
+        for severity in severities:
+            if not allotment.severities.tests(severity):
+                continue
+            promised = REPLAY_DAYS / allotment.budget.days_per_false(severity) / allotment.num_models
+            one = rehearsal.realised(severity, promised)
+            if one is not None:
+                found.append(one)
+        return {model: tuple(found)} if found else {}
+
+    def _of(self, state: ModelState) -> Rehearsal[Day] | None:
+        """The rehearsal of the version in service; None while it has too little history."""
+        if state.in_service is None or state.model not in self._memory.harm:
+            return None
+        allotment, age = self._spending.allotment(), state.judged_until_ms // self._config.window_ms // _NEW_AFTER_BLOCKS
+        verdicts = tuple(one.incident_id for one in state.past_incidents if one.verdict == "false")
+        key = (state.generation, age, allotment, verdicts)
+        known = self._known.get(state.model)
+        if known is not None and known[0] == key:
+            return known[1]
+        history, harm, config = self._history(state), self._memory.harm[state.model], self._config.policy.harm
+        rehearsal = Rehearsal(history, lambda: begin_tests(harm, allotment, config)) if len(history) >= MIN_DAYS else None
+        self._known[state.model] = (key, rehearsal)
+        return rehearsal
+
+    def _history(self, state: ModelState) -> list[Day]:
+        assert state.in_service is not None
+        model, version, window_ms = state.model, state.in_service.version, self._config.window_ms
+        run, layout = self._memory.run(model, version), self._memory.layout(model, version)
+        assert run is not None, version
+        reference, tested = self._memory.harm[model].reference, self._memory.harm[model]
+        judged = [msgspec.msgpack.decode(body, type=JudgedBlock) for body in self._store.blocks(model)]
+        of_version = [one for one in judged if one.version == version and one.start_ms >= state.in_service_since_ms]
+        excused = {
+            at_ms // window_ms * window_ms
+            for one in state.past_incidents if one.verdict == "false" for at_ms in (one.opened_at_ms, one.opened_at_ms - 1)
+        }  # fmt: skip
+        days = [JudgedDay(one.start_ms, one.alarms, one.levels) for one in of_version]
+        starts = healthy_days(days, excused)[-_MAX_BLOCKS:]
+        found = [] if len(starts) >= _MIN_BLOCKS else validated_days(run, tested, window_ms)
+        windows = self._memory.version_windows(model, version, starts[0], starts[-1] + window_ms) if starts else {}
+        for start_ms in starts:
+            found.append(lived_day(layout, tested, windows.get(start_ms, {}), start_ms, window_ms, reference.lag1))
+        return [day for day in found if day.block.num_labels]
