@@ -1,6 +1,6 @@
 """Simulated worlds: days of labelled predictions of a binary model, healthy in three ways and harmed in six.
 
-Used by bench/detectors.py and by the tests of the harm tests. Axes: N rows of a day.
+Used by bench/harm.py and by the tests of the harm tests. Axes: N rows of a day.
 
 A model that is healthy gives honest probabilities p: the event happens with probability p, and so the predicted class is wrong
 with probability min(p, 1 - p). How errors hang together is a Gaussian copula, which leaves those probabilities as they are:
@@ -132,8 +132,13 @@ def block_of(day: Day, number: int) -> Block:
         start_ms=start_ms, end_ms=start_ms + DAY_MS, num_labels=LAYOUT.value(sums, "num_labels"),
         brier_sum=LAYOUT.value(sums, "brier_sum"), labels=LAYOUT.counts(sums, "labels").tolist(),
         hits=LAYOUT.counts(sums, "hits").tolist(), score_sum=LAYOUT.counts(sums, "score_sum").tolist(),
-        errors=day.errors.astype(np.uint8).tobytes(),
+        errors=day.errors.astype(np.uint8).tobytes(), num_errors=float(day.errors.sum()),
+        log_loss_sum=LAYOUT.value(sums, "nll_sum"),
     )  # fmt: skip
+
+
+def _log_loss(day: Day) -> float:
+    return float(-np.log(np.clip(np.where(day.y_N == 1, day.p_N, 1 - day.p_N), 1e-7, 1.0)).sum())
 
 
 def run_of(days: list[Day]) -> RunEnd:
@@ -143,7 +148,7 @@ def run_of(days: list[Day]) -> RunEnd:
     hour_N = np.concatenate([np.arange(len(day.p_N)) * 24 // len(day.p_N) for day in days]) + 24 * day_N
     scores = tuple(
         BlockScore(
-            start_ms=i * DAY_MS, num_rows=len(day.p_N), num_errors=int(day.errors.sum()), nll_sum=0.0,
+            start_ms=i * DAY_MS, num_rows=len(day.p_N), num_errors=int(day.errors.sum()), nll_sum=_log_loss(day),
             brier_sum=float(((day.p_N - day.y_N) ** 2).sum()),
         )
         for i, day in enumerate(days)

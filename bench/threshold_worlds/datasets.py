@@ -65,7 +65,7 @@ class World(NamedTuple):
 
 def world_of(name: str, seed: int) -> World:
     """The rows that one seed sees, features scaled by what the first model saw."""
-    table = _synthetic(seed) if name == "synthetic" else _READERS[name]()
+    table = _synthetic(seed) if name == "synthetic" else READERS[name]()
     random = np.random.default_rng([2_000, seed])
     known_ms = table.rows.time_ms[: table.recent]
     train, held_out = hold_out_blocks(known_ms)
@@ -228,4 +228,4 @@ def _part(x: npt.NDArray[Any], label: npt.NDArray[Any], kind: npt.NDArray[Any], 
     return Part(*columns)
 
 
-_READERS = {"flights": _flights, "elec": _elec, "covtype": _covtype}
+READERS = {"flights": _flights, "elec": _elec, "covtype": _covtype}

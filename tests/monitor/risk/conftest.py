@@ -1,4 +1,4 @@
-"""Lets the tests of this room import the worlds that bench/detectors.py measures in, and the windows' batches."""
+"""Lets the tests of this room import the worlds that bench/harm.py measures in, and the windows' batches."""
 
 import sys
 from pathlib import Path

@@ -220,7 +220,7 @@ def test_evidence_of_challengers_is_weighted_as_the_budget_says():
     assert sum(weights[: len(weights) // 2]) == pytest.approx(CHALLENGERS["recalibrated"])
 
 
-# --- what they are for; the figures of longer runs are those of bench/detectors.py ---
+# --- what they are for; the figures of longer runs are those of bench/harm.py ---
 
 
 @pytest.mark.parametrize("world", NULLS, ids=lambda world: world.name)

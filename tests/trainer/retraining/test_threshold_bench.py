@@ -121,7 +121,7 @@ def test_a_flag_that_the_first_model_never_saw_does_not_explode(monkeypatch: pyt
     day = np.repeat(np.arange(50), 20)
     x = np.stack([GENERATOR.normal(size=1_000), (day >= 20).astype(float)], axis=1).astype(np.float32)
     rows = Part(x, np.zeros(1_000, np.int64), np.zeros(1_000, np.int16), day * 86_400_000)
-    monkeypatch.setitem(threshold.datasets._READERS, "elec", lambda: Table(rows, 400, 700, 2, ("all",)))
+    monkeypatch.setitem(threshold.datasets.READERS, "elec", lambda: Table(rows, 400, 700, 2, ("all",)))
 
     world = world_of("elec", 0)
 
