@@ -11,6 +11,7 @@ from clipdrift_contract.events import Deployment, Diagnosis, Incident, RetrainOu
 from clipdrift_monitor.clipping.association import Association
 from clipdrift_monitor.clipping.seen import SeenVersion
 from clipdrift_monitor.decisions.decide import History
+from clipdrift_monitor.detectors.streams import StreamState
 from clipdrift_monitor.detectors.window_drift import DriftReport
 from clipdrift_monitor.diagnosis.faults import FaultMemory
 from clipdrift_monitor.diagnosis.rules import Facts
@@ -97,6 +98,7 @@ class ModelState(msgspec.Struct, kw_only=True):
     kept_from_ms: int = 0  # rows and labels of an event time before it are left out: their window is let go
     open_blocks: dict[int, OpenBlock] = {}  # by the block's start
     drift: DriftReport = DriftReport()
+    streams: dict[str, StreamState] = {}  # of detectors on the errors of the version in service, by name
     last_view: View | None = None  # of the newest judged block
     live: dict[str, View] = {}  # over the view that ends with the newest judged block, by slice; "" is all of them
     recent_accuracy: list[float] = []  # of the newest judged blocks that have one, the oldest first

@@ -17,6 +17,7 @@ from clipdrift_monitor.decisions.orders import note_order, order_retrain
 from clipdrift_monitor.decisions.signals import signals_of, still_open
 from clipdrift_monitor.decisions.subject import BySlice, Subject
 from clipdrift_monitor.decisions.worth import Worth, rows_a_day
+from clipdrift_monitor.detectors.streams import error_drifts
 from clipdrift_monitor.detectors.window_drift import drift_of, with_scores
 from clipdrift_monitor.diagnosis.facts import gather
 from clipdrift_monitor.diagnosis.faults import PastBlock
@@ -74,6 +75,10 @@ def judge(
     slice_counts = np.array([_predictions(layout, in_block.get(i)) for i in range(len(layout.profile.slice_names))])
     drift = drift_of(layout, sums, slice_counts, start_ms, subject.policy.drift, [one.sums for one in past])
     drift = with_scores(drift, layout, sums, subject.run, subject.policy.drift)
+    told, state.streams = error_drifts(
+        subject.policy.drift.streams, state.streams, subject.run.version, np.frombuffer(opened.errors_in_order(), np.uint8)
+    )
+    drift = msgspec.structs.replace(drift, errors=told)
     faults, state.faults = search(
         layout, sums, past, state.faults, subject.run.version, start_ms, subject.window_ms,
         has_mix_moved="(slice mix)" in drift.drifted,

@@ -134,6 +134,14 @@ def _score_signals(subject: Subject, drift: DriftReport, seen: View, start_ms: i
                     statistic=calibration.effect, threshold=subject.policy.drift.min_calibration_change,
                     effect=calibration.effect)
         )  # fmt: skip
+    rises = [one for one in drift.errors if one.is_drift]
+    if rises:
+        words = " ".join(one.words for one in rises)
+        found.append(
+            _signal(subject, "error_drift", start_ms, seen.num_labels, words, detector=rises[0].detector,
+                    statistic=rises[0].rate, threshold=rises[0].rate_before or 0.0,
+                    effect=rises[0].rate - (rises[0].rate_before or 0.0))
+        )  # fmt: skip
     if estimate is not None and estimate.is_lower:
         found.append(
             _signal(subject, "estimated_accuracy", start_ms, seen.num_labels, estimate.words, statistic=estimate.estimate,

@@ -15,6 +15,7 @@ from clipdrift_monitor.detectors.calibration import AccuracyEstimate, Calibratio
 from clipdrift_monitor.detectors.catalogue import detector_of
 from clipdrift_monitor.detectors.detector import Bins, Detector, Floats
 from clipdrift_monitor.detectors.shares import Moved, moved_shares
+from clipdrift_monitor.detectors.streams import ErrorDrift, stream_detector
 from clipdrift_monitor.windows.window import Layout
 
 PREDICTION, MIX = "(prediction)", "(slice mix)"
@@ -37,6 +38,8 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Detectors of numeric features and sequences, in addition."""
     categorical: tuple[str, ...] = ()
     """Detectors of categorical features, in addition."""
+    streams: tuple[str, ...] = ()
+    """Detectors on the stream of errors: page_hinkley, adwin (extra `streams`). Notes, without a budget of false alarms."""
     min_effect: dict[str, float] = {}
     """By detector: the score from which a proven difference is worth mentioning, where it is not the detector's own."""
     min_share: float = 0.02
@@ -90,6 +93,7 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
     comparisons: tuple[Comparison, ...] = ()
     moved: tuple[Moved, ...] = ()  # shares of missing values and new categories that are proven to have changed
     calibration: CalibrationDrift | None = None
+    errors: tuple[ErrorDrift, ...] = ()  # of detectors on the stream of errors
     estimate: AccuracyEstimate | None = None  # by scores alone
 
 
@@ -169,6 +173,8 @@ def check_detectors(config: DriftConfig) -> None:
         ConfigError: One cannot be loaded or used, or an effect is set for one that is not used.
     """
     used = {detector_of(name).name for name in (*config.detectors, *config.numeric, *config.categorical)}
+    for name in config.streams:
+        stream_detector(name)
     unknown = sorted(set(config.min_effect) - used)
     if unknown:
         raise ConfigError(f"policy.drift.min_effect is set for {', '.join(unknown)}; in use are {', '.join(sorted(used))}")
