@@ -19,10 +19,17 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Address of the status page and the HTTP interface."""
     port: int = 8090
     """Port of the status page and the HTTP interface."""
+    api_keys_file: str = ""
+    """TOML file of API keys (their digests, with the scopes read, respond, operate); empty: only the project's API token orders."""
+    does_reading_need_key: bool = False
+    """Whether pages and questions, too, need a key of the scope `read`; a browser gives it as the password."""
     window_ms: int = MS_PER_DAY
     """Width of a window of event time, which is also the block that harm is judged by: as long as errors hang together."""
     label_horizon_ms: int = MS_PER_DAY
     """A window is judged once event time has moved on so far beyond its end; labels that come later still count as accuracy."""
+    max_label_horizon_ms: int = 7 * MS_PER_DAY
+    """Where one label in twenty takes longer than the horizon, a window is judged that much later, at most so long: labels that
+    come sooner for errors than for the rest would look like harm. The horizon itself or less: never later."""
     view_windows: int = 14
     """Windows in the sliding view behind every live figure."""
     min_label_share: float = 0.5
@@ -57,6 +64,8 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise ValueError(f"monitor.window_ms must be at least an hour and divide a day, got {self.window_ms!r}")
         if self.label_horizon_ms < 0:
             raise ValueError(f"monitor.label_horizon_ms must be >= 0, got {self.label_horizon_ms!r}")
+        if self.max_label_horizon_ms < 0:
+            raise ValueError(f"monitor.max_label_horizon_ms must be >= 0, got {self.max_label_horizon_ms!r}")
         if self.view_windows < 1:
             raise ValueError(f"monitor.view_windows must be >= 1, got {self.view_windows!r}")
         if not 0 <= self.min_label_share <= 1:

@@ -9,6 +9,7 @@ import msgspec
 from clipdrift_contract.clock import Clock
 from clipdrift_contract.events import Decision
 from clipdrift_monitor.config import MonitorConfig
+from clipdrift_monitor.decisions.digest import digest_of
 from clipdrift_monitor.decisions.judging import judge, total
 from clipdrift_monitor.decisions.subject import BySlice, Subject
 from clipdrift_monitor.decisions.worth import PastRetrains, past_retrains
@@ -20,6 +21,8 @@ from clipdrift_monitor.engine.retrains import order
 from clipdrift_monitor.engine.versions import Versions
 from clipdrift_monitor.rollout import rollout
 from clipdrift_monitor.state import ModelState
+from clipdrift_monitor.windows.correction import Correction, correct
+from clipdrift_monitor.windows.view import view
 
 
 class Blocks:
@@ -46,7 +49,7 @@ class Blocks:
         if state.in_service is None or model not in self._memory.harm:
             return
         window_ms = self._config.window_ms
-        due_ms = (state.watermark_ms - self._config.label_horizon_ms) // window_ms * window_ms
+        due_ms = (state.watermark_ms - self._horizon_ms(state)) // window_ms * window_ms
         first_ms = max(state.judged_until_ms, state.in_service_since_ms // window_ms * window_ms)
         if due_ms <= first_ms:
             return
@@ -60,13 +63,41 @@ class Blocks:
         draft.touched.add(model)
         state.judged_until_ms = max(state.judged_until_ms, due_ms)
 
+    def see_again(self, model: str, draft: Draft) -> None:
+        """Correct what was said of judged blocks that got labels since, and tell where it changes. No test of harm is fed a
+        second time, and nothing is ordered."""
+        state = self._memory.states[model]
+        if not state.late_blocks:
+            return
+        for version, start_ms in state.late_blocks:
+            block = self._memory.block(model, version, start_ms)
+            if block is None or (model, version, start_ms) in draft.changes.blocks:
+                continue  # its version was not in service then; or it was judged just now, on these labels too
+            layout = self._memory.layout(model, version)
+            by_slice = self._memory.version_windows(model, version, start_ms, block.end_ms).get(start_ms, {})
+            seen = view(layout, total(layout, by_slice))
+            found = correct(block.view, block.correction, seen, state.watermark_ms, self._config.min_label_share)
+            if found is None or found == block.correction:
+                continue
+            draft.changes.blocks[model, version, start_ms] = msgspec.msgpack.encode(
+                msgspec.structs.replace(block, correction=found)
+            )
+            if found.told == seen:
+                draft.decide(_told(model, version, start_ms, found, self._config.policy.version))
+        state.late_blocks = []
+        draft.touched.add(model)
+
+    def _horizon_ms(self, state: ModelState) -> int:
+        """How long after its end a block of the model is judged."""
+        return state.delays.horizon_ms(self._config.label_horizon_ms, self._config.max_label_horizon_ms)
+
     def _judge(self, state: ModelState, start_ms: int, in_block: BySlice, draft: Draft) -> Decision:
         assert state.in_service is not None
         memory, changes, version = self._memory, draft.changes, state.in_service.version
         run, layout = memory.run(state.model, version), memory.layout(state.model, version)
         assert run is not None, version
         subject = Subject(
-            run=run, layout=layout, window_ms=self._config.window_ms, label_horizon_ms=self._config.label_horizon_ms,
+            run=run, layout=layout, window_ms=self._config.window_ms, label_horizon_ms=self._horizon_ms(state),
             min_label_share=self._config.min_label_share, policy=self._config.policy, past=self._past_retrains(),
         )  # fmt: skip
         harm = memory.harm[state.model]
@@ -107,6 +138,21 @@ class Blocks:
             num_by_verdict.update(state.num_retrains)
         num_timed, seconds = sum(one.history.num_timed for one in states), sum(one.history.cpu_seconds for one in states)
         return past_retrains(num_by_verdict, num_timed, seconds)
+
+
+def _told(model: str, version: str, start_ms: int, correction: Correction, policy_version: str) -> Decision:
+    """Nothing is done, but what was said is put right."""
+    return Decision(
+        decision_id=f"{model}-{version}-{start_ms}-corrected-{correction.after.num_labels}",
+        model=model,
+        version=version,
+        at_ms=correction.corrected_at_ms,
+        action="none",
+        reasons=(f"Corrected: {correction.words}",),
+        policy_version=policy_version,
+        evidence_digest=digest_of(correction),
+        cause_key="corrected",
+    )
 
 
 def _together(by_start: Mapping[int, BySlice]) -> BySlice:

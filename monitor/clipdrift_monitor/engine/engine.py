@@ -309,6 +309,7 @@ class Engine:
             self._num_full_polls, self._needs_judging = 0, False
             for model in sorted(self._memory.states):
                 self._blocks.judge_closed(model, draft)
+                self._blocks.see_again(model, draft)
 
     def _obey(self, draft: Draft, answers: list[tuple[Future[Any], Any]]) -> None:
         """Carry out what people asked for; `answers` are to be given once it is saved."""

@@ -11,7 +11,7 @@ from clipdrift_contract.events import RetrainRequest, RunEnd
 from clipdrift_monitor.intake.label_book import LabelBook
 from clipdrift_monitor.intake.window_book import WindowBook
 from clipdrift_monitor.risk.harm import HarmState
-from clipdrift_monitor.state import ModelState
+from clipdrift_monitor.state import JudgedBlock, ModelState
 from clipdrift_monitor.store.store import Store
 from clipdrift_monitor.windows.window import Layout
 
@@ -94,6 +94,11 @@ class Memory:
                 raise PoisonError(f"the run that made version {version} had no reference profile")
             self._layouts[model, version] = Layout(run.profile)
         return self._layouts[model, version]
+
+    def block(self, model: str, version: str, start_ms: int) -> JudgedBlock | None:
+        """A block that was judged and saved; None where there is none."""
+        body = self._store.block(model, version, start_ms)
+        return None if body is None else msgspec.msgpack.decode(body, type=JudgedBlock)
 
     def version_windows(self, model: str, version: str, start_ms: int, end_ms: int) -> dict[int, dict[int, Any]]:
         """Vectors by start and slice of the windows that start in [start, end): of the store, with what was added since."""

@@ -327,6 +327,13 @@ class Store:
         for row in rows:
             yield WindowKey(row.version, row.slice_index, row.start_ms), np.frombuffer(row.sums, "<f8")
 
+    def block(self, model: str, version: str, start_ms: int) -> bytes | None:
+        """A judged block; None where none is kept."""
+        c = t.BLOCKS.c
+        with self._reading() as connection:
+            query = select(c.body).where(c.model == model, c.version == version, c.start_ms == start_ms)
+            return connection.execute(query).scalar()
+
     def blocks(self, model: str) -> list[bytes]:
         with self._reading() as connection:
             query = select(t.BLOCKS.c.body).where(t.BLOCKS.c.model == model).order_by(t.BLOCKS.c.start_ms)
