@@ -91,3 +91,12 @@ def test_without_a_store_every_command_but_restore_says_so_and_makes_none(say, p
     assert result.exit_code == 2
     assert "there is no store at sqlite:///" in result.stderr.replace("\n", "")
     assert not (project.state / "store.db").exists()
+
+
+def test_windows_are_rebuilt_from_the_bus_of_the_project(say, project) -> None:
+    told = say("backfill", "pumps", "--from", "2026-11-01")
+    wrong = say("backfill", "pumps", "--from", "2026-11-08", "--until", "2026-11-01")
+
+    assert told.exit_code == 0, told.output
+    assert "0 windows rebuilt from 0 predictions and 0 labels on the bus; 0 had other sums" in told.stdout.replace("\n", " ")
+    assert wrong.exit_code == 2

@@ -9,10 +9,11 @@ import msgspec
 import typer
 from rich.markup import escape
 
-from clipdrift_contract.clock import SystemClock
+from clipdrift_contract.clock import LATEST_MS, SystemClock
 from clipdrift_contract.errors import ConfigError
 from clipdrift_deploy.cli.app import ProjectOption, examples, open_project_at, say, store_app
-from clipdrift_deploy.moments import format_moment
+from clipdrift_deploy.moments import format_moment, parse_moment, require_span
+from clipdrift_deploy.wiring import monitor_config
 
 if TYPE_CHECKING:
     from clipdrift_monitor.store.dump import Contents
@@ -99,6 +100,42 @@ def check(
             say("nothing is wrong")
     if report.problems:
         raise typer.Exit(BROKEN)
+
+
+@store_app.command(
+    epilog=examples(
+        "store backfill pumps --from 2026-11-01 --until 2026-11-08", "store backfill pumps --from 2026-11-01 --force"
+    )
+)
+def backfill(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Whose windows.")],
+    from_: Annotated[str, typer.Option("--from", metavar="MOMENT", help="First day (UTC) that is rebuilt.")],
+    until: Annotated[
+        str | None, typer.Option(metavar="MOMENT", help="The day after the last. Default: all that follow.")
+    ] = None,
+    project: ProjectOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Also where the bus holds less than the store.")] = False,
+) -> None:
+    """Rebuild a model's windows from the bus. Nothing is judged again, and nothing is told. Stop the monitor first."""
+    from clipdrift_contract.bus.connect import connect  # noqa: PLC0415
+    from clipdrift_monitor.engine.backfill import backfill as rebuild  # noqa: PLC0415
+    from clipdrift_monitor.store.store import Store  # noqa: PLC0415
+
+    opened = open_project_at(project)
+    window_ms = monitor_config(opened).window_ms
+    start_ms = parse_moment(from_) // window_ms * window_ms
+    end_ms = (parse_moment(until) if until is not None else LATEST_MS) // window_ms * window_ms
+    require_span(start_ms, end_ms)
+    found = rebuild(
+        connect(opened.bus_url), Store(opened.store_url), model, start_ms=start_ms, end_ms=end_ms, window_ms=window_ms,
+        is_forced=force, clock=SystemClock(),
+    )  # fmt: skip
+    say(
+        f"{found.num_windows} windows rebuilt from {found.num_predictions:,} predictions and {found.num_labels:,} labels on "
+        f"the bus; {found.num_changed} had other sums"
+    )
+    if found.num_poison or found.num_without_run:
+        say(f"left out: {found.num_poison} batches that do not fit, {found.num_without_run} of versions without a run")
 
 
 def _words(contents: "Contents") -> str:
