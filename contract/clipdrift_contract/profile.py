@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 TaskKind = Literal["binary", "multiclass", "regression"]
 FeatureKind = Literal["numeric", "categorical", "sequence"]
+Summary = Literal["mean", "last", "norm", "missing", "length"]
 OTHER = "(other)"
 
 
@@ -92,6 +93,8 @@ class FeatureProfile(msgspec.Struct, frozen=True, kw_only=True):
     counts: tuple[int, ...] = ()
     num_missing: int = 0
     spread: BlockSpread = BlockSpread()  # between days, of the bins with the missing values as one more
+    summary: Summary = "mean"  # what one number stands for a sequence, a vector or a text (its length)
+    column: str = ""  # the input that this is a summary of; empty: that of its own name
 
     @property
     def num_bins(self) -> int:
@@ -105,6 +108,7 @@ class ReferenceProfile(msgspec.Struct, frozen=True, kw_only=True):
     task: TaskKind
     classes: tuple[str, ...] = ()  # names of the classes, in the order of the output; empty for regression
     features: tuple[FeatureProfile, ...] = ()
+    derived: tuple[FeatureProfile, ...] = ()  # further numbers that are watched and no input of their own, see `column`
     slices: SliceSpec | None = None
     slice_counts: tuple[int, ...] = ()
     score_edges: tuple[float, ...] = ()
@@ -126,7 +130,7 @@ class ReferenceProfile(msgspec.Struct, frozen=True, kw_only=True):
 def bin_index(profile: FeatureProfile, values_N: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Bin of each row's value, shape [N], in 0..num_bins-1; -1 where the value is missing.
 
-    A sequence of shape [N, ...] is first summarised by the mean of its finite values.
+    A sequence of shape [N, ...] is first summarised, by the mean of its finite values or as the profile says.
 
     Example:
         >>> hour = FeatureProfile(spec=FeatureSpec(name="hour", kind="numeric"), edges=(6.0, 18.0))
@@ -138,17 +142,35 @@ def bin_index(profile: FeatureProfile, values_N: npt.NDArray[Any]) -> npt.NDArra
         return np.fromiter(
             (lookup.get(str(word), len(lookup)) for word in np.asarray(values_N).tolist()), np.int64, len(values_N)
         )
-    number_N = summarise(np.asarray(values_N, dtype=np.float64))
+    if profile.summary == "length":
+        number_N = np.fromiter((len(str(word)) for word in np.asarray(values_N).tolist()), np.float64, len(values_N))
+    else:
+        number_N = summarise(np.asarray(values_N, dtype=np.float64), profile.summary)
     found_N = np.searchsorted(np.asarray(profile.edges), number_N, side="right").astype(np.int64)
     found_N[~np.isfinite(number_N)] = -1
     return found_N
 
 
-def summarise(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """One number a row, shape [N]: the value itself, or the mean of a sequence's finite values (NaN when it has none)."""
+def summarise(values: npt.NDArray[np.float64], summary: Summary = "mean") -> npt.NDArray[np.float64]:
+    """One number a row, shape [N]: the value itself, or of a sequence or vector of shape [N, ...] the mean of its finite values
+    (NaN when it has none), the same of its last step, the Euclidean norm of its finite values, or the share of the others.
+
+    Example:
+        >>> rows = np.array([[3.0, 4.0], [np.nan, 1.0]])
+        >>> {how: summarise(rows, how).tolist() for how in ("mean", "last", "norm", "missing")}
+        {'mean': [3.5, 1.0], 'last': [4.0, 1.0], 'norm': [5.0, 1.0], 'missing': [0.0, 0.5]}
+    """
     if values.ndim <= 1:
         return values
+    if summary == "last":
+        return summarise(values[:, -1:].reshape(len(values), -1))
     flat_ND = values.reshape(len(values), -1)
+    if summary == "missing":
+        share_N: npt.NDArray[np.float64] = (~np.isfinite(flat_ND)).mean(axis=1)
+        return share_N
+    if summary == "norm":
+        norm_N: npt.NDArray[np.float64] = np.sqrt(summarise(flat_ND * flat_ND) * np.isfinite(flat_ND).sum(axis=1))
+        return norm_N
     finite_ND = np.isfinite(flat_ND)
     count_N = finite_ND.sum(axis=1)
     total_N = np.where(finite_ND, flat_ND, 0.0).sum(axis=1)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from toy_task import Toy
 
-from clipdrift_contract.profile import ReferenceProfile, bin_index
-from clipdrift_trainer.profiling import make_profile
+from clipdrift_contract.profile import FeatureSpec, ReferenceProfile, bin_index
+from clipdrift_trainer.profiling import _derived, make_profile
 from clipdrift_trainer.tasks.task import Rows, vocabularies_of
 
 
@@ -86,3 +86,32 @@ def test_how_much_days_differ_is_kept_with_the_counts(profile: ReferenceProfile,
     found = make_profile(Toy(), moved, np.full((len(rows), 2), 0.5), vocabularies_of(Toy(), rows))
     before, after = (next(f for f in one.features if f.spec.name == name).spread for one in (profile, found))
     assert after.total > 20 * before.total + 1
+
+
+def test_last_steps_norms_missing_steps_and_lengths_of_texts_are_watched_beside_the_inputs() -> None:
+    random = np.random.default_rng(1)
+    steps = random.normal(size=(500, 8, 2)).astype(np.float32)
+    steps[::10, :4] = np.nan
+    columns = {
+        "readings": (FeatureSpec(name="readings", kind="sequence", nullable=True, shape=(8, 2)), steps),
+        "embedding": (
+            FeatureSpec(name="embedding", kind="sequence", shape=(64,)),
+            random.normal(size=(500, 64)).astype(np.float32),
+        ),
+        "note": (
+            FeatureSpec(name="note", kind="categorical"),
+            np.array(["x" * n for n in random.integers(10, 60, 500)], object),
+        ),
+        "site": (FeatureSpec(name="site", kind="categorical"), np.array(["north", "south"] * 250, object)),
+    }
+    made = [one for spec, column in columns.values() for one in _derived(spec, column, np.arange(500) // 50)]
+
+    names = ["readings (last)", "readings (missing)", "embedding (norm)", "note (length)"]
+    assert [(one.spec.name, one.column) for one in made] == [(name, name.split()[0]) for name in names]
+    for one in made:
+        assert sum(one.counts) + one.num_missing == 500
+        assert len(one.counts) == one.num_bins
+        assert one.spread.num_blocks == 10
+    by_name = {one.spec.name: one for one in made}
+    assert by_name["readings (missing)"].counts == (450, 0, 0, 50, 0, 0)
+    assert by_name["embedding (norm)"].num_bins == 16

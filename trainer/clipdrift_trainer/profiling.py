@@ -1,8 +1,9 @@
 """Makes the reference profile: what held-out inputs and outputs looked like when the model was trained, as bin counts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -12,6 +13,7 @@ from clipdrift_contract.profile import (
     FeatureProfile,
     FeatureSpec,
     ReferenceProfile,
+    Summary,
     bin_index,
     block_spread,
     summarise,
@@ -19,6 +21,9 @@ from clipdrift_contract.profile import (
 from clipdrift_trainer.tasks.task import Rows, Task
 
 _NUM_BINS = 16
+_EMBEDDING_SIZE = 32  # a vector of so many numbers is taken for an embedding
+_TEXT_LENGTH = 16  # words of so many characters on average are taken for texts
+_MISSING_EDGES = (1e-6, 0.25, 0.5, 0.75, 1.0)  # none, some, ..., all steps of a row
 _SCORE_EDGES = tuple(round(i / 20, 2) for i in range(1, 20))
 
 
@@ -58,6 +63,7 @@ def make_profile(
         task=task.kind,
         classes=() if is_regression else task.classes,
         features=tuple(_profile_feature(spec, rows.features[spec.name], vocabularies, day_N) for spec in task.features),
+        derived=tuple(one for spec in task.features for one in _derived(spec, rows.features[spec.name], day_N)),
         slices=task.slices,
         slice_counts=_counts(slices, len(slice_names(task))),
         score_edges=score_edges,
@@ -78,11 +84,38 @@ def _profile_feature(
         empty = FeatureProfile(spec=spec, categories=vocabularies[spec.name])
     else:
         empty = FeatureProfile(spec=spec, edges=_quantile_edges(summarise(column.astype(np.float64))))
+    return _counted(empty, column, day_N)
+
+
+def _derived(spec: FeatureSpec, column: npt.NDArray[Any], day_N: npt.NDArray[Any]) -> Iterator[FeatureProfile]:
+    """Further numbers of an input that are watched: of a sequence its last step, of a long vector (an embedding) its norm, the
+    share of missing steps where there may be some, and the length of texts."""
+    summaries: list[Summary] = []
+    if spec.kind == "sequence":
+        summaries.append("norm" if len(spec.shape) == 1 and spec.shape[0] >= _EMBEDDING_SIZE else "last")
+        summaries += ["missing"] if spec.nullable else []
+    elif spec.kind == "categorical" and len(column):
+        lengths_N = np.char.str_len(column.astype(str)).astype(np.float64)
+        if lengths_N.mean() >= _TEXT_LENGTH:
+            yield _of_numbers(spec, "length", lengths_N, column, day_N)
+    for summary in summaries:
+        yield _of_numbers(spec, summary, summarise(column.astype(np.float64), summary), column, day_N)
+
+
+def _of_numbers(
+    spec: FeatureSpec, summary: Summary, number_N: npt.NDArray[np.float64], column: npt.NDArray[Any], day_N: npt.NDArray[Any]
+) -> FeatureProfile:
+    of = FeatureSpec(name=f"{spec.name} ({summary})", kind="numeric", nullable=True)
+    edges = _MISSING_EDGES if summary == "missing" else _quantile_edges(number_N)
+    empty = FeatureProfile(spec=of, edges=edges, summary=summary, column=spec.name)
+    return _counted(empty, column, day_N)
+
+
+def _counted(empty: FeatureProfile, column: npt.NDArray[Any], day_N: npt.NDArray[Any]) -> FeatureProfile:
+    """The profile with the counts of its rows."""
     bins = bin_index(empty, column)
-    return FeatureProfile(
-        spec=spec,
-        edges=empty.edges,
-        categories=empty.categories,
+    return msgspec.structs.replace(
+        empty,
         counts=_counts(bins[bins >= 0], empty.num_bins),
         num_missing=int((bins < 0).sum()),
         spread=_spread(np.where(bins < 0, empty.num_bins, bins), empty.num_bins + 1, day_N),

@@ -21,7 +21,10 @@ def check_profile(profile: ReferenceProfile) -> None:
         "slice_counts": (len(profile.slice_counts), len(profile.slice_names)),
         "score_counts": (len(profile.score_counts), len(profile.score_edges) + 1),
     }
-    for feature in profile.features:
+    names = [feature.spec.name for feature in (*profile.features, *profile.derived)]
+    if len(set(names)) < len(names):
+        raise PoisonError(f"features must have names of their own, got {sorted(names)}")
+    for feature in (*profile.features, *profile.derived):
         sizes[f"counts of {feature.spec.name}"] = len(feature.counts), feature.num_bins
     for name, (size, wanted) in sizes.items():
         if size != wanted:

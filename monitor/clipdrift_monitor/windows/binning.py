@@ -123,9 +123,11 @@ class FeatureBins:
             if is_words and len(column.shape) == 1 and column.strings:
                 return self._of_words(column)
             return bin_index(self._feature, column.array())
+        if self._feature.summary == "length":
+            return self._of_lengths(column)
         values = column.array()
         if values.dtype != np.float32 or values.ndim > 1:
-            values = summarise(values.astype(np.float64))
+            values = summarise(values.astype(np.float64), self._feature.summary)
         return self._of_numbers(values)
 
     def _of_numbers(self, values_N: npt.NDArray[Any]) -> Bins:
@@ -134,6 +136,13 @@ class FeatureBins:
         if not is_there_N.all():
             found_N[~is_there_N] = self._feature.num_bins
         return found_N
+
+    def _of_lengths(self, column: Column) -> Bins:
+        if column.dtype != STRING:
+            raise ValueError(f"{self._feature.spec.name} is the length of words, got a column of {column.dtype}")
+        lengths = np.array([len(word) for word in column.strings], np.float64)
+        column.array()  # raises where a code stands for no word
+        return self._edges.bins(lengths)[np.frombuffer(column.data, "<i4")] if column.strings else np.zeros(0, np.uint8)
 
     def _of_words(self, column: Column) -> Bins:
         translation = self._translations.get(column.strings)

@@ -6,6 +6,7 @@ Axes: N rows of a batch, G windows that they fall into, B score bins, D entries 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -40,7 +41,8 @@ class Layout:
     """Where each sum stands in a window's vector of length `size`; follows from the version's reference profile."""
 
     def __init__(self, profile: ReferenceProfile) -> None:
-        self.profile = profile
+        # what is derived from an input is watched as a feature of its own
+        self.profile = msgspec.structs.replace(profile, features=(*profile.features, *profile.derived), derived=())
         self.head = {name: position for position, name in enumerate(_HEAD)}
         position = len(_HEAD)
         self.by_score: dict[str, slice] = {}
@@ -50,11 +52,13 @@ class Layout:
         self.score_reference = slice(position, position + len(profile.score_counts))
         position += len(profile.score_counts)
         self.features: dict[str, slice] = {}  # the last entry of each counts missing values
-        for feature in profile.features:
+        self.of_column: dict[str, list[str]] = {}  # names of the features that are counted of a recorded column
+        for feature in self.profile.features:
+            self.of_column.setdefault(feature.column or feature.spec.name, []).append(feature.spec.name)
             self.features[feature.spec.name] = slice(position, position + feature.num_bins + 1)
             position += feature.num_bins + 1
         self.size = position
-        self.feature_bins = {feature.spec.name: FeatureBins(feature) for feature in profile.features}
+        self.feature_bins = {feature.spec.name: FeatureBins(feature) for feature in self.profile.features}
         self.score_reference_bins = Edges(profile.score_edges)
 
     def zeros(self) -> Floats:
@@ -85,8 +89,8 @@ def prediction_sums(layout: Layout, batch: PredictionBatch, window_ms: int) -> I
         (layout.score_reference, layout.score_reference_bins.bins(score_N)),
     ]
     for column in batch.features:
-        if column.name in layout.features:
-            binned.append((layout.features[column.name], layout.feature_bins[column.name].bins(column.values)))
+        for name in layout.of_column.get(column.name, ()):
+            binned.append((layout.features[name], layout.feature_bins[name].bins(column.values)))
     for some_keys, group_n, chosen in _in_parts(layout, keys, group_N):
         sums_GD = np.zeros((len(some_keys), layout.size))
         sums_GD[:, layout.head["num_predictions"]] = np.bincount(group_n, minlength=len(some_keys))

@@ -109,3 +109,21 @@ def test_translations_of_words_that_change_with_every_batch_do_not_gather():
     found = [bins.bins(Column.of(np.array(["a", f"user-{i}"], object))).tolist() for i in range(1_000)]
     assert found == [[0, 1]] * 1_000
     assert len(bins._translations) <= 256
+
+
+def test_lengths_of_texts_norms_last_steps_and_missing_shares_are_binned_as_one_by_one():
+    texts = np.array(["", "short", "a much longer text than that", "short"], object)
+    steps = np.array([[3.0, 4.0], [0.0, np.nan], [np.nan, np.nan], [1.0, -1.0]], "f4")
+    of_texts = feature(edges=(1.0, 10.0), summary="length", column="x")
+    cases = [
+        (of_texts, texts),
+        *((feature(edges=(0.5, 4.5), summary=how, column="x"), steps) for how in ("last", "norm", "missing")),
+    ]
+    for of, values in cases:
+        expected_N = bin_index(of, values)
+        found = FeatureBins(of).bins(Column.of(values)).tolist()
+        assert found == np.where(expected_N < 0, of.num_bins, expected_N).tolist()
+    assert FeatureBins(of_texts).bins(Column.of(texts)).tolist() == [0, 1, 2, 1]
+    assert FeatureBins(cases[2][0]).bins(Column.of(steps)).tolist() == [2, 0, 3, 1]
+    with pytest.raises(ValueError, match="length of words"):
+        FeatureBins(of_texts).bins(Column.of(steps))

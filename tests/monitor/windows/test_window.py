@@ -1,11 +1,13 @@
 from collections import defaultdict
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from window_batches import DAY_MS, labels, predictions, profile, rows
 
+from clipdrift_contract.profile import FeatureProfile, FeatureSpec
 from clipdrift_monitor.windows.window import (
     NUM_SCORE_BINS,
     SCORE_EDGES,
@@ -145,3 +147,16 @@ def test_score_bins_are_of_equal_width_in_log_odds_and_none_lies_across_one_half
     widths = np.diff(np.log(SCORE_EDGES / (1 - SCORE_EDGES)))
     np.testing.assert_allclose(widths, widths[0])
     assert SCORE_EDGES[NUM_SCORE_BINS // 2 - 1] == 0.5
+
+
+def test_what_is_derived_from_a_column_is_counted_beside_it():
+    length = FeatureProfile(
+        spec=FeatureSpec(name="carrier (length)", kind="numeric"), edges=(2.0, 3.0), counts=(0, 100, 0), summary="length",
+        column="carrier",
+    )  # fmt: skip
+    layout, columns = Layout(msgspec.structs.replace(profile(), derived=(length,))), rows(60, 4)
+    total = sum(sums for _, sums in prediction_sums(layout, predictions(columns), DAY_MS))
+
+    assert total[layout.features["carrier (length)"]].tolist() == [0, 60, 0, 0]
+    assert total[layout.features["carrier"]].sum() == 60
+    assert [one.spec.name for one in layout.profile.features] == ["distance", "carrier", "carrier (length)"]
