@@ -108,7 +108,6 @@ class House:
         self._turn(0.0)
         while self.engine.snapshot.lag:
             self._turn(0.0)
-        self._turn(0.0)
 
 
 class Life(NamedTuple):

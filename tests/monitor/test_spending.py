@@ -13,7 +13,9 @@ def harm_of(dialogue, model="pump"):
 
 
 def a_second(dialogue):
-    return dialogue.go(run_end(model="valve", artifact_uri="file:///models/valve.onnx", artifact_digest="sha256:valve"))
+    return dialogue.go(
+        run_end(model="valve", run_id="run-valve", artifact_uri="file:///models/valve.onnx", artifact_digest="sha256:valve")
+    )
 
 
 def told_days(dialogue, last=6):

@@ -96,8 +96,10 @@ class Rehearsals:
     def _history(self, state: ModelState) -> list[Day]:
         assert state.in_service is not None
         model, version, window_ms = state.model, state.in_service.version, self._config.window_ms
-        run, layout = self._memory.run(model, version), self._memory.layout(model, version)
-        assert run is not None, version
+        run = self._memory.run(model, version)
+        if run is None:
+            return []
+        layout = self._memory.layout(model, version)
         reference, tested = self._memory.harm[model].reference, self._memory.harm[model]
         judged = [msgspec.msgpack.decode(body, type=JudgedBlock) for body in self._store.blocks(model)]
         of_version = [one for one in judged if one.version == version and one.start_ms >= state.in_service_since_ms]

@@ -186,7 +186,8 @@ def _coarser(block: Block) -> Block:
 
 
 def _sudden(state: HarmState, block: Block) -> Statement:
-    null, bound = state.reference.day_error_bound, state.sudden.bound
+    bound = state.sudden.bound
+    null = state.reference.worst_day(bound)
     done = step_sudden(state.sudden, state.reference, block)
     return Statement(
         test="sudden_break", bound=bound, level=done.level, is_alarm=done.is_alarm, effect=done.rate - null,

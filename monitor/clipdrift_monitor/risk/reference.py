@@ -8,7 +8,7 @@ import numpy as np
 
 from clipdrift_contract.events import BlockScore, ErrorClustering, RunEnd
 from clipdrift_monitor.risk.chain import ErrorRate
-from clipdrift_monitor.risk.student import t_quantile
+from clipdrift_monitor.risk.student import t_exceeded_once_in, t_quantile
 
 REST = "(rest)"  # the slices that are not tested on their own, together
 _MIN_ROWS = 10
@@ -34,9 +34,32 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     block_ms: int = 0
     """The longest period over which errors hang together; 0: a window is long enough."""
 
+    day_error_mean: float = -1.0
+    """Mean of the daily error rates; below 0 in states that are older than it."""
+    day_error_spread: float = 0.0
+    """Standard deviation with which one further day is foretold."""
+
     @property
     def is_usable(self) -> bool:
         return self.num_days >= _MIN_DAYS
+
+    def worst_day(self, blocks: float) -> float:
+        """The error rate that one block in `blocks` exceeds by chance, at most 0.9 and at least the 99 % bound.
+
+        A test whose evidence may reach its bound by chance once in so many blocks must not take for a break what a day of its
+        own does more often than that.
+
+        Example:
+            >>> reference = Reference(
+            ...     num_days=28, mean_loss_bound=0.2, day_error_bound=0.32, lag1=0.0, day_error_mean=0.2, day_error_spread=0.05
+            ... )
+            >>> round(reference.worst_day(90.0), 2), round(reference.worst_day(5400.0), 2)
+            (0.32, 0.4)
+        """
+        if self.day_error_mean < 0 or self.num_days < 2:
+            return self.day_error_bound
+        rare = self.day_error_mean + t_exceeded_once_in(max(2.0, blocks), self.num_days - 1) * self.day_error_spread
+        return max(self.day_error_bound, min(0.9, rare))
 
 
 def reference_of(run: RunEnd) -> Reference:
@@ -105,6 +128,8 @@ def _bounds(validated: ErrorClustering | None) -> Reference:
         num_days=n,
         mean_loss_bound=min(0.95, _mean_bound([day.brier_sum / day.num_rows for day in days])),
         day_error_bound=min(0.9, float(errors.mean() + t_quantile(0.99, n - 1) * spread * math.sqrt(1 + 1 / n))),
+        day_error_mean=float(errors.mean()),
+        day_error_spread=float(spread * math.sqrt(1 + 1 / n)),
         lag1=lag1,
         mean_error_bound=min(0.95, _mean_bound(errors.tolist())),
         mean_log_loss_bound=log_loss if log_loss > 0 else math.inf,

@@ -1,5 +1,9 @@
 """Quantiles of Student's t, from tables: the monitor needs three of them and no statistics library."""
 
+from functools import lru_cache
+
+from clipdrift_monitor.detectors.tails import f_tail
+
 # One-sided quantiles for 1..30 degrees of freedom; beyond, the last is used, which is above the true one.
 _TABLES = {
     0.95: (
@@ -15,6 +19,30 @@ _TABLES = {
         2.583, 2.567, 2.552, 2.539, 2.528, 2.518, 2.508, 2.500, 2.492, 2.485, 2.479, 2.473, 2.467, 2.462, 2.457,
     ),
 }  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def t_exceeded_once_in(times: float, degrees: int) -> float:
+    """The value that a t variable exceeds once in `times` >= 2, by halving; to 6 digits.
+
+    Example:
+        >>> round(t_exceeded_once_in(100.0, 10), 3), round(t_exceeded_once_in(5400.0, 27), 2)
+        (2.764, 4.07)
+    """
+    if degrees < 1 or not times >= 2:
+        raise ValueError(f"expected degrees of freedom >= 1 and times >= 2, got {degrees!r} and {times!r}")
+    low, high = 0.0, 2.0
+    while _tail(high, degrees) > 1 / times:
+        low, high = high, 2 * high
+    while high - low > 1e-7 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _tail(middle, degrees) > 1 / times else (low, middle)
+    return high
+
+
+def _tail(t: float, degrees: int) -> float:
+    """Probability above t > 0: half that of |t| above it, which is an F variable's root."""
+    return f_tail(t * t, 1.0, degrees) / 2
 
 
 def t_quantile(share: float, degrees: int) -> float:

@@ -29,20 +29,21 @@ def step_sudden(evidence: Evidence, reference: Reference, block: Block) -> Sudde
     A block counts as one step of time however many labels it has, so the budget holds in blocks at any traffic. After an alarm
     the evidence begins again.
 
-    Source: the ratio of Markov chains with equal lag-1 correlation; null p is the 99 % bound of one day's error rate.
+    Source: the ratio of Markov chains with equal lag-1 correlation; null p is the error rate that one block in `bound` exceeds.
     """
     error_N = np.frombuffer(block.errors, np.uint8)
-    null = np.full(NUM_ALTERNATIVES, reference.day_error_bound)
+    worst = reference.worst_day(evidence.bound)
+    null = np.full(NUM_ALTERNATIVES, worst)
     share_come = block.num_labels / (block.num_labels + block.num_missing)
     rate = float(error_N.mean()) * share_come if len(error_N) else 0.0
     is_alarm = False
     # a block whose missing labels could bring it back below the bound says nothing yet
-    if reference.is_usable and len(error_N) and (not block.num_missing or rate > reference.day_error_bound):
+    if reference.is_usable and len(error_N) and (not block.num_missing or rate > worst):
         other = np.minimum(null + np.asarray(_EXCESSES), _HIGHEST)
         is_alarm = bool((evidence.add_logs(log_factors(error_N, null, other, reference.lag1)) >= evidence.bound).any())
     level, bound = evidence.level, evidence.bound
     # a bad evening within a day that validation allows is no break: fewer alarms than the sum alone would raise
-    is_alarm = is_alarm and rate > reference.day_error_bound
+    is_alarm = is_alarm and rate > worst
     if is_alarm:
         evidence.restart()
     return SuddenStep(is_alarm, max(level, bound) if is_alarm else min(level, bound**_NO_ALARM), rate)

@@ -6,7 +6,7 @@ from worlds import Day, run_of
 
 from clipdrift_contract.events import BlockScore, ErrorClustering
 from clipdrift_monitor.risk.reference import lag1_within_days, reference_of
-from clipdrift_monitor.risk.student import t_quantile
+from clipdrift_monitor.risk.student import t_exceeded_once_in, t_quantile
 
 
 def days(rates, num_rows=200):
@@ -110,3 +110,20 @@ def test_lag_within_days_takes_out_what_whole_days_explain():
 
 def test_no_errors_at_all_have_no_lag():
     assert lag1_within_days(clustering([0.0] * 5), days([0.0] * 5)) == 0.0
+
+
+@pytest.mark.parametrize("degrees", [2, 7, 27])
+def test_what_a_t_variable_exceeds_once_in_so_many_times_is_scipys_quantile(degrees):
+    for times in (2.0, 100.0, 540.0, 1e5):
+        assert t_exceeded_once_in(times, degrees) == pytest.approx(stats.t.isf(1 / times, degrees), rel=1e-5, abs=1e-5)
+
+
+def test_a_day_that_chance_brings_once_in_the_bound_is_no_break():
+    rates = np.random.default_rng(5).normal(0.2, 0.03, 28)
+    reference = reference_of(run_with(clustering(rates, num_rows=2000)))
+    assert reference.worst_day(50.0) == reference.day_error_bound
+    further = np.std(rates, ddof=1) * np.sqrt(1 + 1 / 28)
+    expected = np.mean(rates) + stats.t.isf(1 / 5400, 27) * further
+    assert reference.worst_day(5400.0) == pytest.approx(expected, abs=0.005)  # rates are whole errors over rows
+    older = msgspec.structs.replace(reference, day_error_mean=-1.0, day_error_spread=0.0)
+    assert older.worst_day(5400.0) == older.day_error_bound
