@@ -73,7 +73,9 @@ def judge(
     statements: dict[str, Statement] = {one.test: one for one in said}
     said += step_slices(harm, _blocks_of_slices(layout, harm, opened, in_block, start_ms, end_ms), subject.policy.harm)
     slice_counts = np.array([_predictions(layout, in_block.get(i)) for i in range(len(layout.profile.slice_names))])
-    drift = drift_of(layout, sums, slice_counts, start_ms, subject.policy.drift, [one.sums for one in past])
+    drift = drift_of(
+        layout, sums, slice_counts, start_ms, subject.policy.drift, [one.sums for one in past], subject.allotment.note_level
+    )
     drift = with_scores(drift, layout, sums, subject.run, subject.policy.drift)
     told, state.streams = error_drifts(
         subject.policy.drift.streams, state.streams, subject.run.version, np.frombuffer(opened.errors_in_order(), np.uint8)

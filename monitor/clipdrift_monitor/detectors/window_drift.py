@@ -10,12 +10,12 @@ import numpy as np
 from clipdrift_contract.errors import ConfigError
 from clipdrift_contract.events import RunEnd
 from clipdrift_contract.profile import BlockSpread, FeatureProfile, block_spread
-from clipdrift_monitor.detectors.binned import discoveries
 from clipdrift_monitor.detectors.calibration import AccuracyEstimate, CalibrationDrift, calibration_drift, estimated_accuracy
 from clipdrift_monitor.detectors.catalogue import detector_of
 from clipdrift_monitor.detectors.detector import Bins, Detector, Floats
 from clipdrift_monitor.detectors.shares import Moved, moved_shares
 from clipdrift_monitor.detectors.streams import ErrorDrift, stream_detector
+from clipdrift_monitor.risk.e_values import discoveries, e_of_p
 from clipdrift_monitor.windows.window import Layout
 
 PREDICTION, MIX = "(prediction)", "(slice mix)"
@@ -127,6 +127,7 @@ def drift_of(
     start_ms: int,
     config: DriftConfig,
     past: Sequence[Floats] = (),
+    level: float = _DISCOVERY_LEVEL,
 ) -> DriftReport:
     """Compare one window (all slices together) with the reference profile.
 
@@ -140,6 +141,7 @@ def drift_of(
         start_ms: When the window begins.
         config: See `DriftConfig`.
         past: Vectors of the windows before.
+        level: Chance that anything at all is called drift of this window falsely, by e-BH, whatever hangs together.
 
     Raises:
         ConfigError: A detector that the config names cannot be loaded; `check_detectors` says so at the start.
@@ -148,7 +150,7 @@ def drift_of(
     if num_rows < config.min_rows:
         return DriftReport(start_ms=start_ms, num_rows=num_rows)
     parts = tuple(_parts(layout, sums, slice_counts, config, np.array(past)))
-    comparisons = _compared(parts, config)
+    comparisons = _compared(parts, config, level)
     shown = {one.feature: one.effect for one in reversed(comparisons)}  # of its first detector
     drifted = dict.fromkeys(one.feature for one in comparisons if one.is_drift)
     pairs = [(feature, sums[layout.features[feature.spec.name]]) for feature in layout.profile.features]
@@ -229,9 +231,9 @@ def _detectors(names: tuple[str, ...], kind: str) -> tuple[Detector, ...]:
     return tuple(sorted(found, key=lambda one: -len(one.kinds)))
 
 
-def _compared(parts: tuple[_Part, ...], config: DriftConfig) -> tuple[Comparison, ...]:
+def _compared(parts: tuple[_Part, ...], config: DriftConfig, level: float) -> tuple[Comparison, ...]:
     found = [(part, detector, detector.compare(part.bins)) for part in parts for detector in part.detectors]
-    is_proven = discoveries([drift.p_value for _, _, drift in found], _DISCOVERY_LEVEL)
+    is_proven = discoveries([e_of_p(drift.p_value) for _, _, drift in found], level)
     comparisons = []
     for (part, detector, drift), proven in zip(found, is_proven, strict=True):
         smallest = min_effect_of(detector, config)

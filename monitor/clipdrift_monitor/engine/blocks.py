@@ -18,6 +18,7 @@ from clipdrift_monitor.engine.draft import Alarm, Draft
 from clipdrift_monitor.engine.incidents import Incidents
 from clipdrift_monitor.engine.memory import Memory
 from clipdrift_monitor.engine.retrains import order
+from clipdrift_monitor.engine.spending import Spending
 from clipdrift_monitor.engine.versions import Versions
 from clipdrift_monitor.rollout import rollout
 from clipdrift_monitor.state import ModelState
@@ -33,14 +34,18 @@ class Blocks:
         memory: Whose states and tests are moved on.
         incidents: Take up what is judged.
         versions: Puts the version before back into service.
+        spending: Of the budget of false alarms.
         clock: For when a retrain was started.
     """
 
-    def __init__(self, config: MonitorConfig, memory: Memory, incidents: Incidents, versions: Versions, clock: Clock) -> None:
+    def __init__(
+        self, config: MonitorConfig, memory: Memory, incidents: Incidents, versions: Versions, spending: Spending, clock: Clock
+    ) -> None:
         self._config = config
         self._memory = memory
         self._incidents = incidents
         self._versions = versions
+        self._spending = spending
         self._clock = clock
 
     def judge_closed(self, model: str, draft: Draft) -> None:
@@ -99,6 +104,7 @@ class Blocks:
         subject = Subject(
             run=run, layout=layout, window_ms=self._config.window_ms, label_horizon_ms=self._horizon_ms(state),
             min_label_share=self._config.min_label_share, policy=self._config.policy, past=self._past_retrains(),
+            allotment=self._spending.allotment(),
         )  # fmt: skip
         harm = memory.harm[state.model]
         view_ms = self._config.view_windows * self._config.window_ms

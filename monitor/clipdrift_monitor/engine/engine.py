@@ -111,7 +111,7 @@ class Engine:
         self._incidents = Incidents(config, self._memory, clock)
         self._spending = Spending(config, self._memory)
         self._versions = Versions(config, self._memory, self.rows, self._incidents, self._spending)
-        self._blocks = Blocks(config, self._memory, self._incidents, self._versions, clock)
+        self._blocks = Blocks(config, self._memory, self._incidents, self._versions, self._spending, clock)
         self.commands = Commands(config, self._memory, store, self._versions, clock)
         self.responses = Responses(config, self._memory, store, clock)
         self._watch = JobWatch(self._memory, store, jobs, clock, config.max_job_attempts, self._versions.take_outcome)

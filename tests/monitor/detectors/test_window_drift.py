@@ -71,7 +71,7 @@ def test_a_change_of_scores_or_of_the_mix_is_named():
 
 
 def test_a_proven_change_below_the_smallest_worth_mentioning_is_not_named():
-    sums = window(num_rows=100_000, f3=[27_000, 25_000, 24_000, 24_000, 0])
+    sums = window(num_rows=100_000, f3=[30_000, 24_000, 23_000, 23_000, 0])
     assert report(sums, mix=(60_000.0, 40_000.0)).drifted == ()
     assert report(sums, mix=(60_000.0, 40_000.0), config=DriftConfig(min_score=0.01)).drifted == ("f3",)
 
