@@ -35,7 +35,9 @@ _CONVERTED_ROWS = 30.0  # how firmly the bins after a conversion are known: with
 _ROUGH_ROWS = 10.0  # the world's own moves: anywhere near the usual, or anywhere at all
 _LARGE_MOVE = 0.2  # share of rows in other bins: a normal moved by half its standard deviation; less is worth no page
 _MISSING_NOW, _USUAL_BEFORE = 0.9, 0.5
-_CHANCE = 1e-3  # of any feature looking like an earlier block by accident
+# Of any feature looking like an earlier block by accident, in one look of one model. It pages, so it must stay far below a
+# look's part of the budget (1 / 270 for three models); a feed that repeats itself is alike to the last row.
+_CHANCE = 1e-6
 _LOST_SHARES = tuple(i / 10 for i in range(2, 10))
 # Before looking: most blocks are as usual, and what jumps is as often the world as the pipeline.
 _PRIOR: Mapping[str, float] = {
