@@ -30,6 +30,11 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_label_horizon_ms: int = 7 * MS_PER_DAY
     """Where one label in twenty takes longer than the horizon, a window is judged that much later, at most so long: labels that
     come sooner for errors than for the rest would look like harm. The horizon itself or less: never later."""
+    part_ms: int = 0
+    """Sums are kept in parts of this width, an hour or more that divides `window_ms`, so that any span of them can be viewed.
+    0: only whole windows are kept."""
+    part_days: int = 14
+    """Parts that are older are merged into their window."""
     view_windows: int = 14
     """Windows in the sliding view behind every live figure."""
     min_label_share: float = 0.5
@@ -66,6 +71,10 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise ValueError(f"monitor.label_horizon_ms must be >= 0, got {self.label_horizon_ms!r}")
         if self.max_label_horizon_ms < 0:
             raise ValueError(f"monitor.max_label_horizon_ms must be >= 0, got {self.max_label_horizon_ms!r}")
+        if self.part_ms and (self.part_ms < MS_PER_HOUR or self.window_ms % self.part_ms):
+            raise ValueError(f"monitor.part_ms must be 0, or at least an hour and divide window_ms, got {self.part_ms!r}")
+        if self.part_days < 0:
+            raise ValueError(f"monitor.part_days must be >= 0, got {self.part_days!r}")
         if self.view_windows < 1:
             raise ValueError(f"monitor.view_windows must be >= 1, got {self.view_windows!r}")
         if not 0 <= self.min_label_share <= 1:

@@ -122,13 +122,14 @@ def backfill(
     from clipdrift_monitor.store.store import Store  # noqa: PLC0415
 
     opened = open_project_at(project)
-    window_ms = monitor_config(opened).window_ms
+    config = monitor_config(opened)
+    window_ms = config.window_ms
     start_ms = parse_moment(from_) // window_ms * window_ms
     end_ms = (parse_moment(until) if until is not None else LATEST_MS) // window_ms * window_ms
     require_span(start_ms, end_ms)
     found = rebuild(
         connect(opened.bus_url), Store(opened.store_url), model, start_ms=start_ms, end_ms=end_ms, window_ms=window_ms,
-        is_forced=force, clock=SystemClock(),
+        part_ms=config.part_ms, is_forced=force, clock=SystemClock(),
     )  # fmt: skip
     say(
         f"{found.num_windows} windows rebuilt from {found.num_predictions:,} predictions and {found.num_labels:,} labels on "

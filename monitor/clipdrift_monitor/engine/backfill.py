@@ -20,6 +20,7 @@ from clipdrift_monitor.intake.window_book import WindowBook
 from clipdrift_monitor.state import ModelState
 from clipdrift_monitor.store.lease import PATIENCE_SECONDS, Lease
 from clipdrift_monitor.store.store import Changes, Store
+from clipdrift_monitor.windows.span import merged
 from clipdrift_monitor.windows.window import Floats, Layout, WindowKey
 
 _RECORDS_AT_ONCE = 64
@@ -57,8 +58,8 @@ class _Span(WindowBook):
 
 
 def backfill(
-    bus: Bus, store: Store, model: str, *, start_ms: int, end_ms: int, window_ms: int, is_forced: bool = False, clock: Clock,
-    owner: str = "backfill", wait: Callable[[float], None] = time.sleep,
+    bus: Bus, store: Store, model: str, *, start_ms: int, end_ms: int, window_ms: int, part_ms: int = 0, clock: Clock,
+    is_forced: bool = False, owner: str = "backfill", wait: Callable[[float], None] = time.sleep,
 ) -> Backfilled:  # fmt: skip
     """Rebuild the windows of a model that start in [start, end) from all that the monitor has read of the bus.
 
@@ -71,6 +72,7 @@ def backfill(
         start_ms: A multiple of `window_ms`, as `end_ms` is.
         end_ms: Of the span.
         window_ms: Width of a window, as the monitor has it.
+        part_ms: Width of the parts in which the monitor keeps sums; what it merged since is merged again by it.
         is_forced: Also where the bus holds fewer rows of a window than the store: it may have let go of old ones.
         clock: For how long no sign of a monitor must be seen.
         owner: Told to a monitor that wants to start meanwhile.
@@ -86,10 +88,10 @@ def backfill(
     lease = Lease(store, owner, clock)
     _take(lease, clock, wait)
     try:
-        rebuilt, found = _rebuild(bus, store, model, _Span(start_ms, end_ms), window_ms)
+        rebuilt, found = _rebuild(bus, store, model, _Span(start_ms, end_ms), part_ms or window_ms)
         kept = {(model, key): sums for key, sums in store.windows(model, start_ms, end_ms)}
         if not is_forced:
-            _check_none_smaller(kept, rebuilt)
+            _check_none_smaller(_whole(kept, window_ms), _whole(rebuilt, window_ms))
         changed = {place: sums for place, sums in rebuilt.items() if not _is_same(kept.get(place), sums)}
         places = list(changed)
         for first in range(0, len(places), _WINDOWS_AT_ONCE):
@@ -179,6 +181,12 @@ def _add(intake: Intake, state: ModelState, layout: Layout, group: list[Batch]) 
     except PoisonError:
         return 1 if len(group) == 1 else sum(_add(intake, state, layout, [one]) for one in group)
     return 0
+
+
+def _whole(parts: dict[tuple[str, WindowKey], Floats], window_ms: int) -> dict[tuple[str, WindowKey], Floats]:
+    """Of each window the number of predictions and labels alone: profiles may differ."""
+    heads = (((key, sums[:_HEAD])) for (_, key), sums in parts.items())
+    return {("", key): sums for key, sums in merged(heads, width_ms=window_ms).items()}
 
 
 def _check_none_smaller(kept: dict[tuple[str, WindowKey], Floats], rebuilt: dict[tuple[str, WindowKey], Floats]) -> None:

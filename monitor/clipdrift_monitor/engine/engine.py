@@ -106,7 +106,7 @@ class Engine:
         self._on_alarm = on_alarm
         self._on_turn = on_turn
         self._events = metrics.counter(names.MONITOR_EVENTS)
-        self._memory = Memory(store, clock)
+        self._memory = Memory(store, clock, config.window_ms)
         self.rows = Rows(config, self._memory, store, metrics, clock)
         self._incidents = Incidents(config, self._memory, clock)
         self._spending = Spending(config, self._memory)

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from clipdrift_contract.bus.log import Record, TopicPartition
-from clipdrift_contract.clock import Clock
+from clipdrift_contract.clock import MS_PER_DAY, Clock
 from clipdrift_contract.errors import PoisonError
 from clipdrift_contract.events import RetrainRequest, RunEnd
 from clipdrift_monitor.intake.label_book import LabelBook
@@ -13,6 +13,7 @@ from clipdrift_monitor.intake.window_book import WindowBook
 from clipdrift_monitor.risk.harm import HarmState
 from clipdrift_monitor.state import JudgedBlock, ModelState
 from clipdrift_monitor.store.store import Store
+from clipdrift_monitor.windows.span import merged
 from clipdrift_monitor.windows.window import Layout
 
 EVENT_IDS = "event_ids"  # the floor's name in the store
@@ -24,11 +25,13 @@ class Memory:
     Args:
         store: Where everything is kept.
         clock: Of the wall: since when a retrain that was found unfinished is called running.
+        window_ms: Width of the windows that parts are put together to.
     """
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, window_ms: int = MS_PER_DAY) -> None:
         self._store = store
         self._clock = clock
+        self._window_ms = window_ms
         self.windows = WindowBook(store.window)
         self.labels = LabelBook(store.seen_labels)
         self.states: dict[str, ModelState] = {}
@@ -102,11 +105,11 @@ class Memory:
 
     def version_windows(self, model: str, version: str, start_ms: int, end_ms: int) -> dict[int, dict[int, Any]]:
         """Vectors by start and slice of the windows that start in [start, end): of the store, with what was added since."""
-        found: dict[int, dict[int, Any]] = {}
-        for key, sums in self._store.windows(model, start_ms, end_ms):
-            if key.version == version:
-                found.setdefault(key.start_ms, {})[key.slice_index] = sums
+        parts = {key: sums for key, sums in self._store.windows(model, start_ms, end_ms) if key.version == version}
         for (of_model, key), sums in self.windows.changes().items():
             if of_model == model and key.version == version and start_ms <= key.start_ms < end_ms:
-                found.setdefault(key.start_ms, {})[key.slice_index] = sums
+                parts[key] = sums
+        found: dict[int, dict[int, Any]] = {}
+        for key, sums in merged(parts.items(), width_ms=self._window_ms).items():
+            found.setdefault(key.start_ms, {})[key.slice_index] = sums
         return found

@@ -58,7 +58,7 @@ class Pruning:
         began = self._clock.monotonic_seconds()
         if not self._is_due or began < self._next_portion:
             return
-        num_gone = self._store.let_go(self._floors(), _PORTION_ROWS)
+        num_gone = self._store.let_go(self._floors(), _PORTION_ROWS) + self._merge_parts()
         ended = self._clock.monotonic_seconds()
         self._next_portion = ended + _REST * (ended - began)
         self._is_due = num_gone > 0
@@ -69,9 +69,22 @@ class Pruning:
         """Of a turn that failed: what was to be saved is planned again."""
         self._next_plan, self._is_due = float("-inf"), False
 
+    def _merge_parts(self) -> int:
+        """Put the parts of old windows together, where sums are kept in parts; how many went into others."""
+        config, num_gone = self._config, 0
+        if config.part_ms:
+            for state in self._memory.states.values():
+                before_ms = (state.watermark_ms - config.part_days * MS_PER_DAY) // config.window_ms * config.window_ms
+                num_gone += self._store.merge_windows(state.model, before_ms, config.window_ms, _PORTION_ROWS)
+        if num_gone:
+            self._memory.windows.clear()  # nothing is pending in a turn that has nothing else to do
+        return num_gone
+
     def _windows_floor(self, state: ModelState) -> int:
         config, width = self._config, self._config.window_ms
         num_kept = config.retention.window_days * MS_PER_DAY // width
+        if config.part_ms and num_kept:  # the newest of them are several parts each
+            num_kept += min(num_kept, config.part_days * MS_PER_DAY // width) * (width // config.part_ms - 1)
         oldest_kept_ms = self._store.nth_newest_window_ms(state.model, num_kept) if num_kept else 0
         judged_ms = state.judged_until_ms if state.in_service is not None else state.watermark_ms
         needed_from_ms = judged_ms - (config.view_windows + 1) * width - config.label_horizon_ms

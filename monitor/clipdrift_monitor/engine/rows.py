@@ -43,7 +43,9 @@ class Rows:
         self._store = store
         self._events = metrics.counter(names.MONITOR_EVENTS)
         self._clock = clock
-        self._intake = Intake(memory.windows, memory.labels, config.window_ms, config.policy.harm.max_ordered_labels)
+        self._intake = Intake(
+            memory.windows, memory.labels, config.window_ms, config.policy.harm.max_ordered_labels, config.part_ms
+        )
         self._taken: list[Batch] = []  # of this turn, not counted yet
         self._began = clock.now_ms() - round(clock.monotonic_seconds() * 1000)
         self._num_waiting: dict[tuple[str, str], int] = {}  # batches of versions whose run is not known, in this life

@@ -34,12 +34,16 @@ class Intake:
         labels: Which receipts were redeemed.
         window_ms: Width of a window.
         max_ordered_labels: Labels of a block that are kept in order for the test for sudden breaks.
+        part_ms: Width in which sums are kept, where it is less; 0: that of a window.
     """
 
-    def __init__(self, windows: WindowBook, labels: LabelBook, window_ms: int, max_ordered_labels: int) -> None:
+    def __init__(
+        self, windows: WindowBook, labels: LabelBook, window_ms: int, max_ordered_labels: int, part_ms: int = 0
+    ) -> None:
         self._windows = windows
         self._labels = labels
         self._window_ms = window_ms
+        self._part_ms = part_ms or window_ms
         self._max_ordered_labels = max_ordered_labels
 
     def take_predictions(self, state: ModelState, layout: Layout, batch: PredictionBatch, latest_ms: int) -> Taken:
@@ -51,7 +55,7 @@ class Intake:
         check_predictions(layout.profile, batch)
         num_rows = len(batch.sequence)
         try:
-            sums = list(prediction_sums(layout, batch, self._window_ms))
+            sums = list(prediction_sums(layout, batch, self._part_ms))
         except (ValueError, IndexError) as error:  # words where the profile has numbers, say
             raise PoisonError(f"the features do not fit the profile: {error}") from error
         self._check_sizes(layout, batch.model, (key for key, _ in sums))
@@ -72,12 +76,12 @@ class Intake:
         """
         check_labels(layout.profile, batch)
         # whatever does not fit is found before a receipt is redeemed
-        self._check_sizes(layout, batch.model, groups(batch, self._window_ms)[0])
+        self._check_sizes(layout, batch.model, groups(batch, self._part_ms)[0])
         sequence_N = batch.sequence.array().astype(np.uint64)
         is_first_N = self._labels.first_time(batch.model, batch.epoch, sequence_N, batch.event_time_ms.array())
         num_rows, is_late_N = int(is_first_N.sum()), np.zeros(len(sequence_N), np.bool_)
         if num_rows:
-            for key, added in label_sums(layout, batch, is_first_N, self._window_ms):
+            for key, added in label_sums(layout, batch, is_first_N, self._part_ms):
                 self._windows.add(batch.model, key, added)
             state.num_labels += num_rows
             self._note_delays(state, batch, is_first_N)

@@ -16,6 +16,7 @@ from clipdrift_monitor.store import tables as t
 from clipdrift_monitor.store.audit import GENESIS, AuditRow, AuditVerdict, canonical, row_hash, verify
 from clipdrift_monitor.store.database import Database, take_writers_place
 from clipdrift_monitor.store.retention import Floors
+from clipdrift_monitor.windows.span import merged
 from clipdrift_monitor.windows.window import WindowKey
 
 _CHUNK_ROWS = 5_000
@@ -260,6 +261,32 @@ class Store:
                 key = tuple_(*table.primary_key.columns)
                 oldest = select(*table.primary_key.columns).where(is_old).limit(limit - num_gone)
                 num_gone += connection.execute(delete(table).where(key.in_(oldest))).rowcount
+        return num_gone
+
+    def merge_windows(self, model: str, before_ms: int, width_ms: int, limit: int) -> int:
+        """Put windows before a moment, a multiple of `width_ms`, into windows of that width; those of about `limit` starts at
+        once. How many are no more. What was read of them before must not be written."""
+        c = t.WINDOWS.c
+        with self._transaction() as connection:
+            is_part = (c.model == model) & (c.start_ms < before_ms) & (c.start_ms % width_ms != 0)
+            oldest = connection.execute(
+                select(c.start_ms).where(is_part).distinct().order_by(c.start_ms).limit(limit)
+            ).scalars()
+            wide = sorted({start_ms // width_ms * width_ms for start_ms in oldest})
+            num_gone = 0
+            for start_ms in wide:
+                is_in = (c.model == model) & (c.start_ms >= start_ms) & (c.start_ms < start_ms + width_ms)
+                rows = connection.execute(select(t.WINDOWS).where(is_in)).all()
+                parts = (
+                    (WindowKey(row.version, row.slice_index, row.start_ms), np.frombuffer(row.sums, "<f8")) for row in rows
+                )
+                whole = merged(parts, width_ms=width_ms)
+                connection.execute(delete(t.WINDOWS).where(is_in))
+                connection.execute(insert(t.WINDOWS), [
+                    {"model": model, **key._asdict(), "sums": np.ascontiguousarray(sums, "<f8").tobytes()}
+                    for key, sums in whole.items()
+                ])  # fmt: skip
+                num_gone += len(rows) - len(whole)
         return num_gone
 
     # --- reading ---
