@@ -13,6 +13,7 @@ from clipdrift_contract.profile import BlockSpread, FeatureProfile, block_spread
 from clipdrift_monitor.detectors.calibration import AccuracyEstimate, CalibrationDrift, calibration_drift, estimated_accuracy
 from clipdrift_monitor.detectors.catalogue import detector_of
 from clipdrift_monitor.detectors.detector import Bins, Detector, Floats
+from clipdrift_monitor.detectors.joint import row_detector_names
 from clipdrift_monitor.detectors.shares import Moved, moved_shares
 from clipdrift_monitor.detectors.streams import ErrorDrift, stream_detector
 from clipdrift_monitor.risk.e_values import discoveries, e_of_p
@@ -40,6 +41,8 @@ class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Detectors of categorical features, in addition."""
     streams: tuple[str, ...] = ()
     """Detectors on the stream of errors: page_hinkley, adwin (extra `streams`). Notes, without a budget of false alarms."""
+    rows: tuple[str, ...] = ("mmd",)
+    """Detectors on recorded rows that `clipdrift drift` runs: mmd, and Evidently's by name, as evidently:wasserstein."""
     min_effect: dict[str, float] = {}
     """By detector: the score from which a proven difference is worth mentioning, where it is not the detector's own."""
     min_share: float = 0.02
@@ -175,6 +178,7 @@ def check_detectors(config: DriftConfig) -> None:
         ConfigError: One cannot be loaded or used, or an effect is set for one that is not used.
     """
     used = {detector_of(name).name for name in (*config.detectors, *config.numeric, *config.categorical)}
+    row_detector_names(config.rows)
     for name in config.streams:
         stream_detector(name)
     unknown = sorted(set(config.min_effect) - used)
