@@ -22,7 +22,7 @@ _CURRENT_WINDOWS = 7
 def order_of(
     project: Project, model: str, detectors: tuple[str, ...], *, start_ms: int | None = None, end_ms: int | None = None
 ) -> RowOrder:
-    """The order for a model's version in service: its rows from `start_ms` to `end_ms`, against its first 14 days, or as many as
+    """The order for a version in service: its rows from `start_ms` to `end_ms`, against its first 14 days, or as many as
     lie before.
 
     Raises:

@@ -17,6 +17,7 @@ from clipdrift_monitor.decisions.orders import note_order, order_retrain
 from clipdrift_monitor.decisions.signals import signals_of, still_open
 from clipdrift_monitor.decisions.subject import BySlice, Subject
 from clipdrift_monitor.decisions.worth import Worth, rows_a_day
+from clipdrift_monitor.detectors.freshness import freshness_of
 from clipdrift_monitor.detectors.streams import error_drifts
 from clipdrift_monitor.detectors.window_drift import drift_of, with_scores
 from clipdrift_monitor.diagnosis.facts import gather
@@ -80,7 +81,9 @@ def judge(
     told, state.streams = error_drifts(
         subject.policy.drift.streams, state.streams, subject.run.version, np.frombuffer(opened.errors_in_order(), np.uint8)
     )
-    drift = msgspec.structs.replace(drift, errors=told)
+    came = [(one.start_ms, round(layout.value(one.sums, "num_predictions"))) for one in past]
+    fresh = freshness_of(start_ms, seen.num_predictions, [one for one in came if one[1]], subject.window_ms)
+    drift = msgspec.structs.replace(drift, errors=told, freshness=fresh)
     faults, state.faults = search(
         layout, sums, past, state.faults, subject.run.version, start_ms, subject.window_ms,
         has_mix_moved="(slice mix)" in drift.drifted,

@@ -134,6 +134,11 @@ def _score_signals(subject: Subject, drift: DriftReport, seen: View, start_ms: i
                     statistic=calibration.effect, threshold=subject.policy.drift.min_calibration_change,
                     effect=calibration.effect)
         )  # fmt: skip
+    if drift.freshness.words:
+        found.append(
+            _signal(subject, "freshness", start_ms, seen.num_labels, drift.freshness.words,
+                    statistic=float(drift.freshness.num_rows), threshold=float(drift.freshness.fewest_before))
+        )  # fmt: skip
     rises = [one for one in drift.errors if one.is_drift]
     if rises:
         words = " ".join(one.words for one in rises)

@@ -13,6 +13,7 @@ from clipdrift_contract.profile import BlockSpread, FeatureProfile, block_spread
 from clipdrift_monitor.detectors.calibration import AccuracyEstimate, CalibrationDrift, calibration_drift, estimated_accuracy
 from clipdrift_monitor.detectors.catalogue import detector_of
 from clipdrift_monitor.detectors.detector import Bins, Detector, Floats
+from clipdrift_monitor.detectors.freshness import Freshness
 from clipdrift_monitor.detectors.joint import row_detector_names
 from clipdrift_monitor.detectors.shares import Moved, moved_shares
 from clipdrift_monitor.detectors.streams import ErrorDrift, stream_detector
@@ -96,6 +97,7 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
     comparisons: tuple[Comparison, ...] = ()
     moved: tuple[Moved, ...] = ()  # shares of missing values and new categories that are proven to have changed
     calibration: CalibrationDrift | None = None
+    freshness: Freshness = Freshness()
     errors: tuple[ErrorDrift, ...] = ()  # of detectors on the stream of errors
     estimate: AccuracyEstimate | None = None  # by scores alone
 

@@ -6,6 +6,7 @@ from dialogue import POLICY, rows
 
 from clipdrift_monitor.decisions.signals import signals_of
 from clipdrift_monitor.detectors.calibration import AccuracyEstimate, CalibrationDrift
+from clipdrift_monitor.detectors.freshness import Freshness
 from clipdrift_monitor.detectors.shares import Moved
 from clipdrift_monitor.detectors.streams import ErrorDrift
 from clipdrift_monitor.detectors.window_drift import DriftConfig, DriftReport
@@ -54,6 +55,11 @@ def test_a_rise_of_the_errors_is_a_note_of_the_first_detector_that_saw_it():
         "adwin sees it.",
         0.2,
     )
+
+
+def test_far_fewer_rows_than_ever_are_a_note():
+    (signal,) = told(freshness=Freshness(words="Only 3 predictions.", num_rows=3, fewest_before=500))
+    assert (signal.kind, signal.severity, signal.statistic, signal.threshold) == ("freshness", "note", 3.0, 500.0)
 
 
 def test_detectors_on_errors_go_on_from_block_to_block_and_order_nothing():

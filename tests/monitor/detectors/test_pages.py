@@ -19,7 +19,7 @@ def test_every_detector_has_a_page_with_what_was_measured_and_stands_in_the_inde
     assert f"[`{detector.name}`](detectors/{detector.name}.md)" in PAGES.with_suffix(".md").read_text()
 
 
-@pytest.mark.parametrize("name", [*NAMES, "estimated_accuracy", "calibration_drift", "mmd"])
+@pytest.mark.parametrize("name", [*NAMES, "estimated_accuracy", "calibration_drift", "mmd", "freshness"])
 def test_what_reads_errors_or_scores_has_a_page_that_says_what_it_does_not_see(name):
     page = (PAGES / f"{name}.md").read_text()
     assert page.startswith(f"# `{name}`: ")
