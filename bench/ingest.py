@@ -8,7 +8,8 @@ writes them (4-byte numbers). The whole monitor works, one thread: reads, decode
 rounds are interleaved, the ratio is the median's, and the counts must be equal. `rows_per_second_with_labels`: every row with
 its label, too. `rss_growth_mib`: resident memory of a monitor after ten million rows of ten days over that after one million.
 `evidently_rows_per_second`, `nannyml_rows_per_second`: what those need to compare frames of the same columns; each null where
-it is not installed. Argument: rows a round (default 2,000,000). The last line is one JSON object.
+it is not installed (no version of NannyML installs beside constraints.txt). Argument: rows a round (default 2,000,000). The
+last line is one JSON object.
 """
 
 import json

@@ -1,15 +1,20 @@
 """Rows become sums: what a batch adds, and that a batch is taken whole or not at all."""
 
+from itertools import pairwise
+
 import msgspec
 import numpy as np
 import pytest
 from dialogue import DAY, labels, predictions, profile, rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clipdrift_contract.columns import Column
 from clipdrift_contract.errors import PoisonError
 from clipdrift_contract.events import ServedVersion
 from clipdrift_contract.profile import ReferenceProfile
 from clipdrift_monitor.intake.intake import Intake, Taken
+from clipdrift_monitor.intake.joining import grouped, join
 from clipdrift_monitor.intake.label_book import LabelBook
 from clipdrift_monitor.intake.window_book import WindowBook
 from clipdrift_monitor.state import ModelState
@@ -133,3 +138,24 @@ def test_sequence_numbers_of_any_size_and_whole_type_are_told_apart():
     again = desk.take(msgspec.structs.replace(labels(columns), sequence=Column.of(np.array([2**53, 2**53 + 1, 1, 2], "i8"))))
 
     assert again == Taken(2, 2, 0, 1, 0)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=8), st.integers(1, 200), st.integers(0, 2**32 - 1))
+@settings(max_examples=25, deadline=None)
+def test_sums_and_state_are_the_same_however_rows_are_batched_and_batches_grouped(sizes, max_rows, seed):
+    columns = rows(2, sum(sizes), seed=seed % 5)
+    ends = np.cumsum([0, *sizes])
+    parts = [({name: values[first:last] for name, values in columns.items()}, int(first)) for first, last in pairwise(ends)]
+    batches = [make(part, first=first) for part, first in parts for make in (predictions, labels)]
+    batches += [batches[1]]  # a label batch that comes twice
+    one_by_one, together = Desk(), Desk()
+    for batch in batches:
+        one_by_one.take(batch)
+    for group in grouped(batches, max_rows):
+        together.take(join(group))
+
+    assert one_by_one.windows.changes().keys() == together.windows.changes().keys()
+    for place, sums in one_by_one.windows.changes().items():
+        np.testing.assert_allclose(together.windows.changes()[place], sums, rtol=1e-12, atol=1e-12)
+    assert one_by_one.state == together.state
+    assert one_by_one.labels.changes() == together.labels.changes()
