@@ -77,7 +77,7 @@ def judge(
     drift = drift_of(
         layout, sums, slice_counts, start_ms, subject.policy.drift, [one.sums for one in past], subject.allotment.note_level
     )
-    drift = with_scores(drift, layout, sums, subject.run, subject.policy.drift)
+    drift = with_scores(drift, layout, sums, subject.run, subject.policy.drift, subject.allotment.note_level)
     told, state.streams = error_drifts(
         subject.policy.drift.streams, state.streams, subject.run.version, np.frombuffer(opened.errors_in_order(), np.uint8)
     )
@@ -93,7 +93,7 @@ def judge(
     signals = signals_of(subject, state.open_signals, said, drift, seen, start_ms)
     state.open_signals = still_open(state.open_signals, signals)
     num_steps = {test: evidence.num_steps for test, evidence in evidence_of_tests(harm).items()}
-    levels = {one.test: evidence_ratio(one.level, one.bound, num_steps[one.test]) for one in statements.values()}
+    levels = {str(one.test): evidence_ratio(one.level, one.bound, num_steps[one.test]) for one in statements.values()}
     state.levels = {**state.levels, **levels}
     state.drift, state.last_view, state.last_block_start_ms = drift, seen, start_ms
     state.live = {"": view(layout, view_sums), **{layout.slice_name(index): view(layout, in_view[index]) for index in in_view}}

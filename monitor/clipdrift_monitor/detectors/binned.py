@@ -153,24 +153,6 @@ def homogeneity(reference_K: Floats, current_K: Floats) -> float:
     return ChiSquare().compare(Bins(reference_K, current_K)).p_value
 
 
-def discoveries(p_values: list[float], level: float) -> list[bool]:
-    """Which of many tests may be called drift, with at most `level` of those called expected to be false.
-
-    Source: Benjamini, Hochberg 1995, step-up.
-
-    Example:
-        >>> discoveries([0.001, 0.2, 0.02, 0.9], 0.05)
-        [True, False, True, False]
-    """
-    order = np.argsort(p_values)
-    limits = level * np.arange(1, len(p_values) + 1) / max(1, len(p_values))
-    passing = np.flatnonzero(np.asarray(p_values)[order] <= limits)
-    found = np.zeros(len(p_values), bool)
-    if len(passing):
-        found[order[: passing[-1] + 1]] = True
-    return [bool(one) for one in found]
-
-
 # Each over the last axis, of counts [..., K].
 
 

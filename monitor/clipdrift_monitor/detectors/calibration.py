@@ -14,6 +14,7 @@ from clipdrift_monitor.detectors.tails import f_tail
 from clipdrift_monitor.windows.window import NUM_SCORE_BINS, SCORE_EDGES, Layout
 
 _Z95 = 1.959964
+_Z_NOTE = 3.5  # of a note, which is looked for at each window: one in 4,000 by chance
 _MIN_ROWS = 100
 _MIN_GROUP_LABELS = 20.0
 _SCORE_B = np.concatenate([[SCORE_EDGES[0] / 2], (SCORE_EDGES[1:] + SCORE_EDGES[:-1]) / 2, [(1 + SCORE_EDGES[-1]) / 2]])
@@ -66,11 +67,12 @@ def estimated_accuracy(layout: Layout, sums: Floats, run: RunEnd, min_fall: floa
     estimate = float(num_B @ right_B / num_rows)
     by_bin_J = (num_B * np.where(is_turned_B, -1.0, 1.0)) @ weight_BJ / num_rows
     variance = float(num_B @ (right_B * (1 - right_B))) / num_rows**2 + float(((by_bin_J * error_J) ** 2).sum())
-    half = _Z95 * math.sqrt(variance + _between_days(run))
+    deviation = math.sqrt(variance + _between_days(run))
+    half = _Z95 * deviation
     overall = run.validation[0]
     validated = overall.num_correct / max(1, overall.num_rows)
     low, high = max(0.0, estimate - half), min(1.0, estimate + half)
-    is_lower = high < validated and estimate <= validated - min_fall
+    is_lower = estimate + _Z_NOTE * deviation < validated and estimate <= validated - min_fall
     return AccuracyEstimate(
         estimate=estimate, low=low, high=high, validated=validated, num_rows=round(num_rows), is_lower=is_lower,
         words=(
@@ -123,7 +125,7 @@ def calibration_drift(layout: Layout, sums: Floats, run: RunEnd, min_change: flo
     effect = float(np.abs(seen_J - expected_J).sum() / num_J.sum())
     direction = "more" if seen_J.sum() > expected_J.sum() else "fewer"
     return CalibrationDrift(
-        effect=effect, p_value=p_value, num_labels=round(num_labels), is_drift=p_value < level and effect >= min_change,
+        effect=effect, p_value=p_value, num_labels=round(num_labels), is_drift=p_value <= level and effect >= min_change,
         words=(
             f"Scores no longer mean what they did at validation: event rates are off by {effect:.3f} on average, {direction} "
             f"events than the scores say ({num_labels:,.0f} labels; chance gives as much with probability {p_value:.1g})."

@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 
 from clipdrift_contract.profile import FeatureProfile
-from clipdrift_monitor.detectors.binned import discoveries
 from clipdrift_monitor.detectors.detector import Bins, Floats
 from clipdrift_monitor.detectors.null import shares_p_value
+from clipdrift_monitor.risk.e_values import discoveries, e_of_p
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,10 +34,10 @@ def moved_shares(pairs: Sequence[tuple[FeatureProfile, Floats]], min_change: flo
     Args:
         pairs: Each feature with the window's counts [K].
         min_change: Smallest change of a share that is worth mentioning.
-        level: Expected share of false ones among those told (Benjamini, Hochberg).
+        level: Chance that any is told falsely, by e-BH, whatever hangs together.
     """
     found = [one for feature, counts_K in pairs if counts_K.sum() for one in _shares(feature, counts_K)]
-    is_proven = discoveries([one.p_value for one in found], level)
+    is_proven = discoveries([e_of_p(one.p_value) for one in found], level)
     return tuple(
         one
         for one, proven in zip(found, is_proven, strict=True)

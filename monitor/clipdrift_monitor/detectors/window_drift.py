@@ -24,6 +24,7 @@ PREDICTION, MIX = "(prediction)", "(slice mix)"
 _DISCOVERY_LEVEL = 0.01
 _MIN_ROWS = 100
 _MIN_PAST_WINDOWS = 5
+_SHARE_COMPARED, _SHARE_MOVED, _SHARE_CALIBRATION = 0.6, 0.2, 0.2  # of the level of a look
 _MISSING_NOW = 0.9  # a feed that is gone, not one that is patchy
 _USUAL_BEFORE = 0.5
 
@@ -102,7 +103,9 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
     estimate: AccuracyEstimate | None = None  # by scores alone
 
 
-def with_scores(report: DriftReport, layout: Layout, sums: Floats, run: RunEnd, config: DriftConfig) -> DriftReport:
+def with_scores(
+    report: DriftReport, layout: Layout, sums: Floats, run: RunEnd, config: DriftConfig, level: float = _DISCOVERY_LEVEL
+) -> DriftReport:
     """The report with what scores say by themselves, and what labels say of scores.
 
     Args:
@@ -111,10 +114,11 @@ def with_scores(report: DriftReport, layout: Layout, sums: Floats, run: RunEnd, 
         sums: The window's vector.
         run: Of the version: what was validated.
         config: See `DriftConfig`.
+        level: As of `drift_of`.
     """
     return msgspec.structs.replace(
         report,
-        calibration=calibration_drift(layout, sums, run, config.min_calibration_change, _DISCOVERY_LEVEL),
+        calibration=calibration_drift(layout, sums, run, config.min_calibration_change, level * _SHARE_CALIBRATION),
         estimate=estimated_accuracy(layout, sums, run, config.min_accuracy_fall),
     )
 
@@ -155,7 +159,7 @@ def drift_of(
     if num_rows < config.min_rows:
         return DriftReport(start_ms=start_ms, num_rows=num_rows)
     parts = tuple(_parts(layout, sums, slice_counts, config, np.array(past)))
-    comparisons = _compared(parts, config, level)
+    comparisons = _compared(parts, config, level * _SHARE_COMPARED)
     shown = {one.feature: one.effect for one in reversed(comparisons)}  # of its first detector
     drifted = dict.fromkeys(one.feature for one in comparisons if one.is_drift)
     pairs = [(feature, sums[layout.features[feature.spec.name]]) for feature in layout.profile.features]
@@ -169,7 +173,7 @@ def drift_of(
         broken=tuple(words for feature, counts_K in pairs for words in _broken(feature, counts_K)),
         num_rows=num_rows,
         comparisons=comparisons,
-        moved=moved_shares(pairs, config.min_share, _DISCOVERY_LEVEL),
+        moved=moved_shares(pairs, config.min_share, level * _SHARE_MOVED),
     )
 
 

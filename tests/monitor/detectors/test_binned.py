@@ -1,7 +1,5 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
@@ -11,7 +9,6 @@ from clipdrift_monitor.detectors.binned import (
     GTest,
     JensenShannon,
     StabilityIndex,
-    discoveries,
     homogeneity,
 )
 from clipdrift_monitor.detectors.detector import Bins
@@ -79,15 +76,3 @@ def test_one_bin_in_use_proves_nothing():
 def test_a_detector_without_a_distance_says_what_is_lacking():
     with pytest.raises(NotImplementedError, match="has no distance"):
         ByDistance().compare(Bins(np.ones(2), np.ones(2)))
-
-
-@given(st.lists(st.floats(0, 1), max_size=40), st.sampled_from([0.01, 0.1]))
-def test_discoveries_are_those_of_benjamini_and_hochberg_by_scipy(p_values, level):
-    expected = stats.false_discovery_control(p_values, method="bh") <= level if p_values else np.zeros(0, bool)
-    found = np.array(discoveries(p_values, level), bool)
-    is_clear = np.abs(stats.false_discovery_control(p_values, method="bh") - level) > 1e-9 if p_values else np.zeros(0, bool)
-    assert (found == expected)[is_clear].all()
-
-
-def test_no_tests_discover_nothing():
-    assert discoveries([], 0.05) == []
