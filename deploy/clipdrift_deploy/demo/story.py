@@ -20,6 +20,7 @@ from clipdrift_contract.events import (
     Deployment,
     Event,
     GradWindow,
+    Incident,
     RetrainOutcome,
     RetrainRequest,
     RunEnd,
@@ -44,6 +45,7 @@ class Story:
 
     def __init__(self) -> None:
         self.signals: dict[str, Signal] = {}
+        self.incidents: dict[str, Incident] = {}
         self.decisions: dict[str, Decision] = {}
         self.requests: dict[str, RetrainRequest] = {}
         self.outcomes: dict[str, RetrainOutcome] = {}
@@ -64,6 +66,7 @@ class Story:
     def _place(self, event: Event) -> tuple[dict[Any, Any], Any]:
         places: dict[type[Any], tuple[dict[Any, Any], str]] = {
             Signal: (self.signals, "signal_id"),
+            Incident: (self.incidents, "incident_id"),
             Decision: (self.decisions, "decision_id"),
             RetrainRequest: (self.requests, "key"),
             RetrainOutcome: (self.outcomes, "key"),

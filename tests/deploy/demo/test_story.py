@@ -1,8 +1,16 @@
 """The story of a model: each statement once, whatever comes twice."""
 
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import pytest
 import tiny_demo as tiny
 
-from clipdrift_deploy.demo.story import Story
+from clipdrift_contract.events import TOPIC_OF, Event, GradWindow
+from clipdrift_deploy.demo.story import TOPICS, Story
+
+GOLDEN = Path(__file__).parents[2] / "contract" / "golden"
 
 
 def test_a_statement_that_comes_again_is_not_new_and_the_newest_form_is_kept() -> None:
@@ -41,3 +49,10 @@ def test_an_order_may_still_be_without_both() -> None:
 
 def test_where_nothing_was_diagnosed_the_verdict_is_unknown() -> None:
     assert Story().clipping_verdict() == "unknown"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in get_args(Event) if TOPIC_OF[kind] in TOPICS])
+def test_every_event_of_a_topic_that_is_read_has_its_place(kind: type[Any]) -> None:
+    event = msgspec.msgpack.decode((GOLDEN / f"{kind.__name__}-v1.msgpack").read_bytes(), type=kind)
+
+    assert Story().add(event) == (kind is not GradWindow)
