@@ -6,15 +6,16 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import uvicorn
 
 from clipdrift_contract.bus.connect import connect
 from clipdrift_contract.clock import Clock, SystemClock
-from clipdrift_contract.errors import ClipdriftError
+from clipdrift_contract.errors import ClipdriftError, RetryableError
 from clipdrift_contract.events import RunEnd
 from clipdrift_contract.files import lock_file
 from clipdrift_contract.metrics import MetricSet
@@ -25,15 +26,17 @@ from clipdrift_monitor.api.pages import Pages
 from clipdrift_monitor.api.reader import Reader
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.decisions.judging import Judgement
+from clipdrift_monitor.engine.draft import Draft
 from clipdrift_monitor.engine.engine import STANDS_BY, Engine
-from clipdrift_monitor.evidence.order import order_for
-from clipdrift_monitor.evidence.starter import EvidenceStarter
-from clipdrift_monitor.state import ModelState
+from clipdrift_monitor.evidence.order import course_of, order_for
+from clipdrift_monitor.evidence.starter import EvidenceStarter, Finished
+from clipdrift_monitor.state import JudgedBlock, ModelState
 from clipdrift_monitor.store.store import Store
 
 LOCK = ".monitor.lock"  # in the jobs folder
 _JOIN_SECONDS = 20.0
 _DRAIN_SECONDS = 10
+_COURSE_BLOCKS = 90  # that a pack shows until its alarm
 _STANDBY_SECONDS = 0.5
 _KEEP_ALIVE_SECONDS = 75  # longer than clients keep an idle connection, so that it is never closed under their next request
 _log = logging.getLogger(__name__)
@@ -73,8 +76,8 @@ def run(config: MonitorConfig, clock: Clock | None = None) -> None:
     evidence = None if config.evidence_for == "nothing" else EvidenceStarter(config.evidence_dir)
     engine = Engine(
         config, bus, store, jobs, metrics, clock,
-        on_alarm=None if evidence is None else partial(_order_evidence, config, evidence),
-        on_turn=None if evidence is None else evidence.poll,
+        on_alarm=None if evidence is None else partial(_order_evidence, config, evidence, store),
+        on_turn=None if evidence is None else lambda: audit_packs(engine, evidence.poll()),
         writer=_name_of(config.jobs_dir / LOCK),
     )  # fmt: skip
     reader = Reader(config, store, lambda: engine.snapshot)
@@ -140,7 +143,22 @@ def _alone(engine: Engine, lock: Path) -> Iterator[bool]:
         os.close(handle)
 
 
-def _order_evidence(config: MonitorConfig, starter: EvidenceStarter, told: Judgement, state: ModelState, run: RunEnd) -> None:
+def audit_packs(engine: Engine, ended: Sequence[Finished]) -> None:
+    """A row in the audit log for each pack that was made, with its digest, or could not be. Waits for nothing."""
+    for one in ended:
+        engine.command(partial(_audit_pack, one))
+
+
+def _audit_pack(one: Finished, draft: Draft) -> None:
+    if one.html is None:
+        draft.audit("evidence failed", one.signal_id, {"problem": one.problem})
+    else:
+        draft.audit("evidence", one.signal_id, {"page": one.html.name, "numbers_sha256": one.digest})
+
+
+def _order_evidence(
+    config: MonitorConfig, starter: EvidenceStarter, store: Store, told: Judgement, state: ModelState, run: RunEnd
+) -> None:
     """A report for each test that raised an alarm; where only retrains are to be documented, for the one that ordered it."""
     if config.evidence_for == "retrains" and told.request is None:
         return
@@ -148,7 +166,20 @@ def _order_evidence(config: MonitorConfig, starter: EvidenceStarter, told: Judge
         is_wanted = raised.kind in told.block.alarms and (config.evidence_for == "alarms" or raised.kind == "repairable")
         if is_wanted:
             since_ms, week_ms = state.in_service_since_ms, 7 * config.window_ms  # a single day has its own weather
-            starter.order(order_for(raised, run=run, bus_url=config.bus_url, in_service_since_ms=since_ms, at_least_ms=week_ms))
+            starter.order(
+                order_for(
+                    raised, run=run, bus_url=config.bus_url, in_service_since_ms=since_ms, at_least_ms=week_ms,
+                    block=told.block, decision=told.decision, course=course_of(_last_blocks(store, state.model), raised),
+                )
+            )  # fmt: skip
+
+
+def _last_blocks(store: Store, model: str) -> list[JudgedBlock]:
+    """None while the store is away: a pack without its course is better than none."""
+    try:
+        return [msgspec.msgpack.decode(body, type=JudgedBlock) for body in store.blocks(model)[-_COURSE_BLOCKS:]]
+    except RetryableError:
+        return []
 
 
 def _run_engine(engine: Engine, lock: Path, server: uvicorn.Server, failure: list[BaseException]) -> None:

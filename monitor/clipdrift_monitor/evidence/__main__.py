@@ -11,6 +11,9 @@ if __name__ == "__main__":
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
         os.environ[name] = "1"
     warnings.simplefilter("ignore")  # Evidently's, of pandas and numpy; a log is for what somebody can act on
+    from clipdrift_monitor.evidence.limits import limit
     from clipdrift_monitor.evidence.make import main
+
+    limit()
 
     sys.exit(main(Path(sys.argv[1])))

@@ -11,7 +11,8 @@ from clipdrift_contract.bus.connect import connect
 from clipdrift_contract.clock import SystemClock
 from clipdrift_contract.errors import RetryableError
 from clipdrift_contract.files import write_whole
-from clipdrift_monitor.evidence.order import EvidenceOrder, read_order
+from clipdrift_monitor.evidence.numbers import numbers_of
+from clipdrift_monitor.evidence.order import EvidenceOrder, numbers_path, read_order
 from clipdrift_monitor.evidence.page import MIN_ROWS, too_few
 from clipdrift_monitor.evidence.rows import Found, read_rows
 
@@ -39,11 +40,12 @@ def main(order_path: Path) -> int:
         return 1
     read_seconds = clock.monotonic_seconds() - began
     try:
-        page = _page(order, found).encode()
+        page, numbers = _pack(order, found)
     except ImportError as error:
         _log.error("Evidently cannot be imported (%s): pip install 'clipdrift[evidence]'", error)
         return 2
     html = Path(order.html_path)
+    write_whole(numbers_path(html), numbers, html.with_suffix(".numbers.partial"))  # first: a page has its figures beside it
     write_whole(html, page, html.with_suffix(".html.partial"))
     _log.info(
         "%s: %.1f MB in %.1f s (%.1f s of them reading), peak memory %.0f MB", html, len(page) / 1e6,
@@ -60,9 +62,13 @@ def _read(order: EvidenceOrder) -> Found:
         bus.close()
 
 
-def _page(order: EvidenceOrder, found: Found) -> str:
+def _pack(order: EvidenceOrder, found: Found) -> tuple[bytes, bytes]:
+    """The page, and its figures."""
     if min(side.num_sampled for side in found) < MIN_ROWS:
-        return too_few(order, found)
+        page = too_few(order, found).encode()
+        return page, numbers_of(order, found, (), (), page)
     from clipdrift_monitor.evidence.pack import make_pack  # noqa: PLC0415  4 s that a page without a comparison can spare
 
-    return make_pack(order, found)
+    pack = make_pack(order, found)
+    page = pack.page.encode()
+    return page, numbers_of(order, found, pack.moved, pack.shapes, page)

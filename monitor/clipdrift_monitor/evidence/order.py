@@ -2,13 +2,16 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from clipdrift_contract.clock import MS_PER_DAY
-from clipdrift_contract.events import RunEnd, Signal
+from clipdrift_contract.events import Decision, RunEnd, Signal
+from clipdrift_monitor.evidence.plots import Course
+from clipdrift_monitor.state import JudgedBlock
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_(][A-Za-z0-9._()-]{0,119}")
 _REFERENCE_DAYS = 14  # enough rows of every weekday, twice, before the model has aged
@@ -52,10 +55,16 @@ class EvidenceOrder(msgspec.Struct, frozen=True, kw_only=True):
     html_path: str = ""  # filled by the starter
     classes: tuple[str, ...] = ()
     slice_names: tuple[str, ...] = ()
+    block: JudgedBlock | None = None
+    """What was seen and said of the block that raised the alarm."""
+    decision: Decision | None = None
+    """What was decided on it, with the numbers that were weighed."""
+    course: Course = Course()
 
 
 class EvidencePaths(NamedTuple):
-    """The files of one pack: the report (whole, or not there), the order, and what the process printed."""
+    """The files of one pack: the report (whole, or not there), the order, and what the process printed. Where the report is
+    there, its figures lie beside it."""
 
     html: Path
     json: Path
@@ -65,6 +74,21 @@ class EvidencePaths(NamedTuple):
     def partial(self) -> Path:
         """The report while it is being written."""
         return self.html.with_suffix(".html.partial")
+
+    @property
+    def numbers(self) -> Path:
+        """The report's figures as JSON."""
+        return numbers_path(self.html)
+
+
+def numbers_path(html: Path) -> Path:
+    """Where the figures of the report in `html` lie.
+
+    Example:
+        >>> numbers_path(Path("evidence/pump-v1.2.html")).as_posix()
+        'evidence/pump-v1.2.numbers'
+    """
+    return html.with_suffix(".numbers")
 
 
 def paths_of(folder: Path, signal_id: str) -> EvidencePaths:
@@ -86,7 +110,15 @@ def paths_of(folder: Path, signal_id: str) -> EvidencePaths:
 
 
 def order_for(
-    signal: Signal, *, run: RunEnd | None, bus_url: str, in_service_since_ms: int, at_least_ms: int = 0
+    signal: Signal,
+    *,
+    run: RunEnd | None,
+    bus_url: str,
+    in_service_since_ms: int,
+    at_least_ms: int = 0,
+    block: JudgedBlock | None = None,
+    decision: Decision | None = None,
+    course: Course | None = None,
 ) -> EvidenceOrder:
     """The order for an alarm: its window against the version's first 14 days in service, or as many as lie before the window.
 
@@ -96,6 +128,9 @@ def order_for(
         bus_url: Where the predictions were recorded.
         in_service_since_ms: Event time since which the version serves.
         at_least_ms: A shorter window of the alarm is made so long, towards the past: a single day has its own weather.
+        block: That raised it.
+        decision: On that block.
+        course: Of the blocks up to it.
     """
     profile = run.profile if run is not None else None
     start_ms = min(in_service_since_ms, signal.window_start_ms)
@@ -114,6 +149,21 @@ def order_for(
         why=signal.summary,
         classes=profile.classes if profile is not None else (),
         slice_names=profile.slice_names if profile is not None else (),
+        block=block,
+        decision=decision,
+        course=course or Course(),
+    )
+
+
+def course_of(blocks: Sequence[JudgedBlock], signal: Signal) -> Course:
+    """The course of the alarm's test over the blocks of its version, up to the alarm."""
+    known = [one for one in blocks if one.version == signal.version and one.end_ms <= signal.window_end_ms]
+    return Course(
+        start_ms=tuple(one.start_ms for one in known),
+        evidence=tuple(one.levels.get(signal.kind) for one in known),
+        accuracy=tuple(one.view.accuracy for one in known),
+        accuracy_low=tuple(one.view.accuracy_low for one in known),
+        accuracy_high=tuple(one.view.accuracy_high for one in known),
     )
 
 

@@ -10,6 +10,7 @@ from evidently.presets import ClassificationPreset, DataDriftPreset, DataSummary
 
 from clipdrift_monitor.evidence.order import EvidenceOrder
 from clipdrift_monitor.evidence.page import MIN_ROWS, Moved, with_heading
+from clipdrift_monitor.evidence.plots import Shape
 from clipdrift_monitor.evidence.rows import Found, Side
 
 _log = logging.getLogger(__name__)
@@ -19,6 +20,9 @@ _MAX_CATEGORIES = 40  # of a column; the rest is drawn as one
 _MAX_WORD = 60  # characters of a category
 _OTHER = "(other)"
 _MAX_MOVED = 10
+_MAX_SHAPES = 4
+_SHAPE_BINS = 20
+_SHAPE_CATEGORIES = 7
 # Evidently puts values into a <script> as they are, and plotly reads some tags: no word of a client may open one.
 _HARMLESS = str.maketrans({"<": "‹", ">": "›"})
 
@@ -45,8 +49,16 @@ class _Sides(NamedTuple):
     current: _Table
 
 
-def make_pack(order: EvidenceOrder, found: Found) -> str:
-    """The whole page, self-contained, some 4 to 5 MB; both sides have at least `MIN_ROWS` rows."""
+class Pack(NamedTuple):
+    """The whole page, self-contained, some 4 to 5 MB, and the figures in it that are not Evidently's."""
+
+    page: str
+    moved: list[Moved]
+    shapes: list[Shape]
+
+
+def make_pack(order: EvidenceOrder, found: Found) -> Pack:
+    """The pack of two sides that have at least `MIN_ROWS` rows each."""
     sides = _Sides(_table(order, found.reference), _table(order, found.current))
     _fold_categories(sides)
     quality = _quality(order, found, sides)
@@ -59,7 +71,9 @@ def make_pack(order: EvidenceOrder, found: Found) -> str:
         quality = _Quality([], {}, f"Quality is not shown: Evidently could not compute it ({type(error).__name__}: {error}).")
         snapshot = _run(sides, quality)
     moved = _moved(snapshot.dict()["metrics"], sides)
-    return with_heading(snapshot.get_html_str(False), order, found, moved, quality.words)
+    shapes = [_shape(one.column, sides) for one in moved[:_MAX_SHAPES]]
+    page = with_heading(snapshot.get_html_str(False), order, found, moved, quality.words, shapes)
+    return Pack(page, moved, shapes)
 
 
 def _run(sides: _Sides, quality: _Quality) -> Any:
@@ -172,6 +186,32 @@ def _moved(metrics: list[dict[str, Any]], sides: _Sides) -> list[Moved]:
         rated.append((far, Moved(*words)))
     rated.sort(key=lambda pair: -pair[0])
     return [one for _, one in rated[:_MAX_MOVED]]
+
+
+def _shape(name: str, sides: _Sides) -> Shape:
+    """Numbers in bins of equal width between the 1st and the 99th percentile, what lies outside in the outer ones; categories
+    by the share of both sides together, the rest as one. Missing values have a bin of their own where there are any."""
+    before, now = (table.rows[name] for table in sides)
+    if before.dtype.kind == "f":
+        both = pd.concat([before, now]).dropna()
+        low, high = both.quantile(0.01), both.quantile(0.99)
+        edges = np.linspace(low, high if high > low else low + 1.0, _SHAPE_BINS + 1)
+        names = [f"{edge:.3g}" for edge in edges[:-1]]
+        shares = [np.histogram(side.dropna().clip(low, high), edges)[0] / max(1, len(side)) for side in (before, now)]
+    else:
+        names = list(pd.concat([before, now]).value_counts().index[:_SHAPE_CATEGORIES])
+        shares = [np.array([(side == word).mean() for word in names]) for side in (before, now)]
+        names, shares = [*names, _OTHER], [np.append(one, max(0.0, 1 - one.sum())) for one in shares]
+    if before.isna().any() or now.isna().any():
+        gaps = [float(side.isna().mean()) for side in (before, now)]
+        rest = [
+            one if before.dtype.kind == "f" else np.append(one[:-1], one[-1] - gap)
+            for one, gap in zip(shares, gaps, strict=True)
+        ]
+        names, shares = [*names, "missing"], [np.append(one, gap) for one, gap in zip(rest, gaps, strict=True)]
+    return Shape(
+        column=name, bins=tuple(map(str, names)), before=tuple(map(float, shares[0])), now=tuple(map(float, shares[1]))
+    )  # fmt: skip
 
 
 def _in_short(column: pd.Series, sides: _Sides) -> str:

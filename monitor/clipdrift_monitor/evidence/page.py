@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from clipdrift_monitor.evidence import plots
 from clipdrift_monitor.evidence.order import EvidenceOrder
+from clipdrift_monitor.evidence.plots import Shape
 from clipdrift_monitor.evidence.rows import Found, Side
 
 MIN_ROWS = 30  # below it no distance between two samples says anything
@@ -22,10 +24,16 @@ _HEAD = f"""<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 .pack p, .pack li {{ max-width: 78ch; }} .pack .soft {{ color: #5c6577; }}
 .pack table {{ border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }}
 .pack th, .pack td {{ padding: .34rem .55rem; text-align: left; border-bottom: 1px solid #dfe3ea; overflow-wrap: anywhere; }}
+.pack svg {{ width: 100%; height: auto; }} .pack .grid {{ stroke: #dfe3ea; }} .pack .tick {{ fill: #5c6577; font-size: 11px; }}
+.pack .limit {{ stroke: #b3261e; stroke-dasharray: 5 4; }} .pack .mark {{ stroke: #5c6577; stroke-dasharray: 2 3; }}
+.pack .line {{ fill: none; stroke-width: 1.8; }} .pack .line.a, .pack .dot.a {{ stroke: #2459c4; }} .pack .line.b, .pack .dot.b {{ stroke: #1d7a52; }}
+.pack .band.b {{ fill: #1d7a52; opacity: .15; }} .pack .before {{ fill: #a9b3c4; }} .pack .now {{ fill: #b3261e; opacity: .75; }}
+.pack .shapes {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 1rem; }} .pack figure {{ margin: 0; }}
 .pack th {{ color: #5c6577; font-weight: 600; }} .pack .n {{ text-align: right; }} .pack .far {{ color: #b3261e; font-weight: 650; }}
 </style>"""  # noqa: E501  one rule a line reads better
 
 
+_COURSES = ("Evidence until the alarm", "Accuracy until the alarm")
 _BODY = re.compile(r"</head>\s*<body>")
 
 
@@ -41,7 +49,9 @@ class Moved(NamedTuple):
     now: str
 
 
-def with_heading(report: str, order: EvidenceOrder, found: Found, moved: Sequence[Moved], quality: str) -> str:
+def with_heading(
+    report: str, order: EvidenceOrder, found: Found, moved: Sequence[Moved], quality: str, shapes: Sequence[Shape] = ()
+) -> str:
     """Evidently's page with a heading of ours, and forbidden to load anything.
 
     Raises:
@@ -52,7 +62,7 @@ def with_heading(report: str, order: EvidenceOrder, found: Found, moved: Sequenc
         raise ValueError("Evidently's report is no HTML page with <head> and <body>; this version is not the one we know")
     inside = begins + len("<head>")
     head = f"<title>{_text(_title(order))} · evidence</title>{_HEAD}{report[inside : ends.start()]}"
-    heading = _heading(order, found, _how_to_read(moved, quality))
+    heading = _heading(order, found, _how_to_read(moved, quality, shapes))
     return f"{report[:inside]}{head}{ends.group()}{heading}{report[ends.end() :]}".strip() + "\n"
 
 
@@ -86,10 +96,27 @@ def _heading(order: EvidenceOrder, found: Found, body: str) -> str:
 <p>{_text(order.why)}</p><p class="soft">{_text(about)}</p>
 <table><tr><th>rows</th><th>predictions asked for, UTC</th><th class="n">recorded</th><th class="n">in this report</th>
 <th class="n">of them labelled</th></tr>{rows}</table>
+{_judged(order)}
 {body}</div>"""
 
 
-def _how_to_read(moved: Sequence[Moved], quality: str) -> str:
+def _judged(order: EvidenceOrder) -> str:
+    """What the monitor saw until the alarm, and what it decided, with its numbers."""
+    parts = [f"<h2>{title}</h2>{svg}" for title, svg in zip(_COURSES, plots.of_course(order.course), strict=True) if svg]
+    decision = order.decision
+    if decision is not None:
+        action = (
+            f"{decision.action}, and {decision.would} were this no dry run" if decision.would != "none" else decision.action
+        )
+        terms = "".join(
+            f'<tr><td>{_text(name)}</td><td class="n">{value:.6g}</td></tr>' for name, value in decision.terms.items()
+        )
+        parts.append(f"<h2>What was decided: {_text(action)}</h2>{_list(decision.reasons)}")
+        parts.append(f'<table><tr><th>weighed</th><th class="n">value</th></tr>{terms}</table>' if terms else "")
+    return "".join(parts)
+
+
+def _how_to_read(moved: Sequence[Moved], quality: str, shapes: Sequence[Shape]) -> str:
     lines = [
         "The reference is the same version in its first days in service, so what differs is the world and not the model.",
         "Where a window has more rows than the report, the report holds a random sample of them.",
@@ -108,7 +135,15 @@ def _how_to_read(moved: Sequence[Moved], quality: str) -> str:
 <h2>What has moved most</h2>
 <table><tr><th>column</th><th>reference</th><th>alarm's window</th><th>test</th><th class="n">score</th>
 <th class="n">threshold</th></tr>{table}</table>
+{_shapes(shapes)}
 <h2>Evidently's report</h2>"""
+
+
+def _shapes(shapes: Sequence[Shape]) -> str:
+    """How the columns that have moved most are spread: grey the reference, red the alarm's window."""
+    figures = "".join(f"<figure><figcaption>{_text(one.column)}</figcaption>{plots.of_shape(one)}</figure>" for one in shapes)
+    words = '<p class="soft">Share of the rows: grey the reference, red the alarm\'s window.</p>'
+    return f'<div class="shapes">{figures}</div>{words}' if figures else ""
 
 
 def _title(order: EvidenceOrder) -> str:

@@ -1,6 +1,7 @@
 """Starts the processes that make evidence packs, one at a time, at the lowest priority, and never waits for one."""
 
 import contextlib
+import hashlib
 import logging
 import os
 import signal
@@ -33,6 +34,7 @@ class Finished(NamedTuple):
     signal_id: str
     html: Path | None
     problem: str = ""
+    digest: str = ""  # SHA-256 of the pack's figures, which hold that of its page
 
 
 class _Running(NamedTuple):
@@ -199,7 +201,7 @@ class EvidenceStarter:
         self._running = None
         if running.paths.html.exists():
             self.num_made += 1
-            return Finished(running.signal_id, running.paths.html)
+            return Finished(running.signal_id, running.paths.html, digest=_digest(running.paths.numbers))
         with contextlib.suppress(OSError):
             running.paths.partial.unlink(missing_ok=True)
         self.num_failed += 1
@@ -214,6 +216,13 @@ def _may_be_tried(log: Path) -> bool:
         return True
     lines = log.read_text(errors="replace").splitlines(keepends=True)
     return sum(line.startswith(_ATTEMPT) for line in lines) == 1 and lines[-1] == _CUT_OFF
+
+
+def _digest(numbers: Path) -> str:
+    try:
+        return hashlib.sha256(numbers.read_bytes()).hexdigest()
+    except OSError:  # made by a process of an earlier version
+        return ""
 
 
 def _kill(process: subprocess.Popen[bytes], how: signal.Signals) -> None:

@@ -1,5 +1,6 @@
 """The real process: a report of two regimes, made by Evidently from a real bus."""
 
+import hashlib
 import json
 import os
 import re
@@ -139,6 +140,19 @@ def test_a_report_names_what_drifted(pack: Pack) -> None:
 def test_a_report_shows_the_accuracy_of_both_windows(pack: Pack) -> None:
     assert pack.right_before - pack.right_now > 0.2
     assert _counters(pack.page, "Accuracy") == [round(pack.right_now, 3), round(pack.right_before, 3)]
+
+
+@pytest.mark.slow
+def test_the_figures_lie_beside_the_report_with_its_digest_and_what_moved_most_is_drawn(pack: Pack) -> None:
+    told = json.loads((pack.folder / "report.numbers").read_text())
+
+    assert told["page_sha256"] == hashlib.sha256(pack.page.encode()).hexdigest()
+    assert told["moved"][0]["column"] == "pressure"
+    assert pack.heading.count('class="shape"') == len(told["shapes"]) == 4
+    for shape in told["shapes"]:
+        assert len(shape["bins"]) == len(shape["before"]) == len(shape["now"])
+        assert sum(shape["before"]) == pytest.approx(1.0)
+        assert sum(shape["now"]) == pytest.approx(1.0)
 
 
 @pytest.mark.slow
