@@ -63,7 +63,9 @@ def test_every_figure_of_a_model_in_the_list_is_exported_once_there_is_something
     harmed.dialogue.go(outcome(request, verdict="fail"))
 
     wanted = {metric.name for metric in METRICS if metric.name.startswith(("clipdrift_model_", "clipdrift_monitor_"))}
-    wanted -= {name for name in wanted if "false_alarms" in name}  # they take many healthy days: tests/monitor/test_rehearsals.py
+    wanted -= {
+        name for name in wanted if "false_alarms" in name
+    }  # they take many healthy days: tests/monitor/test_rehearsals.py
     found = {
         name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum") for name in names_of(scraped(harmed)) | during
     }
@@ -135,7 +137,8 @@ def test_no_gauge_outlives_what_it_speaks_of(harmed):
     assert gone == {
         f"clipdrift_model_{name}"
         for name in (
-            "open_signals", "open_incidents", "harm_evidence_ratio", "feature_drift_score", "prediction_drift_score", "mix_drift_score",
+            "open_signals", "open_incidents", "harm_evidence_ratio", "feature_drift_score", "prediction_drift_score",
+            "mix_drift_score",
             "label_maturity_ratio", "label_delay_seconds", "validated_accuracy_ratio", "live_accuracy_ratio",
             "live_accuracy_low_ratio", "live_accuracy_high_ratio", "live_nll_nats", "live_brier_score", "live_ece_ratio",
         )
