@@ -121,6 +121,8 @@ def monitor(project: Project, *, host: str | None = None, port: int | None = Non
     from clipdrift_monitor.server import run  # noqa: PLC0415
 
     config = msgspec.structs.replace(monitor_config(project), **_given(host=host, port=port))
+    if config.api_keys_file:
+        config = msgspec.structs.replace(config, api_keys_file=str(project.folder / config.api_keys_file))
     require_port(config.host, config.port, "--port or [monitor] port")
     run(config)
 

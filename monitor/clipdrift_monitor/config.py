@@ -20,7 +20,7 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     port: int = 8090
     """Port of the status page and the HTTP interface."""
     api_keys_file: str = ""
-    """TOML file of API keys (their digests, with the scopes read, respond, operate); empty: only the project's API token orders."""
+    """TOML file of API keys: their digests, with scopes (read, respond, operate); empty: only the API token gives orders."""
     does_reading_need_key: bool = False
     """Whether pages and questions, too, need a key of the scope `read`; a browser gives it as the password."""
     window_ms: int = MS_PER_DAY

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import uvicorn
 
+from clipdrift_contract.access.keys import ApiKeys
 from clipdrift_contract.bus.connect import connect
 from clipdrift_contract.clock import Clock, SystemClock
 from clipdrift_contract.errors import ClipdriftError, RetryableError
@@ -20,12 +21,14 @@ from clipdrift_contract.events import RunEnd
 from clipdrift_contract.files import lock_file
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_monitor.actions.local_process import LocalProcesses
+from clipdrift_monitor.api.access import Access
 from clipdrift_monitor.api.app import Api
 from clipdrift_monitor.api.exporter import Exporter
 from clipdrift_monitor.api.pages import Pages
 from clipdrift_monitor.api.reader import Reader
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.decisions.judging import Judgement
+from clipdrift_monitor.detectors.window_drift import check_detectors
 from clipdrift_monitor.engine.draft import Draft
 from clipdrift_monitor.engine.engine import STANDS_BY, Engine
 from clipdrift_monitor.evidence.order import course_of, order_for
@@ -65,9 +68,10 @@ def run(config: MonitorConfig, clock: Clock | None = None) -> None:
     when it ends: at once on the same machine, after some fifteen seconds without a sign of life on another.
 
     Raises:
-        ConfigError: An address is wrong.
+        ConfigError: An address is wrong, or a detector that the policy names cannot be used.
         ClipdriftError: The engine ended by an error of its own; its story is in the log.
     """
+    check_detectors(config.policy.drift)
     clock = clock or SystemClock()
     config.jobs_dir.mkdir(parents=True, exist_ok=True)
     metrics = MetricSet()
@@ -81,7 +85,9 @@ def run(config: MonitorConfig, clock: Clock | None = None) -> None:
         writer=_name_of(config.jobs_dir / LOCK),
     )  # fmt: skip
     reader = Reader(config, store, lambda: engine.snapshot)
-    api = Api(engine, reader, store, Exporter(reader, metrics), Pages(reader, config), config.api_token, config.evidence_dir)
+    api = Api(
+        engine, reader, store, Exporter(reader, metrics), Pages(reader, config), _access(config, clock), config.evidence_dir
+    )
     server = _Listener(
         uvicorn.Config(
             api.app(),
@@ -117,6 +123,11 @@ def run(config: MonitorConfig, clock: Clock | None = None) -> None:
             bus.close()
     if failure:
         raise ClipdriftError(f"the monitor's engine ended by {type(failure[0]).__name__}: {failure[0]}") from failure[0]
+
+
+def _access(config: MonitorConfig, clock: Clock) -> Access:
+    keys = ApiKeys(clock, Path(config.api_keys_file)) if config.api_keys_file else None
+    return Access(config.api_token, keys, does_reading_need_key=config.does_reading_need_key)
 
 
 def _name_of(lock: Path) -> str:

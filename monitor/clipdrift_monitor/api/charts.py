@@ -42,6 +42,7 @@ def time_chart(
     marks: Sequence[Mark] = (),
     limit: float | None = None,
     limit_words: str = "",
+    limit_css: str = "limit",
     is_ratio: bool = True,
     floor: float | None = None,
     ceiling: float | None = None,
@@ -54,6 +55,7 @@ def time_chart(
         marks: Moments to show.
         limit: A value to show as a dashed horizontal line.
         limit_words: What it is.
+        limit_css: Its class in the page's style sheet.
         is_ratio: Label the axis in per cent.
         floor: Lowest value of the axis; else the data decide.
         ceiling: Highest value of the axis; what lies above is drawn at it.
@@ -71,7 +73,7 @@ def time_chart(
     parts += [frame.date(at) for at in _dates(frame.first_ms, frame.last_ms)]
     parts += [frame.mark(mark) for mark in marks if frame.first_ms <= mark.time_ms <= frame.last_ms]
     parts += [frame.band(line) for line in lines]
-    parts += [frame.limit(limit, limit_words)] if limit is not None else []
+    parts += [frame.limit(limit, limit_words, limit_css)] if limit is not None else []
     parts += [frame.line(line) for line in lines]
     return "".join((*parts, "</svg>"))
 
@@ -104,10 +106,10 @@ class _Frame:
         line = f'<line class="{mark.css}" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}">'
         return f"{line}<title>{html.escape(mark.words)}</title></line>"
 
-    def limit(self, value: float, words: str) -> str:
+    def limit(self, value: float, words: str, css: str) -> str:
         at = self.y(value)
         beside = at - 4 if at > _TOP + 10 else at + 13  # above the line, but within the picture
-        return _across("limit", at) + _text(_WIDTH - _RIGHT, beside, words, "end")
+        return _across(css, at) + _text(_WIDTH - _RIGHT, beside, words, "end")
 
     def band(self, line: Line) -> str:
         known = [(self.x(p.time_ms), p.low, p.high) for p in line.points if p.low is not None and p.high is not None]

@@ -55,7 +55,7 @@ class Exporter:
         self._gauge(names.MONITOR_AUDIT_BROKEN).set(0 if snapshot.is_audit_intact else 1)
 
     def _model(self, state: ModelState, snapshot: Snapshot) -> None:
-        model, run, live = state.model, self._reader.run(state), self._reader.live(state)
+        model, run, live = state.model, self._reader.run(state), self._reader.judged(state)
         self._count(names.MODEL_PREDICTIONS, (model,), state.num_predictions)
         self._count(names.MODEL_LABELS, (model,), state.num_labels)
         self._count_all(names.MODEL_SIGNALS, model, state.num_signals)

@@ -1,20 +1,21 @@
 """The status pages: rendered on the server, one file each, no script, nothing loaded from anywhere."""
 
+import shlex
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from clipdrift_contract.clipping import describe_clip
-from clipdrift_contract.events import ArmResult, ClipSpec, Contrast, Decision, Signal
-from clipdrift_monitor.api.charts import Line, Mark, Point, sparkline, time_chart
-from clipdrift_monitor.api.reader import Reader
+from clipdrift_contract.events import ArmResult, Contrast, Decision, Incident, RunEnd, Signal
+from clipdrift_monitor.api import plots
+from clipdrift_monitor.api.charts import sparkline
+from clipdrift_monitor.api.reader import Reader, UnknownSliceError
+from clipdrift_monitor.api.words import clip_words, clipping_word, day, in_words, moment, number, share, window_words
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.evidence.order import paths_of
-from clipdrift_monitor.risk.harm import TEST_NAMES
-from clipdrift_monitor.state import JudgedBlock, ModelState
+from clipdrift_monitor.incidents.precision import precision_of
+from clipdrift_monitor.state import ModelState
 from clipdrift_monitor.store.store import RetrainRow
 
 _KIND_WORDS = {
@@ -24,14 +25,21 @@ _KIND_WORDS = {
     "feature_drift": "inputs have moved",
     "prediction_drift": "predictions have moved",
     "mix_drift": "the mix of slices has moved",
+    "calibration_drift": "scores no longer mean what they did",
+    "estimated_accuracy": "scores promise less accuracy",
+    "error_drift": "the errors have changed",
+    "joint_drift": "inputs have moved together",
+    "schema": "columns are not as they were",
+    "freshness": "no predictions for longer than usual",
     "labels_missing": "labels are missing",
     "data_broken": "the data look broken",
     "training_fault": "training went wrong",
 }
-_TEST_CSS = {"sudden_break": "c", "worse_than_validated": "b", "repairable": "a"}
 _STATE_CSS = {"healthy": "good", "harmed": "bad", "data broken": "bad", "retraining": "busy", "no labels due yet": "soft"}
 _STATE_SIGN = {"healthy": "✓", "harmed": "!", "data broken": "!", "retraining": "↻", "no labels due yet": "·"}
-_NUM_SPARK = 60
+_SEVERITY_CSS = {"page": "bad", "ticket": "busy", "note": "soft"}
+_MAX_CARDS = 24  # of models with trouble; the others stand in a table
+_NUM_INCIDENTS = 200
 
 
 class Pages:
@@ -55,14 +63,22 @@ class Pages:
         self._templates.filters |= {"share": share, "number": number, "moment": moment, "day": day}
 
     def index(self) -> str:
-        """All models at a glance."""
-        models = [self._card(self._reader.state(name)) for name in self._reader.names()]
+        """All models at a glance: those with trouble first, the healthy ones in a table where they are many."""
+        states = [self._reader.state(name) for name in self._reader.names()]
+        cards = sorted((self._card(state) for state in states), key=lambda card: (_ORDER[card["css"]], card["name"]))
+        num_cards = len(cards) if len(cards) <= _MAX_CARDS else min(_MAX_CARDS, sum(card["css"] == "bad" for card in cards))
+        incidents = [one for state in states for one in state.incidents if one.is_open and one.severity != "note"]
         snapshot = self._reader.snapshot
         return self._render(
             "index.html.j2",
             title=self._config.project_name or "Clipdrift",
-            models=models,
-            num_harmed=sum(model["css"] == "bad" for model in models),
+            models=cards,
+            cards=cards[:num_cards],
+            rows=cards[num_cards:],
+            num_harmed=sum(card["css"] == "bad" for card in cards),
+            incidents=[
+                _incident_row(one) for one in sorted(incidents, key=lambda one: (one.severity != "page", -one.opened_at_ms))
+            ],
             lag=snapshot.lag,
             waits_for=snapshot.waits_for,
             is_audit_intact=snapshot.is_audit_intact,
@@ -77,205 +93,195 @@ class Pages:
         state = self._reader.state(name)
         blocks = self._reader.blocks(name)
         deployments = self._reader.deployments(name, 100)
-        marks = [
-            Mark(time_ms=one.decided_at_ms, words=f"version {one.champion.version} goes into service") for one in deployments
-        ]
+        marks = plots.deployment_marks(deployments)
         decisions = self._reader.decisions(name, 500)
-        run = self._reader.run(state)
+        run, told = self._reader.run(state), self._reader.describe(name)
+        drift = sorted(state.drift.features.items(), key=lambda one: -one[1])
         return self._render(
             "model.html.j2",
             title=name,
             card=self._card(state),
-            told=self._reader.describe(name),
+            told=told,
             run=run,
             clip_words=clip_words(run.clip) if run else "",
-            accuracy_svg=_accuracy_chart(blocks, marks),
-            evidence_svg=_evidence_chart(blocks, marks),
-            losses_svg=_losses_chart(blocks, marks),
-            drift=sorted(state.drift.features.items(), key=lambda one: -one[1]),
+            accuracy_svg=plots.accuracy_chart([(one.start_ms, one.view) for one in blocks], marks, told.validated_accuracy),
+            evidence_svg=plots.evidence_chart(blocks, marks),
+            losses_svg=plots.losses_chart(blocks, marks),
+            drift_svg=plots.drift_chart(
+                blocks, [feature for feature, _ in drift[:3]], marks, self._config.policy.drift.min_score
+            ),
+            slices=self._reader.slices(name),
+            drift=drift,
             drift_limit=self._config.policy.drift.min_score,
             drift_state=state.drift,
             diagnosis=state.diagnosis,
+            association=state.association,
             last_said=next((one for one in decisions if one.diagnosis is not None and one.action != "none"), None),
+            incidents=[_incident_row(one) for one in self._reader.incidents(name, 20)],
             signals=[self._signal(signal) for signal in self._reader.signals(name, 200) if signal.severity != "note"],
             notes=[signal for signal in state.open_signals if signal.severity == "note"],
-            decisions=[_decision(one) for one in decisions if one.action != "none"],
+            decisions=[_decision(one) for one in decisions if one.action != "none" or one.would != "none"],
             num_nothing=state.num_decisions.get("none", 0),
             retrains=[_retrain(row) for row in self._reader.retrains(name)],
             deployments=deployments,
             policy=self._config.policy,
-            window_words=_window_words(self._config),
+            window_words=window_words(self._config),
+        )
+
+    def slice(self, model: str, name: str) -> str:
+        """One slice of a model.
+
+        Raises:
+            UnknownModelError: There is no such model.
+            UnknownSliceError: It has no such slice.
+        """
+        state = self._reader.state(model)
+        slices = self._reader.slices(model)
+        told = next((one for one in slices if one.slice == name), None)
+        if told is None:
+            known = ", ".join(one.slice for one in slices) or "none that has labels in view"
+            raise UnknownSliceError(f"{model} has no slice {name[:100]!r}; there are: {known}")
+        windows = self._reader.windows(model, 0, None)
+        of_slice = [one for one in windows if one.slice == name]
+        totals: dict[int, int] = {}
+        for one in windows:
+            if one.slice == "":
+                totals[one.start_ms] = totals.get(one.start_ms, 0) + one.view.num_predictions
+        marks = plots.deployment_marks(self._reader.deployments(model, 100))
+        blocks = self._reader.blocks(model)
+        statements = [one for block in blocks[-1:] for one in block.statements if getattr(one, "slice", "") == name]
+        incidents = [one for one in self._reader.incidents(model, _NUM_INCIDENTS) if name in one.slices]
+        return self._render(
+            "slice.html.j2",
+            title=name,
+            model=model,
+            told=told,
+            card=self._card(state),
+            accuracy_svg=plots.accuracy_chart(
+                [(one.start_ms, one.view) for one in of_slice], marks, told.validated_accuracy, f" of {name}"
+            ),
+            share_svg=plots.share_chart(of_slice, totals, told.validated_share, marks),
+            statements=statements,
+            windows=of_slice[-_NUM_WINDOWS:][::-1],
+            incidents=[_incident_row(one) for one in incidents[:20]],
+            window_words=window_words(self._config),
+        )
+
+    def incidents(self) -> str:
+        """Every incident, those that are open first."""
+        names = self._reader.names()
+        states = [self._reader.state(name) for name in names]
+        found = [one for name in names for one in self._reader.incidents(name, _NUM_INCIDENTS)]
+        found.sort(key=lambda one: (not one.is_open, _SEVERITIES.index(one.severity) if one.is_open else 0, -one.at_ms))
+        counts: dict[str, int] = {}
+        for state in states:
+            for verdict, count in state.num_feedback.items():
+                counts[verdict] = counts.get(verdict, 0) + count
+        budget = self._config.policy.budget
+        return self._render(
+            "incidents.html.j2", title="Incidents", incidents=[_incident_row(one) for one in found[:_NUM_INCIDENTS]],
+            num_open=sum(one.is_open for one in found), precision=precision_of(counts), budget=budget,
+        )  # fmt: skip
+
+    def incident(self, incident_id: str) -> str:
+        """One incident: what it is, since when, why, what people said, and how to answer it.
+
+        Raises:
+            UnknownIncidentError: There is no such incident.
+        """
+        one = self._reader.incident(incident_id)
+        blocks = self._reader.blocks(one.model)
+        marks = plots.incident_marks(one)
+        run: RunEnd | None = self._reader.run(self._reader.state(one.model))
+        wanted = set(one.signal_ids)
+        signals = [signal for signal in self._reader.signals(one.model, 500) if signal.signal_id in wanted]
+        decisions = [made for made in self._reader.decisions(one.model, 500) if wanted & set(made.signal_ids)]
+        features = [name for name in one.features if not name.startswith("(")][:3]
+        return self._render(
+            "incident.html.j2",
+            title=one.summary or one.incident_id,
+            incident=one,
+            row=_incident_row(one),
+            accuracy_svg=plots.accuracy_chart(
+                [(block.start_ms, block.view) for block in blocks], marks, self._reader.validated_accuracy(run)
+            ),
+            evidence_svg=plots.evidence_chart(blocks, marks),
+            drift_svg=plots.drift_chart(blocks, features, marks, self._config.policy.drift.min_score) if features else "",
+            features=features,
+            signals=[self._signal(signal) for signal in signals],
+            decisions=[_decision(made) for made in decisions[:20]],
+            answer_commands="\n".join(f"clipdrift incidents {one} --why '...'" for one in _answers(incident_id)),
         )
 
     def _render(self, template: str, **values: Any) -> str:
         return self._templates.get_template(template).render(project=self._config.project_name or "Clipdrift", **values)
 
     def _card(self, state: ModelState) -> dict[str, Any]:
-        told = self._reader.describe(state.model)
-        blocks = self._reader.blocks(state.model)[-_NUM_SPARK:]
-        worst = max(state.levels.values(), default=0.0)
+        """What the first page shows of a model: only what is in its state already, since there may be hundreds."""
+        judged = self._reader.judged(state)
+        loud = [one for one in state.incidents if one.is_open and one.severity != "note"]
         return {
             "name": state.model,
             "word": state.word,
             "css": _STATE_CSS[state.word],
             "sign": _STATE_SIGN[state.word],
-            "told": told,
-            "worst": worst,
-            "spark": sparkline([one.view.accuracy for one in blocks if one.view.accuracy is not None]),
-            "words": _in_words(state),
-            "clipping": _clipping_word(told["clipping"]),
+            "version": state.in_service.version if state.in_service else None,
+            "live": judged.overall if judged is not None else None,
+            "worst": max(state.levels.values(), default=0.0),
+            "spark": sparkline(state.recent_accuracy),
+            "words": in_words(state),
+            "num_incidents": len(loud),
+            "clipping": clipping_word(state.diagnosis.clipping if state.diagnosis else "unknown"),
         }
 
     def _signal(self, signal: Signal) -> dict[str, Any]:
         evidence = paths_of(self._config.evidence_dir, signal.signal_id).html
         return {
             "signal": signal,
-            "words": _KIND_WORDS[signal.kind],
+            "words": _KIND_WORDS.get(signal.kind, signal.kind.replace("_", " ")),
             "evidence": f"/evidence/{evidence.name}" if evidence.exists() else "",
         }
 
 
-# --- words ---
-
-
-def share(value: float | None, digits: int = 1) -> str:
-    """A ratio in per cent; "–" for None.
-
-    Example:
-        >>> share(0.8123), share(-0.0001), share(None)
-        ('81.2 %', '0.0 %', '–')
-    """
-    return "–" if value is None else f"{round(100 * value, digits) + 0.0:.{digits}f} %"
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A number; "–" for None.
-
-    Example:
-        >>> number(0.12345), number(1200), number(None)
-        ('0.123', '1,200', '–')
-    """
-    if value is None:
-        return "–"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
-
-
-def moment(time_ms: int) -> str:
-    """Date and minute in UTC.
-
-    Example:
-        >>> moment(0)
-        '1970-01-01 00:00'
-    """
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def day(time_ms: int) -> str:
-    """Date in UTC.
-
-    Example:
-        >>> day(0)
-        '1970-01-01'
-    """
-    return moment(time_ms)[:10]
-
-
-def clip_words(clip: ClipSpec) -> str:
-    """A clipping rule as people say it.
-
-    Example:
-        >>> clip_words(ClipSpec(kind="global_norm", max_norm=0.05)), clip_words(ClipSpec()), clip_words(ClipSpec(kind="zclip"))
-        ('clipped to global norm 0.05', 'not clipped', 'clipped by ZClip')
-    """
-    if clip.kind == "off":
-        return "not clipped"
-    how = "by" if clip.kind in ("autoclip", "zclip", "agc", "adagc", "quantile") else "to"
-    return f"clipped {how} {describe_clip(clip, digits=3)}"
-
-
-def _clipping_word(verdict: str) -> str:
-    return {"implicated": "clipping holds it back", "associated": "clipping is suspected",
-            "not_implicated": "clipping is not the cause", "unknown": "clipping: not known yet"}[verdict]  # fmt: skip
-
-
-def _in_words(state: ModelState) -> str:
-    """What is going on, in a sentence."""
-    if state.in_service is None:
-        return "No version is in service."
-    loud = [signal for signal in state.open_signals if signal.severity != "note"]
-    if state.history.running_key:
-        return "A retrain is running: several clipping policies are tried on the same data, and the gate compares them."
-    if loud and state.diagnosis is not None:
-        return state.diagnosis.words
-    if loud:
-        return loud[-1].summary
-    if not state.num_version_labels:
-        return (
-            "No window has been judged since this version came into service, so nothing can be said about it yet."
-            if state.generation > 1
-            else "This version has no labels that are due yet, so nothing can be said about its accuracy."
-        )
-    return "No test has found it worse than it was when it was validated."
-
-
-def _window_words(config: MonitorConfig) -> str:
-    hours = config.window_ms / 3_600_000
-    width = "day" if hours == 24 else f"{hours:g} hours"
-    return f"last {config.view_windows} windows of one {width} whose labels are due"
-
-
-# --- charts ---
-
-
-def _accuracy_chart(blocks: Sequence[JudgedBlock], marks: Sequence[Mark]) -> str:
-    points = tuple(
-        Point(one.start_ms, one.view.accuracy, one.view.accuracy_low, one.view.accuracy_high)
-        for one in blocks
-        if one.view.accuracy is not None
-    )
-    return time_chart(
-        [Line(name="accuracy", css="a", points=points)], marks=marks, title="Live accuracy by day, with 95 % interval"
-    )
-
-
-def _evidence_chart(blocks: Sequence[JudgedBlock], marks: Sequence[Mark]) -> str:
-    lines = [
-        Line(
-            name=test,
-            css=_TEST_CSS[test],
-            points=tuple(Point(one.start_ms, one.levels[test]) for one in blocks if test in one.levels),
-        )
-        for test in TEST_NAMES
-    ]
-    return time_chart(
-        lines,
-        marks=marks,
-        limit=1.0,
-        limit_words="alarm",
-        is_ratio=False,
-        floor=0.0,
-        ceiling=1.25,
-        title="Evidence of harm by test; 1 is an alarm",
-    )
-
-
-def _losses_chart(blocks: Sequence[JudgedBlock], marks: Sequence[Mark]) -> str:
-    lines = [
-        Line(
-            name=name,
-            css=css,
-            points=tuple(Point(one.start_ms, value) for one in blocks if (value := getattr(one.view, name)) is not None),
-        )
-        for name, css in (("brier", "a"), ("ece", "b"))
-    ]
-    return time_chart(lines, marks=marks, is_ratio=False, floor=0.0, title="Brier score and calibration error by day")
+_ORDER = {"bad": 0, "busy": 1, "soft": 2, "good": 3}
+_SEVERITIES = ("page", "ticket", "note")
+_NUM_WINDOWS = 60
 
 
 # --- rows ---
 
 
+def _answers(incident_id: str) -> tuple[str, ...]:
+    named = shlex.quote(incident_id)
+    return (f"ack {named}", f"silence {named} --for 2d", f"feedback {named} true")
+
+
+def _incident_row(one: Incident) -> dict[str, Any]:
+    """What a list shows of an incident."""
+    said = one.feedback[-1].verdict if one.feedback else ""
+    seen_to = f"seen to by {one.acknowledgement.actor}" if one.acknowledgement else ""
+    silenced = f"silenced by {one.silence.actor} until {moment(one.silence.until_ms)}" if one.silence else ""
+    return {
+        "id": one.incident_id,
+        "model": one.model,
+        "css": _SEVERITY_CSS[one.severity] if one.is_open else "good",
+        "word": one.severity if one.is_open else "over",
+        "summary": one.summary,
+        "plain": one.plain,
+        "since": day(one.first_window_ms),
+        "until": "" if one.is_open else day(one.last_window_ms - 1),
+        "notes": "; ".join(part for part in (seen_to, silenced, f"people say: {said}" if said else "") if part),
+    }
+
+
 def _decision(one: Decision) -> dict[str, Any]:
-    return {"at": moment(one.at_ms), "action": one.action, "version": one.version, "reasons": one.reasons}
+    return {
+        "at": moment(one.at_ms),
+        "action": one.action if one.would == "none" else f"would {one.would} (dry run)",
+        "version": one.version,
+        "reasons": one.reasons,
+        "terms": {name.replace("_", " "): f"{value:.4g}" for name, value in one.terms.items()},
+    }
 
 
 def _retrain(row: RetrainRow) -> dict[str, Any]:

@@ -10,6 +10,7 @@ Axes: H past blocks, K bins of a feature, the last one missing values.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from clipdrift_contract.events import EvidenceRow
@@ -29,12 +30,14 @@ from clipdrift_monitor.diagnosis.likelihood import (
 from clipdrift_monitor.windows.window import Floats, Layout
 
 _MIN_ROWS = 100
+_WEEK = 7  # blocks
 _MIN_BLOCKS = 3  # below, nobody knows how much a feature varies from block to block
 _VARIES = 0.9  # share of the fullest bin from which a feature is called constant within a block
-_CONVERTED_ROWS = 30.0  # how firmly the bins after a conversion are known: within its bin, nobody knows where a row lies
+_CONVERTED_ROWS = 60.0  # how firmly the bins after a conversion are known: within its bin, nobody knows where a row lies
 _ROUGH_ROWS = 10.0  # the world's own moves: anywhere near the usual, or anywhere at all
 _LARGE_MOVE = 0.2  # share of rows in other bins: a normal moved by half its standard deviation; less is worth no page
 _MISSING_NOW, _USUAL_BEFORE = 0.9, 0.5
+_CERTAIN = 0.999  # of what was counted
 # Of any feature looking like an earlier block by accident, in one look of one model. It pages, so it must stay far below a
 # look's part of the budget (1 / 270 for three models); a feed that repeats itself is alike to the last row.
 _CHANCE = 1e-6
@@ -54,12 +57,22 @@ class _Case(NamedTuple):
     counts_K: Floats
     usual_HK: Floats
     """Of the usual past blocks; the reference profile where there are none."""
+    pooled_K: Floats
+    """Of the blocks since the feature is not as usual, a week at most, and of this one."""
+    num_pooled: int
     since_ms: int
     is_from_first: bool
 
 
 def feature_faults(
-    layout: Layout, sums: Floats, past: Sequence[PastBlock], memory: FaultMemory, start_ms: int, width_ms: int
+    layout: Layout,
+    sums: Floats,
+    past: Sequence[PastBlock],
+    memory: FaultMemory,
+    start_ms: int,
+    width_ms: int,
+    *,
+    has_mix_moved: bool = False,
 ) -> list[Found]:
     """The features that are not as before, each with the explanation that fits best: a fault, or a move of the world.
 
@@ -70,30 +83,44 @@ def feature_faults(
         memory: What was found in them.
         start_ms: Of the judged block.
         width_ms: Of a block.
+        has_mix_moved: The slices have other shares than before: a shift of a feature may come from that.
     """
     if layout.value(sums, "num_predictions") < _MIN_ROWS:
         return []
     cases = [_case(layout, feature, sums, past, memory, start_ms, width_ms) for feature in layout.profile.features]
     explained = [_explained(case) for case in cases]
-    num_moved = sum(one is not None and one[0] == MOVED for one in explained)
     found = []
     for case, best in zip(cases, explained, strict=True):
-        told = best or _stale(case, len(cases))
-        if told is None:
-            continue
-        kind, words, confidence, rows = told
-        if kind == MOVED and case.is_from_first:
+        told = best if best is not None and best.kind != MOVED else _stale(case, len(cases)) or best
+        if told is None or (told.kind == MOVED and case.is_from_first):
             continue  # a first day that is not like validation's mean is like most days
-        if kind == "shifted_feature" and num_moved:
-            odds = confidence / max(1e-9, 1 - confidence) * _OTHERS_MOVED**num_moved
-            kind, confidence = (kind, odds / (1 + odds)) if odds / (1 + odds) >= CREDIBLE else (MOVED, 1 / (1 + odds))
-        found.append(
-            Found(
-                kind=kind, subject=case.feature.spec.name, words=words, confidence=round(confidence, 4), since_ms=case.since_ms,
-                is_from_first=case.is_from_first, rows=rows,
-            )
-        )  # fmt: skip
+        if told.kind == "shifted_feature":
+            others = [one for one in cases if one is not case]
+            num_moved = sum(_has_moved(one, memory, case.since_ms, width_ms) for one in others) + has_mix_moved
+            told = _beside(told, num_moved)
+        found.append(told)
     return found
+
+
+def _beside(told: Found, num_moved: int) -> Found:
+    """A shift in the light of how many other features moved with it: each makes it so much more likely the world."""
+    odds = told.confidence / max(1e-9, 1 - told.confidence) * _OTHERS_MOVED**num_moved
+    chance = odds / (1 + odds)
+    if chance >= CREDIBLE:
+        return msgspec.structs.replace(told, confidence=round(chance, 4))
+    words = f"{told.subject} moved together with {num_moved} others (features, or the slices' mix)"
+    return msgspec.structs.replace(told, kind=MOVED, words=words, confidence=round(1 - chance, 4))
+
+
+def _has_moved(case: _Case, memory: FaultMemory, since_ms: int, width_ms: int) -> bool:
+    """The feature left what was usual in about the same block: the bins say so now, or it was found then."""
+    if any(one.subject == case.feature.spec.name and abs(one.since_ms - since_ms) <= width_ms for one in memory.spans):
+        return True
+    usual_K = case.usual_HK.sum(axis=0)
+    if not usual_K.sum() or not case.counts_K.sum() or _distance(usual_K, case.counts_K) < _LARGE_MOVE / 4:
+        return False
+    evidence, _ = _evidence(case, usual_K, _firmness(case))
+    return evidence[MOVED] > evidence["usual"]
 
 
 def _case(
@@ -108,50 +135,81 @@ def _case(
     if is_from_first or not rows:
         rows = [np.array([*feature.counts, feature.num_missing], float)]
     counts_K = sums[part]
-    if not counts_K.any() and any(counts_K.any() for counts_K in usual):  # recorded before, and not any more
-        counts_K = np.zeros(len(counts_K))
-    return _Case(feature, counts_K, np.array(rows), start_ms if span is None else span.since_ms, is_from_first)
+    if usual and not any(one.any() for one in usual) and not counts_K.any():  # never recorded: that is no news
+        rows = [np.zeros(len(counts_K))]
+    since_ms = start_ms if span is None else span.since_ms
+    since = [block.sums[part] for block in past if block.start_ms >= since_ms][1 - _WEEK :]
+    pooled_K = np.sum([counts_K, *since], axis=0)
+    return _Case(feature, counts_K, np.array(rows), pooled_K, len(since) + 1, since_ms, is_from_first)
 
 
-_Told = tuple[str, str, float, tuple[EvidenceRow, ...]]
+def _found(case: _Case, kind: str, words: str, confidence: float, *rows: EvidenceRow) -> Found:
+    return Found(
+        kind=kind, subject=case.feature.spec.name, words=words, confidence=round(confidence, 4), since_ms=case.since_ms,
+        is_from_first=case.is_from_first, rows=rows,
+    )  # fmt: skip
 
 
-def _explained(case: _Case) -> _Told | None:
+def _explained(case: _Case) -> Found | None:
     """The explanation that fits best; None where that is "as usual"."""
-    name, counts_K = case.feature.spec.name, case.counts_K
+    counted = _lost(case) if case.counts_K.sum() else _not_recorded(case)
+    if counted is not None or not _is_comparable(case):
+        return counted
     usual_K = case.usual_HK.sum(axis=0)
-    if not usual_K.sum():
+    distance = _distance(usual_K, case.counts_K)
+    if distance < _LARGE_MOVE:
         return None
-    if not counts_K.sum():
-        if case.is_from_first:
-            return None  # not recorded at all: that is known from the start
-        row = EvidenceRow(name="rows with this feature", value=0.0, unit="rows", bound=1.0)
-        return "schema_change", f"{name} is not recorded any more", 0.999, (row,)
-    if np.median(case.usual_HK.max(axis=1) / case.usual_HK.sum(axis=1)) >= _VARIES and not case.is_from_first:
-        return _lost(case)  # one value a block, as a day has one date: its moves say nothing
-    firmness = min(concentration_of(case.usual_HK), _validated_firmness(case.feature))
-    evidence, details = _evidence(case, usual_K, firmness)
+    evidence, details = _evidence(case, usual_K, _firmness(case))
     chances = posterior(evidence, {kind: _PRIOR[kind] for kind in evidence})
-    kind = max(chances, key=lambda one: chances[one])
-    distance = float(np.abs(usual_K / usual_K.sum() - counts_K / counts_K.sum()).sum() / 2)
-    if kind == "usual" or distance < _LARGE_MOVE:
-        return _lost(case)
-    if kind != MOVED and chances[kind] < CREDIBLE:
-        kind = MOVED
-    rows = (
+    if max(chances, key=lambda one: chances[one]) == "usual":
+        return None
+    # which fault it is may be open where that there is one is not
+    faults = {kind: chance for kind, chance in chances.items() if kind not in ("usual", MOVED)}
+    kind = max(faults, key=lambda one: faults[one]) if sum(faults.values()) >= CREDIBLE else MOVED
+    return _found(
+        case, kind, _words(case, kind, details), chances[kind],
         EvidenceRow(name="distance from usual", value=round(distance, 3), unit="share of rows that moved", bound=_LARGE_MOVE),
-        EvidenceRow(name="probability of this explanation", value=chances[kind], unit="", bound=CREDIBLE),
-        EvidenceRow(name="probability that the world moved", value=chances[MOVED], unit="", bound=1 - CREDIBLE),
-    )
-    if kind in ("unit_change", "shifted_feature"):
-        words = f"{name} looks {details[kind]}"
-    elif kind == "constant_feature":
-        words = f"{name} has one value in {counts_K.max() / counts_K.sum():.0%} of rows, which it never had before"
-    elif kind == "schema_change":
-        words = f"{name} lost its values in {_gone(case):.0%} of rows"
-    else:
-        words = f"{name} moved from one block to the next, in no way that a pipeline is known for"
-    return kind, words, chances[kind], rows
+        EvidenceRow(name="probability of any fault", value=round(sum(faults.values()), 4), bound=CREDIBLE),
+        EvidenceRow(name="probability of this one", value=round(chances[kind], 4)),
+    )  # fmt: skip
+
+
+def _words(case: _Case, kind: str, details: Mapping[str, str]) -> str:
+    name, counts_K = case.feature.spec.name, case.counts_K
+    if kind == "constant_feature":
+        return f"{name} has one value in {counts_K.max() / counts_K.sum():.0%} of rows, which it never had before"
+    if kind == "schema_change":
+        return f"{name} lost its values in {_gone(case):.0%} of rows"
+    if kind == MOVED:
+        return f"{name} moved from one block to the next, in no way that a pipeline is known for"
+    return f"{name} looks {details[kind]}"
+
+
+def _is_comparable(case: _Case) -> bool:
+    """Not where a block has one value, as a day has one date: its moves say nothing."""
+    rows_H = case.usual_HK.sum(axis=1)
+    if not case.counts_K.sum() or not rows_H.all():
+        return False
+    return case.is_from_first or float(np.median(case.usual_HK.max(axis=1) / rows_H)) < _VARIES
+
+
+def _not_recorded(case: _Case) -> Found | None:
+    """A feature that was recorded and is not any more; one that never was is known from the start."""
+    if case.is_from_first or not case.usual_HK.sum():
+        return None
+    row = EvidenceRow(name="rows with this feature", value=0.0, unit="rows", bound=1.0)
+    return _found(case, "schema_change", f"{case.feature.spec.name} is not recorded any more", _CERTAIN, row)
+
+
+def _distance(one_K: Floats, other_K: Floats) -> float:
+    """Share of the rows that lie in other bins (total variation)."""
+    return float(np.abs(one_K / one_K.sum() - other_K / other_K.sum()).sum() / 2)
+
+
+def _firmness(case: _Case) -> float:
+    """How firmly the shares of the pooled blocks are known beforehand, in rows."""
+    one_block = min(concentration_of(case.usual_HK), _validated_firmness(case.feature))
+    return min(MOST_CONCENTRATION, one_block * case.num_pooled)
 
 
 def _validated_firmness(feature: FeatureProfile) -> float:
@@ -164,18 +222,14 @@ def _validated_firmness(feature: FeatureProfile) -> float:
     return max(LEAST_CONCENTRATION, feature.num_bins / feature.spread.total - 1)
 
 
-def _lost(case: _Case) -> _Told | None:
+def _lost(case: _Case) -> Found | None:
     """Values that went missing, or that no category knows, nearly all at once: the same however the feature varies."""
     gone, before = _gone(case), _gone(case, is_usual=True)
     if gone <= _MISSING_NOW or before >= _USUAL_BEFORE:
         return None
     row = EvidenceRow(name="rows without a known value", value=round(gone, 3), unit="share", bound=_MISSING_NOW)
-    return (
-        "schema_change",
-        f"{case.feature.spec.name} has no known value in {gone:.0%} of rows (before {before:.0%})",
-        0.999,
-        (row,),
-    )
+    words = f"{case.feature.spec.name} has no known value in {gone:.0%} of rows (before {before:.0%})"
+    return _found(case, "schema_change", words, _CERTAIN, row)
 
 
 def _gone(case: _Case, *, is_usual: bool = False) -> float:
@@ -185,8 +239,8 @@ def _gone(case: _Case, *, is_usual: bool = False) -> float:
 
 
 def _evidence(case: _Case, usual_K: Floats, firmness: float) -> tuple[dict[str, float], dict[str, str]]:
-    counts_K, shares_K = case.counts_K, shares_of(usual_K)
-    blocks = [firmness * shares_of(block_K) for block_K in case.usual_HK[-7:]]  # a week, each day with its own kind
+    counts_K, shares_K = case.pooled_K, shares_of(usual_K)
+    blocks = [firmness * shares_of(block_K) for block_K in case.usual_HK[-_WEEK:]]  # a week, each day with its own kind
     evidence = {
         "usual": mixed([log_evidence_of_bins(counts_K, alpha_K) for alpha_K in (firmness * shares_K, *blocks)]),
         MOVED: mixed([
@@ -195,9 +249,8 @@ def _evidence(case: _Case, usual_K: Floats, firmness: float) -> tuple[dict[str, 
         "schema_change": mixed([log_evidence_of_bins(counts_K, firmness * one_K) for one_K in _with_lost(case, shares_K)]),
     }  # fmt: skip
     details = {}
-    if case.usual_HK.max(axis=1).max() < _VARIES * usual_K.sum():
-        spike_K = np.full(len(counts_K), 0.02)
-        evidence["constant_feature"] = log_evidence_of_bins(counts_K, spike_K)
+    if (case.usual_HK.max(axis=1) / case.usual_HK.sum(axis=1)).max() < _VARIES:
+        evidence["constant_feature"] = log_evidence_of_bins(counts_K, _spike(case))
     if case.feature.spec.kind != "categorical" and len(case.feature.edges) >= 2:
         firm = min(firmness, _CONVERTED_ROWS)
         for kind, tried in (("unit_change", UNITS), ("shifted_feature", tuple(shifts(np.array(case.feature.edges))))):
@@ -205,6 +258,14 @@ def _evidence(case: _Case, usual_K: Floats, firmness: float) -> tuple[dict[str, 
             evidence[kind] = mixed([log for log, _ in found])
             details[kind] = max(found)[1]
     return evidence, details
+
+
+def _spike(case: _Case) -> Floats:
+    """Alpha of "all rows in one bin, whichever": half of the weight on the bin of 0, which most defaults are."""
+    spike_K = np.full(case.counts_K.size, 0.01 / case.counts_K.size)
+    if case.feature.spec.kind != "categorical":
+        spike_K[np.searchsorted(np.array(case.feature.edges), 0.0, side="right")] += 0.01
+    return spike_K
 
 
 def _with_lost(case: _Case, shares_K: Floats) -> list[Floats]:
@@ -223,10 +284,10 @@ def _evidence_of(case: _Case, shares_K: Floats, conversion: Conversion, firmness
     moved_K = converted(np.array(case.feature.edges), present_K, conversion)
     foretold_K = np.append(moved_K * (1 - shares_K[-1]), shares_K[-1])
     floor = 0.01 / len(shares_K)
-    return log_evidence_of_bins(case.counts_K, firmness * np.maximum(foretold_K, floor))
+    return log_evidence_of_bins(case.pooled_K, firmness * np.maximum(foretold_K, floor))
 
 
-def _stale(case: _Case, num_features: int) -> _Told | None:
+def _stale(case: _Case, num_features: int) -> Found | None:
     """The same bins as in an earlier block, more alike than chance ever makes two samples.
 
     Source: the lower tail of Pearson's chi-square test of homogeneity; a feature that always is so alike (a timetable) is none.
@@ -241,7 +302,7 @@ def _stale(case: _Case, num_features: int) -> _Told | None:
     rows = (EvidenceRow(name="chance of such likeness", value=chance, unit="probability", bound=_CHANCE),)
     blocks_ago = len(alike) - int(np.argmin(alike))
     words = f"{case.feature.spec.name} repeats its values of {blocks_ago} block{'s' if blocks_ago > 1 else ''} before"
-    return "stale_feature", words, 1 - chance, rows
+    return _found(case, "stale_feature", words, 1 - chance, *rows)
 
 
 def _likeness(one_K: Floats, other_K: Floats) -> float:

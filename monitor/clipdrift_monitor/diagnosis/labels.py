@@ -75,7 +75,8 @@ def label_faults(
         missing = _missing_class(layout, sums, usual, memory, past, since_ms)
         if missing is not None:
             return [missing]
-    return _by_score(layout, sums, usual, since_ms)
+    since = [block for block in past if block.start_ms >= since_ms]
+    return _by_score(layout, sums, usual, since, since_ms)
 
 
 # --- a class that no longer gets labels ---
@@ -89,18 +90,20 @@ def _missing_class(
     known = [(due[block.start_ms], block) for block in usual if block.start_ms in due]
     if len(known) < _MIN_BLOCKS:
         return None
-    # as many labels of each class, for each prediction, as past blocks had when they were due
-    rates_H2 = np.array([
-        (one.num_hits, one.num_labels - one.num_hits) for one, _ in known
-    ]) / np.array([[layout.value(block.sums, "num_predictions")] for _, block in known])  # fmt: skip
-    expected_2 = rates_H2.mean(axis=0) * layout.value(sums, "num_predictions")
-    spread_2 = np.sqrt(expected_2 + (rates_H2.std(axis=0, ddof=1) * layout.value(sums, "num_predictions")) ** 2)
+    # as many labels of each class as the scores foretell, by what past blocks had when they were due
+    foretold_H2 = np.array([_foretold(layout, block.sums, usual) for _, block in known])
+    came_H2 = np.array([(one.num_hits, one.num_labels - one.num_hits) for one, _ in known])
+    ratio_H2 = came_H2 / np.maximum(1.0, foretold_H2)
+    expected_2 = _foretold(layout, sums, usual) * ratio_H2.mean(axis=0)
+    spread_2 = np.sqrt(expected_2 + (ratio_H2.std(axis=0, ddof=1) * expected_2) ** 2)
     num_hits, num_labels = _hits(layout, sums), layout.value(sums, "num_labels")
     came_2 = np.array([num_hits, num_labels - num_hits])
     lost_2 = 1 - came_2 / np.maximum(1.0, expected_2)
     worst = int(np.argmax(lost_2))
     deviations = float((expected_2[worst] - came_2[worst]) / spread_2[worst])
-    if lost_2[worst] < _LOST or abs(lost_2[1 - worst]) > _KEPT or deviations < _SURE:
+    # what is missing of a class is missing of all: otherwise the event has become rarer
+    is_short = expected_2.sum() - num_labels >= _LOST * (expected_2[worst] - came_2[worst])
+    if lost_2[worst] < _LOST or abs(lost_2[1 - worst]) > _KEPT or deviations < _SURE or not is_short:
         return None
     label = layout.profile.classes[1 - worst] if layout.profile.classes else str(1 - worst)
     late = _came_late(layout, worst, due, past, since_ms)
@@ -121,6 +124,16 @@ def _missing_class(
     )
 
 
+def _foretold(layout: Layout, sums: Floats, usual: Sequence[PastBlock]) -> Floats:
+    """Hits and misses that the scores of a block foretell, had every prediction a label; shape [2]."""
+    rows_B, hits_B = (np.sum([layout.counts(one.sums, name) for one in usual], axis=0) for name in ("labels", "hits"))
+    group_B, predictions_B = _groups(rows_B), layout.counts(sums, "predictions")
+    rate_K = (_grouped(hits_B, group_B) + 0.5) / (_grouped(rows_B, group_B) + 1.0)
+    predictions_K = _grouped(predictions_B, group_B)
+    num_hits = float((predictions_K * rate_K).sum())
+    return np.array([num_hits, predictions_B.sum() - num_hits])
+
+
 def _came_late(layout: Layout, worst: int, due: Mapping[int, Judged], past: Sequence[PastBlock], since_ms: int) -> float:
     """Share of the labels of the class, of blocks since the fault began, that came after those blocks were judged."""
     came = total = 0.0
@@ -137,20 +150,35 @@ def _came_late(layout: Layout, worst: int, due: Mapping[int, Judged], past: Sequ
 # --- labels that say something else ---
 
 
-def _by_score(layout: Layout, sums: Floats, usual: Sequence[PastBlock], since_ms: int) -> list[Found]:
+def _by_score(
+    layout: Layout, sums: Floats, usual: Sequence[PastBlock], since: Sequence[PastBlock], since_ms: int
+) -> list[Found]:
+    """The explanation of the labels by score: of this block, and with those since they are not as usual."""
     if layout.value(sums, "num_labels") < _MIN_LABELS:
         return []
+    alone = _explained(layout, [sums], usual, since_ms)
+    if alone is None:
+        return []
+    together = _explained(layout, [*(block.sums for block in since[1 - _MIN_BLOCKS :]), sums], usual, since_ms)
+    faults = [one for one in (alone, together) if one is not None and one.kind != MOVED]
+    return [max(faults, key=lambda one: one.confidence)] if faults else [alone]
+
+
+def _explained(layout: Layout, blocks: Sequence[Floats], usual: Sequence[PastBlock], since_ms: int) -> Found | None:
     group_B = _groups(np.sum([layout.counts(one.sums, "labels") for one in usual], axis=0))
+    sums = np.sum(blocks, axis=0)
     rows_K, hits_K = (_grouped(layout.counts(sums, name), group_B) for name in ("labels", "hits"))
     rows_HK = np.array([_grouped(layout.counts(one.sums, "labels"), group_B) for one in usual])
     hits_HK = np.array([_grouped(layout.counts(one.sums, "hits"), group_B) for one in usual])
     rate_K = (hits_HK.sum(axis=0) + 0.5) / (rows_HK.sum(axis=0) + 1.0)
-    firmness = _firmness(rows_HK, hits_HK)
+    firmness = min(MOST_CONCENTRATION, _firmness(rows_HK, hits_HK) * len(blocks))
     evidence = _evidence(layout, rows_K, hits_K, rows_HK, hits_HK, rate_K, firmness)
+    if not _is_complete(layout, sums, usual):
+        evidence.pop("labels_one_class", None)
     chances = posterior(evidence, {kind: _PRIOR[kind] for kind in evidence})
     kind = max(chances, key=lambda one: chances[one])
     if kind == "usual":
-        return []
+        return None
     if kind != MOVED and (chances[kind] < CREDIBLE or float(np.ptp(rate_K)) < 0.1):  # scores that say nothing show nothing
         kind = MOVED
     rate, before = hits_K.sum() / rows_K.sum(), hits_HK.sum() / rows_HK.sum()
@@ -160,9 +188,17 @@ def _by_score(layout: Layout, sums: Floats, usual: Sequence[PastBlock], since_ms
         EvidenceRow(name="probability of this explanation", value=chances[kind], bound=CREDIBLE),
         EvidenceRow(name="probability that the world moved", value=chances[MOVED], bound=1 - CREDIBLE),
     )
-    return [
-        Found(kind=kind, subject=LABELS, words=_WORDS[kind], confidence=round(chances[kind], 4), since_ms=since_ms, rows=rows)
-    ]
+    return Found(
+        kind=kind, subject=LABELS, words=_WORDS[kind], confidence=round(chances[kind], 4), since_ms=since_ms, rows=rows
+    )  # fmt: skip
+
+
+def _is_complete(layout: Layout, sums: Floats, usual: Sequence[PastBlock]) -> bool:
+    """About as many predictions have a label as usual: none of a class is missing."""
+    before = sum(layout.value(one.sums, "num_labels") for one in usual) / max(
+        1.0, sum(layout.value(one.sums, "num_predictions") for one in usual)
+    )
+    return layout.value(sums, "num_labels") >= (1 - _KEPT) * before * layout.value(sums, "num_predictions")
 
 
 def _evidence(

@@ -14,7 +14,15 @@ MIN_PAST_BLOCKS = 3  # below, nobody knows how blocks usually differ
 
 
 def search(
-    layout: Layout, sums: Floats, past: Sequence[PastBlock], memory: FaultMemory, version: str, start_ms: int, width_ms: int
+    layout: Layout,
+    sums: Floats,
+    past: Sequence[PastBlock],
+    memory: FaultMemory,
+    version: str,
+    start_ms: int,
+    width_ms: int,
+    *,
+    has_mix_moved: bool = False,
 ) -> tuple[tuple[Found, ...], FaultMemory]:
     """What is found in a block, and the memory after it.
 
@@ -26,12 +34,13 @@ def search(
         version: In service.
         start_ms: Of the judged block.
         width_ms: Of a block.
+        has_mix_moved: The slices have other shares than before.
     """
     known = memory if memory.version == version else FaultMemory(version=version)
     if known.first_ms is None and past:
         known = msgspec.structs.replace(known, first_ms=past[0].start_ms)
     found = (
-        *feature_faults(layout, sums, past, known, start_ms, width_ms),
+        *feature_faults(layout, sums, past, known, start_ms, width_ms, has_mix_moved=has_mix_moved),
         *label_faults(layout, sums, past, known, start_ms, width_ms),
     )
     oldest_ms = past[0].start_ms if past else start_ms

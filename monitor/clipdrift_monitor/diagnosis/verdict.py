@@ -1,13 +1,15 @@
 """The diagnosis: a first cause and what contributes, a verdict on clipping, in words for an engineer and for anybody, how sure
 that is, and what would change it."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from clipdrift_contract.events import ClippingVerdict, Diagnosis, RuleFinding
 from clipdrift_monitor.clipping.evidence import verdict_of
 from clipdrift_monitor.diagnosis.rules import Facts, findings
 from clipdrift_monitor.diagnosis.rules.broken import FAULT_OF, SKEW, is_skew
-from clipdrift_monitor.diagnosis.rules.performance import probability_of_gain
+from clipdrift_monitor.diagnosis.rules.performance import PLAIN_GAIN, probability_of_gain, regained
+from clipdrift_monitor.diagnosis.rules.rule import SURE
 
 _CLIPPING_WORDS: dict[ClippingVerdict, str] = {
     "implicated": "Gradient clipping holds this model back: trained on the same data with another threshold it is better.",
@@ -16,6 +18,7 @@ _CLIPPING_WORDS: dict[ClippingVerdict, str] = {
     "unknown": "Whether gradient clipping has anything to do with it is not known yet.",
 }
 _WOULD_TELL = "A shadow retrain with another threshold, on the same data and seed, would tell."
+_PLAIN_MIX = 0.01  # of accuracy: a shift of the mix that is worth a word before any harm is proven
 _CONTRIBUTES = 0.9  # confidence from which a second cause is named
 
 
@@ -33,7 +36,7 @@ def diagnose(facts: Facts) -> Diagnosis:
     rules = findings(facts)
     holding = {one.rule.split()[0]: one for one in rules if one.outcome == "holds"}
     clipping = _on_clipping(facts)
-    first = _first(facts, holding, clipping)
+    first = _first(facts, rules, holding, clipping)
     return Diagnosis(
         cause=first.cause,
         fault=first.fault,
@@ -78,16 +81,27 @@ def _would_tell(facts: Facts, cause: str, clipping: ClippingVerdict) -> str:
 # --- the first cause ---
 
 
-def _first(facts: Facts, holding: dict[str, RuleFinding], clipping: ClippingVerdict) -> _Cause:
+def _first(facts: Facts, rules: Sequence[RuleFinding], holding: dict[str, RuleFinding], clipping: ClippingVerdict) -> _Cause:
     broken = _broken(facts, holding)
     if broken:
         return broken[0]
     if "R1" in holding:
         return _of(holding["R1"], "training_fault")
     if facts.open_tests:
-        return _of_repairable(facts, holding, clipping) if "repairable" in facts.open_tests else _of_harm(facts, holding)
+        return _of_repairable(facts, holding, clipping) if "R6" in holding else _of_harm(facts, holding, rules)
+    return _without_harm(facts, holding, clipping)
+
+
+def _without_harm(facts: Facts, holding: dict[str, RuleFinding], clipping: ClippingVerdict) -> _Cause:
+    """What is known by other evidence while no test of harm has passed its bound."""
+    if clipping == "implicated" and "R3" in holding:
+        return _of(holding["R3"], "clipping", "No harm is proven since validation; the model is worse than it could be.")
+    if "R5" in holding and holding["R5"].confidence >= SURE and facts.split.mix >= _PLAIN_MIX:
+        return _of_mix(holding)
     if "P1" in holding:
         return _of(holding["P1"], "feedback_loop")
+    if "R8" in holding and regained(facts) >= PLAIN_GAIN and probability_of_gain(facts) >= SURE:
+        return _of(holding["R8"], "calibration", "The probabilities are no longer honest; the ranking is as good as it was.")
     return _Cause(
         "none", "Nothing is proven to be wrong.", "Nothing is proven to be wrong.", _confidence_in_health(facts),
         would_change="A harm test whose evidence passes its bound.",
@@ -123,10 +137,12 @@ def _of_repairable(facts: Facts, holding: dict[str, RuleFinding], clipping: Clip
         return _of(holding["R10"], "slice_drift", "Its rows no longer mean what they did.")
     if "R5" in holding:
         return _of_mix(holding)
-    if "R8" in holding:
-        return _of(holding["R8"], "calibration", "The probabilities are no longer honest; the ranking is as good as it was.")
-    if "R4" in holding and facts.probabilities is None:  # more than two classes: nothing is known of the ranking
-        return _of(holding["R4"], "calibration", "The world has moved on; the probabilities are no longer honest.")
+    if "P1" in holding:
+        return _of(holding["P1"], "feedback_loop")
+    # with more than two classes nothing is known of the ranking
+    calibration = holding.get("R8") or (holding.get("R4") if facts.probabilities is None else None)
+    if calibration is not None:
+        return _of(calibration, "calibration", "The world has moved on, and the probabilities are no longer honest.")
     return _of(holding["R6"], "drift", _moved(facts))
 
 
@@ -144,14 +160,17 @@ def _of_mix(holding: dict[str, RuleFinding]) -> _Cause:
     return _of(holding["R5"], "mix_shift", "The rows that come now are not those the model was good at.")
 
 
-def _of_harm(facts: Facts, holding: dict[str, RuleFinding]) -> _Cause:
+def _of_harm(facts: Facts, holding: dict[str, RuleFinding], rules: Sequence[RuleFinding]) -> _Cause:
     """Of harm that no simple repair is proven to mend."""
     if "R10" in holding:
         return _of(holding["R10"], "slice_drift", "What is lost is lost in one slice; its rows no longer mean what they did.")
     if "R5" in holding:
         return _of_mix(holding)
     repairable, gains = facts.statements.get("repairable"), probability_of_gain(facts)
-    if repairable is not None and repairable.effect_low is not None and repairable.effect_low > 0:
+    is_honest = any(
+        one.rule.startswith("R4") and one.outcome == "does_not_hold" and one.confidence >= _CONTRIBUTES for one in rules
+    )
+    if not is_honest and repairable is not None and repairable.effect_low is not None and repairable.effect_low > 0:
         return _Cause(
             "unknown", "The model is worse than when it was validated. A simple repair seems to help, which is not proven yet.",
             "The model got worse. Why is not known yet.", 0.0, would_change="More days of labels.",

@@ -147,6 +147,7 @@ def _put_into_service(state: ModelState, champion: ServedVersion, at_ms: int) ->
     state.open_blocks = {}
     state.open_signals = []
     state.levels = {}
+    state.live = {}
     state.repair_worth = 0.0
     state.drift = DriftReport()
     state.last_view = None

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 from dialogue import Dialogue
 
+from clipdrift_monitor.api.access import Access
 from clipdrift_monitor.api.app import Api
 from clipdrift_monitor.api.exporter import Exporter
 from clipdrift_monitor.api.pages import Pages
@@ -24,7 +25,7 @@ class House:
 
     def __init__(self, dialogue: Dialogue, token: str = TOKEN, command_seconds: float = 20.0) -> None:
         self.dialogue = dialogue
-        self.token = token
+        self.access = Access(token)
         self.command_seconds = command_seconds
         self.open()
 
@@ -35,7 +36,7 @@ class House:
         self.exporter = Exporter(self.reader, dialogue.metrics)
         self.pages = Pages(self.reader, dialogue.config)
         self.app = Api(
-            dialogue.engine, self.reader, dialogue.store, self.exporter, self.pages, self.token, dialogue.config.evidence_dir,
+            dialogue.engine, self.reader, dialogue.store, self.exporter, self.pages, self.access, dialogue.config.evidence_dir,
             self.command_seconds,
         ).app()  # fmt: skip
 

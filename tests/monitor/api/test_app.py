@@ -44,7 +44,8 @@ def test_a_model_is_described_by_the_figures_of_its_labels(house):
 
 
 def test_models_and_progress_are_listed(house):
-    assert house.get("/api/v1/models").json() == {"items": [{"model": "pump", "version": "v1", "state": "healthy"}]}
+    row = {"model": "pump", "version": "v1", "state": "healthy", "num_open_incidents": 0}
+    assert house.get("/api/v1/models").json() == {"items": [row], "next": None}
     assert house.get("/api/v1/progress").json() == {
         "is_idle": True, "lag": 0, "models": {"pump": {"num_predictions": 1_200, "num_labels": 1_200}},
     }  # fmt: skip
@@ -153,7 +154,7 @@ class LockedStore(Store):
         return super().listed(*arguments)
 
 
-@pytest.mark.parametrize("path", [MODEL, MODEL + "/accuracy", MODEL + "/decisions", "/", "/models/pump", "/metrics"])
+@pytest.mark.parametrize("path", [MODEL, MODEL + "/accuracy", MODEL + "/decisions", "/models/pump", MODEL + "/windows"])
 def test_a_locked_store_is_503_and_the_next_question_is_answered(house_of, path):
     house = house_of(*DAYS, store_type=LockedStore)
     house.dialogue.store.is_locked = True
@@ -196,7 +197,7 @@ def test_pages_run_no_script_and_answers_are_not_kept_or_guessed_at(house):
 
 
 def test_a_wrong_address_is_told_where_to_begin_and_a_wrong_method_which_one_is_right(house):
-    assert "/api/v1/models" in house.get("/api/v1/model").json()["error"]
+    assert "/api/v1/openapi.json" in house.get("/api/v1/model").json()["error"]
     refused = house.post(MODEL)
     assert (refused.headers["allow"], refused.status_code) == ("GET, HEAD", 405)
     assert "is asked for with GET, HEAD, got POST" in refused.json()["error"]

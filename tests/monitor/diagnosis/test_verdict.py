@@ -67,7 +67,10 @@ def test_a_fall_of_one_slice_among_falling_ones_or_a_small_one_is_harder_days(fa
 
 def test_a_gain_that_chance_hardly_explains_leaves_the_cause_unknown():
     hopeful = msgspec.structs.replace(statement("repairable", 0.02), effect_low=0.004, effect_high=0.036)
-    assert diagnose(facts(open_tests=("sudden_break",), statements={"repairable": hopeful})).cause == "unknown"
+    given = facts(open_tests=("sudden_break",), statements={"repairable": hopeful}, live_ece=0.05)  # neither kept nor risen
+    assert diagnose(given).cause == "unknown"
+    assert diagnose(msgspec.structs.replace(given, live_ece=0.02)).cause == "harder_days"
+    assert diagnose(msgspec.structs.replace(given, live_ece=0.2)).cause == "drift"
 
 
 def test_what_is_unknown_says_what_would_tell():

@@ -71,13 +71,15 @@ def _rule(kind: _Kind) -> Rule:
 def _told(kind: _Kind, facts: Facts, found: list[Found], what: str) -> RuleFinding:
     if found:
         most = max(found, key=lambda one: one.confidence)
-        others = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         return finding(
-            kind.name, True, f"{_sentence(most.words)[:-1]}{others}.", kind.plain, confidence=most.confidence,
+            kind.name, True, f"{_sentence(most.words)[:-1]}{more}.", kind.plain, confidence=most.confidence,
             would_change=kind.would_change, rows=most.rows,
         )  # fmt: skip
-    if kind.fault == "schema_change" and facts.drift.broken:
-        words = f"{'; '.join(facts.drift.broken)}."
+    known = {one.words for one in facts.faults}
+    others = [words for words in facts.drift.broken if words not in known]
+    if kind.fault == "schema_change" and others:
+        words = f"{'; '.join(others)}."
         return finding(kind.name, True, words, kind.plain, confidence=0.99, would_change=kind.would_change)
     if not facts.is_searched:
         return finding(

@@ -20,6 +20,8 @@ _CALIBRATION_JUMP = 0.03
 _CHANCE_BINS = 15  # of the calibration error
 _CHANCE_SPREAD = math.sqrt((math.pi / 2 - 1) / _CHANCE_BINS)  # sd over mean of a sum of 15 half-normals
 _SPLIT_LOSS = 0.005  # below, there is no loss worth splitting
+_LIKELY = 0.9
+PLAIN_GAIN = 0.01  # Brier score by recalibration that is worth a word before any harm is proven
 _NEARLY_ALL = 0.7  # of the lost Brier score that a recalibration must bring back
 _RANKING_FALL = 0.02  # of the AUC: what is accepted as kept
 _FEW_TRAINED = 0.5  # of the share that a slice has now: with less it grew beyond what the model was trained for
@@ -90,7 +92,8 @@ def _split_error(facts: Facts) -> float:
 
 def _within(facts: Facts) -> RuleFinding:
     split, repairable = facts.split, facts.statements.get("repairable")
-    holds = "repairable" in facts.open_tests
+    is_proven = "repairable" in facts.open_tests
+    holds = is_proven or is_dishonest(facts)
     if not holds and not facts.num_labels:
         return finding(
             _R6, None, "There are no labels due yet to compare the model with a repaired one.",
@@ -108,7 +111,7 @@ def _within(facts: Facts) -> RuleFinding:
     return finding(
         _R6, holds,
         f"Within the slices {signed(split.within)} accuracy is lost; the best simple repair gains {gain:.4f} Brier score a "
-        "prediction.",
+        f"prediction{'' if is_proven or not holds else ', by its interval, which no test has proven yet'}.",
         "The world has changed in a way that even a simple correction would partly make good."
         if holds else "No simple correction is proven to do better than the model.",
         confidence=confidence if holds else 1 - confidence,
@@ -125,6 +128,24 @@ def probability_of_gain(facts: Facts) -> float:
     if one.effect_low is None or one.effect_high is None:
         return one.level / (1 + one.level)
     return probability_above(one.effect, 0.0, error_of(one.effect_low, one.effect_high))
+
+
+def is_dishonest(facts: Facts) -> bool:
+    """Harm that harder days do not explain.
+
+    They leave an honest model honest; here the calibration error rose beyond chance, or a recalibration brings nearly all back,
+    and it would have gained day by day, though no test has proven that yet.
+    """
+    calibration = _calibration(facts)
+    is_off = calibration.outcome == "holds" and calibration.confidence >= SURE
+    is_off = is_off or (_calibration_only(facts).outcome == "holds" and regained(facts) >= PLAIN_GAIN)
+    return bool(facts.open_tests) and is_off and probability_of_gain(facts) >= _LIKELY
+
+
+def regained(facts: Facts) -> float:
+    """Brier score that a recalibration brings back; 0 where that is not known."""
+    one = facts.probabilities
+    return 0.0 if one is None else one.live_brier - one.recalibrated_brier
 
 
 def _gate(facts: Facts) -> RuleFinding:

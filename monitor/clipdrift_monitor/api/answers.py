@@ -1,0 +1,174 @@
+"""What the HTTP interface answers with: the shapes that its OpenAPI document names."""
+
+from typing import Generic, TypeVar
+
+import msgspec
+
+from clipdrift_contract.events import Diagnosis, Incident, Signal
+from clipdrift_monitor.clipping.association import Association
+from clipdrift_monitor.incidents.precision import Precision
+from clipdrift_monitor.state import StateWord
+from clipdrift_monitor.windows.view import View
+
+T = TypeVar("T")
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """What was wrong, in words."""
+
+    error: str
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """The process answers."""
+
+    status: str
+    is_idle: bool
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """All that was saved is read."""
+
+    status: str
+
+
+class Counted(msgspec.Struct, frozen=True, kw_only=True):
+    """What has been read of one model since the store began."""
+
+    num_predictions: int
+    num_labels: int
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the monitor has come."""
+
+    is_idle: bool
+    lag: int
+    models: dict[str, Counted]
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """A part of a list; `next` is the address of the part after it, null at the end."""
+
+    items: tuple[T, ...]
+    next: str | None = None
+
+
+class IncidentPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Incidents, the last changed first, and how often people called them true so far."""
+
+    items: tuple[Incident, ...]
+    precision: Precision
+    next: str | None = None
+
+
+class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A model in a line."""
+
+    model: str
+    version: str | None
+    state: StateWord
+    num_open_incidents: int = 0
+
+
+class LiveAccuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """A share of right answers with its 95 % interval, of `n` labels; null where values are foretold or there are no labels."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+class RunningRetrain(msgspec.Struct, frozen=True, kw_only=True):
+    """The retrain that is running."""
+
+    key: str
+    state: str
+
+
+class ModelTold(msgspec.Struct, frozen=True, kw_only=True):
+    """One model in full."""
+
+    model: str
+    version: str | None
+    generation: int
+    state: StateWord
+    accuracy: LiveAccuracy | None
+    is_mature: bool
+    validated_accuracy: float | None
+    nll: float | None
+    brier: float | None
+    ece: float | None
+    auc: float | None
+    mean_absolute_error: float | None
+    slices: dict[str, LiveAccuracy]
+    num_predictions: int
+    num_labels: int
+    watermark_ms: int
+    evidence: dict[str, float]
+    repair_worth: float
+    removed_mass: float | None
+    clipping: str
+    association: Association | None
+    diagnosis: Diagnosis | None
+    open_signals: tuple[Signal, ...]
+    open_incidents: tuple[str, ...]
+    retrain: RunningRetrain | None
+    previous_version: str | None
+
+
+class SliceCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Labels of one slice; "" is all slices together."""
+
+    slice: str
+    num_labels: int
+    num_correct: int
+
+
+class CountedAccuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """Labels and right answers by slice."""
+
+    slices: tuple[SliceCounts, ...]
+
+
+class SliceTold(msgspec.Struct, frozen=True, kw_only=True):
+    """One slice of the version in service, over the sliding view, beside what was validated."""
+
+    slice: str
+    live: View
+    share: float | None
+    """Of all predictions in view."""
+    validated_accuracy: float | None
+    validated_share: float | None
+
+
+class WindowTold(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of one window: predictions made in [start, end) of one version; slice "" is all of them."""
+
+    version: str
+    slice: str
+    start_ms: int
+    end_ms: int
+    view: View
+
+
+class EvidenceTold(msgspec.Struct, frozen=True, kw_only=True):
+    """A pack of evidence: its page, and the signal it was made for."""
+
+    signal_id: str
+    address: str
+    is_ready: bool
+
+
+class RolledBack(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be in service again."""
+
+    version: str
+    generation: int
+
+
+class RetrainOrdered(msgspec.Struct, frozen=True, kw_only=True):
+    """The order that was taken; its end is seen among the retrains."""
+
+    key: str

@@ -1,0 +1,139 @@
+"""What people may order over HTTP: read from the request, handed to the engine, and answered once it is saved."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+
+from clipdrift_contract.events import Incident
+from clipdrift_monitor.api import answers
+from clipdrift_monitor.api.operations import MAX_ACTOR_CHARACTERS, MAX_REASON_CHARACTERS, Feedback, Order, Until
+from clipdrift_monitor.api.questions import Asked
+from clipdrift_monitor.api.reader import Reader
+from clipdrift_monitor.engine.draft import Draft
+from clipdrift_monitor.engine.engine import Engine
+
+T = TypeVar("T")
+MAX_BODY_BYTES = 64 * 1024
+_BODY_SECONDS = 30.0
+_EXAMPLES = {
+    Order: '{"reason": "..."}',
+    Until: '{"reason": "...", "actor": "...", "until_ms": 1798761600000}',
+    Feedback: '{"reason": "...", "actor": "...", "verdict": "true"}',
+}
+
+
+class Orders:
+    """One method for each operation that changes something.
+
+    Args:
+        engine: Carries out what is ordered.
+        reader: Knows models and incidents.
+        seconds: How long an order may wait for the engine.
+    """
+
+    def __init__(self, engine: Engine, reader: Reader, seconds: float) -> None:
+        self._engine = engine
+        self._reader = reader
+        self._seconds = seconds
+
+    async def rollback(self, asked: Asked, order: Order) -> answers.RolledBack:
+        model = self._known(asked)
+
+        def change(draft: Draft) -> answers.RolledBack:
+            deployment = self._engine.commands.roll_back(draft, model, order.reason, order.actor)
+            return answers.RolledBack(version=deployment.champion.version, generation=deployment.generation)
+
+        return await self._carry_out(change)
+
+    async def retrain(self, asked: Asked, order: Order) -> answers.RetrainOrdered:
+        model = self._known(asked)
+
+        def change(draft: Draft) -> answers.RetrainOrdered:
+            return answers.RetrainOrdered(key=self._engine.commands.order(draft, model, order.reason, order.actor).key)
+
+        return await self._carry_out(change)
+
+    async def acknowledge(self, asked: Asked, said: Until) -> Incident:
+        incident_id = await self._known_incident(asked)
+        return await self._carry_out(
+            lambda draft: self._engine.responses.acknowledge(draft, incident_id, said.reason, said.actor, said.until_ms)
+        )
+
+    async def silence(self, asked: Asked, said: Until) -> Incident:
+        incident_id = await self._known_incident(asked)
+        return await self._carry_out(
+            lambda draft: self._engine.responses.silence(draft, incident_id, said.reason, said.actor, said.until_ms)
+        )
+
+    async def feedback(self, asked: Asked, said: Feedback) -> Incident:
+        incident_id = await self._known_incident(asked)
+        return await self._carry_out(
+            lambda draft: self._engine.responses.give_feedback(draft, incident_id, said.reason, said.actor, said.verdict)
+        )
+
+    def _known(self, asked: Asked) -> str:
+        return self._reader.state(asked["model"]).model
+
+    async def _known_incident(self, asked: Asked) -> str:
+        found = await run_in_threadpool(self._reader.incident, asked["incident_id"])
+        return found.incident_id
+
+    async def _carry_out(self, change: Callable[[Draft], T]) -> T:
+        future: Future[T] = self._engine.command(change)
+        try:
+            return await run_in_threadpool(future.result, self._seconds)
+        except TimeoutError as error:
+            late = f"the monitor did not come to it within {self._seconds:g} s"
+            if future.cancel():
+                raise HTTPException(503, f"{late}; nothing was done, try again") from error
+            raise HTTPException(503, f"{late} and is still at it; look before you try again") from error
+
+
+async def read_order(request: Request, kind: type[Order] | type[Until] | type[Feedback], holder: str) -> Any:
+    """The body of an order, checked; whose key it came with is part of who ordered it.
+
+    Raises:
+        HTTPException: 400, 408 or 413, with how it should be.
+    """
+    body = await _body(request)
+    try:
+        order = msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise HTTPException(400, f"the body must be like {_EXAMPLES[kind]}: {error}") from error
+    _check(order)
+    if not holder or order.actor == holder:
+        return order
+    is_anonymous = isinstance(order, Order) and order.actor == "api"
+    actor = holder if is_anonymous else f"{order.actor[: MAX_ACTOR_CHARACTERS - len(holder) - 11]} (by key {holder})"
+    return msgspec.structs.replace(order, actor=actor[:MAX_ACTOR_CHARACTERS])
+
+
+async def _body(request: Request) -> bytes:
+    body = b""
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > MAX_BODY_BYTES:
+                    raise HTTPException(413, f"a command has at most {MAX_BODY_BYTES} bytes")
+    except TimeoutError as error:
+        raise HTTPException(408, f"the command did not arrive within {_BODY_SECONDS:g} s") from error
+    except ClientDisconnect as error:
+        raise HTTPException(400, "the client went away") from error
+    return body
+
+
+def _check(order: Order | Until | Feedback) -> None:
+    """What is kept in the record must be readable there."""
+    if not order.reason.strip():
+        raise HTTPException(400, "a reason is needed: it is kept in the record")
+    if len(order.reason) > MAX_REASON_CHARACTERS or "\0" in order.reason:
+        raise HTTPException(400, f"a reason has at most {MAX_REASON_CHARACTERS} characters, none of them NUL")
+    if not 0 < len(order.actor) <= MAX_ACTOR_CHARACTERS or not order.actor.isprintable():
+        raise HTTPException(400, f"actor must be 1 to {MAX_ACTOR_CHARACTERS} printable characters, got {order.actor[:100]!r}")
