@@ -1,11 +1,9 @@
 """Takes a scenario through the monitor: windows of each day, the judge, and the diagnosis of the last day."""
 
-import math
 from typing import Any
 
 import numpy as np
 from diagnosis_scenarios import NEVER, Day, Scenario
-from scipy.stats import t as student
 
 from clipdrift_contract.clock import MS_PER_DAY
 from clipdrift_contract.columns import Column
@@ -14,7 +12,6 @@ from clipdrift_contract.events import (
     ArmResult,
     BlockScore,
     ClipSpec,
-    Contrast,
     ErrorClustering,
     Fault,
     FeatureColumn,
@@ -38,6 +35,7 @@ from clipdrift_monitor.state import ModelState, OpenBlock
 from clipdrift_monitor.windows.window import Layout, label_sums, prediction_sums
 from clipdrift_trainer.evaluation.clustering import between_block_variance, lag1_autocorrelation
 from clipdrift_trainer.evaluation.scores import expected_calibration_error
+from clipdrift_trainer.retraining.contrast import contrast
 
 _FIRST_DAY, _VIEW = 20, 14
 _SCORE_EDGES = tuple(round(i / 20, 2) for i in range(1, 20))
@@ -227,21 +225,18 @@ def _counted(empty: FeatureProfile, days: list[Any]) -> FeatureProfile:
 
 
 def _outcome(scenario: Scenario) -> RetrainOutcome | None:
-    """A shadow retrain, where a twin was trained: the paired difference on the validated days, with a t interval over them."""
-    days = np.array(scenario.training.twin_days)
-    if not len(days):
+    """A shadow retrain, where twins were trained: the paired difference on the validated days, as the trainer tells it."""
+    if not scenario.training.twin:
         return None
-    half = float(student.ppf(0.975, len(days) - 1) * days.std(ddof=1) / math.sqrt(len(days)))
-    contrast = Contrast(
-        slice="", num_rows=sum(len(day.label_N) for day in scenario.validated), num_blocks=len(days), metric="brier",
-        difference=float(days.mean()), low=float(days.mean()) - half, high=float(days.mean()) + half,
-    )  # fmt: skip
+    difference_SN = np.array([np.concatenate(days) for days in scenario.training.twin])
+    day_N = np.repeat(np.arange(len(scenario.validated)), [len(day.label_N) for day in scenario.validated])
+    overall = contrast("", "brier", difference_SN, day_N * MS_PER_DAY)
     arms = [
         ArmResult(
             arm=Arm(name=name, clip=ClipSpec(kind="global_norm", max_norm=bound)), run_id=name, version="", artifact_uri="",
             artifact_digest="", removed_mass_ratio=0.0, validation=(), against_same=against,
         )
-        for name, bound, against in (("same", scenario.training.policy.max_norm, ()), ("q90", 1.0, (contrast,)))
+        for name, bound, against in (("same", scenario.training.policy.max_norm, ()), ("q90", 1.0, (overall,)))
     ]  # fmt: skip
     return RetrainOutcome(key="k", model="bench", finished_at_ms=0, verdict="pass", reasons=(), arms=tuple(arms))
 

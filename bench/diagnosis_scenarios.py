@@ -33,7 +33,8 @@ class Training(NamedTuple):
     model: Model
     policy: Policy
     is_faulty: bool = False
-    twin_days: tuple[float, ...] = ()  # Brier score of the twin minus that of the model, a validated day each; () no twin
+    twin: tuple[list[Floats], ...] = ()
+    """Brier scores of the twins minus those of the models of the same seeds, a list of validated days each; () no twin."""
 
 
 class Scenario(NamedTuple):
@@ -426,14 +427,14 @@ def _trained(making: Making, seed: int) -> Training:
     twins = [fit(days.train, words, policy._replace(max_norm=1.0), seed + k) for k in range(2)]
     same = [model, fit(days.train, words, policy, seed + 1)]
     differences = [
-        float(np.mean([_brier(twin, rows) for twin in twins]) - np.mean([_brier(one, rows) for one in same]))
-        for rows in days.validated
+        [_brier(twin, rows) - _brier(one, rows) for rows in days.validated] for twin, one in zip(twins, same, strict=True)
     ]
     return Training(model, policy, making.is_faulty, tuple(differences))
 
 
-def _brier(model: Model, rows: Rows) -> float:
-    return float(((model.score(rows) - rows.label_N) ** 2).mean())
+def _brier(model: Model, rows: Rows) -> Floats:
+    loss_N: Floats = (model.score(rows) - rows.label_N) ** 2
+    return loss_N
 
 
 def _is_held_back(making: Making, policy: Policy, seed: int) -> bool:
@@ -443,5 +444,5 @@ def _is_held_back(making: Making, policy: Policy, seed: int) -> bool:
         return False
     looser = policy._replace(max_norm=1.0)
     models = [[fit(making.days.train, making.table.words, one, seed + 10 + k) for k in range(4)] for one in (looser, policy)]
-    twin, same = (np.mean([[_brier(one, rows) for rows in making.days.live] for one in group]) for group in models)
+    twin, same = (np.mean([[_brier(one, rows).mean() for rows in making.days.live] for one in group]) for group in models)
     return bool(twin - same < -LEAST_GAIN)

@@ -56,6 +56,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     """Of a repair; None where the test for it has said nothing."""
     deployed: Deployed = Deployed(num_blocks=10**9)
     past: PastRetrains = PastRetrains()
+    is_data_broken: bool = False
+    """Something is broken for certain, or explains a harm; a suspicion that harms nobody is no reason to act."""
 
 
 class Ruling(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +80,7 @@ def decide(case: Case, history: History, policy: Policy) -> Ruling:
     cause = case.diagnosis.cause
     if _is_broken_by_deployment(case):
         return _ruling_on_rollback(case, history, policy)
-    if cause in _BROKEN and (case.alarms or cause == "data_broken"):
+    if cause in _BROKEN and (case.alarms or case.is_data_broken):
         return Ruling(action="alert", reasons=(case.diagnosis.words, "What is broken is mended, not learned: no retrain."))
     if not _is_repair_due(history, policy):
         if not case.alarms:

@@ -21,7 +21,7 @@ from clipdrift_monitor.detectors.freshness import freshness_of
 from clipdrift_monitor.detectors.streams import error_drifts
 from clipdrift_monitor.detectors.window_drift import drift_of, with_scores
 from clipdrift_monitor.diagnosis.facts import gather
-from clipdrift_monitor.diagnosis.faults import PastBlock
+from clipdrift_monitor.diagnosis.faults import PastBlock, explaining
 from clipdrift_monitor.diagnosis.search import MIN_PAST_BLOCKS, search, with_faults
 from clipdrift_monitor.diagnosis.verdict import diagnose
 from clipdrift_monitor.risk.harm import TEST_NAMES, Block, HarmState, Statement, evidence_of_tests, slice_of, step, step_slices
@@ -88,8 +88,9 @@ def judge(
         layout, sums, past, state.faults, subject.run.version, start_ms, subject.window_ms,
         has_mix_moved="(slice mix)" in drift.drifted,
     )  # fmt: skip
-    drift = with_faults(drift, faults)
     alarms = tuple(dict.fromkeys(one.test for one in said if one.is_alarm))
+    harmed_since_ms = _harmed_since_ms(state, alarms, start_ms)
+    drift = with_faults(drift, faults, harmed_since_ms)
     signals = signals_of(subject, state.open_signals, said, drift, seen, start_ms)
     state.open_signals = still_open(state.open_signals, signals)
     num_steps = {test: evidence.num_steps for test, evidence in evidence_of_tests(harm).items()}
@@ -108,7 +109,7 @@ def judge(
     facts = gather(
         subject.run, layout, statements=statements, open_tests=_open_tests(state), drift=drift, live=state.live[""],
         in_view=in_view, tried=state.tried, margin=subject.policy.clipping_margin,
-        faults=faults, is_searched=len(past) >= MIN_PAST_BLOCKS, first_ms=state.faults.first_ms,
+        faults=explaining(faults, harmed_since_ms), is_searched=len(past) >= MIN_PAST_BLOCKS, first_ms=state.faults.first_ms,
         exploration_slice=subject.policy.diagnosis.exploration_slice, association=state.association,
     )  # fmt: skip
     diagnosis = diagnose(facts)
@@ -189,6 +190,12 @@ def _open_tests(state: ModelState) -> tuple[str, ...]:
     return tuple(signal.kind for signal in state.open_signals if signal.kind in TEST_NAMES)
 
 
+def _harmed_since_ms(state: ModelState, alarms: tuple[str, ...], start_ms: int) -> int | None:
+    """Start of the block in which the oldest open harm was proven; None where there is none."""
+    since = [signal.window_start_ms for signal in state.open_signals if signal.kind in TEST_NAMES]
+    return min([*since, *([start_ms] if alarms else [])], default=None)
+
+
 def _labelled(layout: Layout, in_block: BySlice) -> dict[str, tuple[float, float]]:
     """Labels and correct ones by slice."""
     names = layout.profile.slice_names
@@ -221,6 +228,7 @@ def _rule(
     case = Case(
         diagnosis=diagnosis, alarms=alarms, num_labels=state.num_version_labels, at_ms=end_ms, maturity=maturity, worth=worth,
         past=subject.past,
+        is_data_broken=bool(state.drift.broken),
         deployed=Deployed(
             num_blocks=len(state.history.recent),
             previous=before.version if before is not None and before.digest not in state.quarantine else "",

@@ -120,7 +120,10 @@ def _data_signals(subject: Subject, drift: DriftReport, seen: View, start_ms: in
 def _score_signals(subject: Subject, drift: DriftReport, seen: View, start_ms: int) -> list[Signal]:
     """Hints that scores give: notes, which explain."""
     found, calibration, estimate = [], drift.calibration, drift.estimate
-    if drift.moved:
+    if drift.suspected:
+        words = f"Suspected, and nothing is harmed by it: {'; '.join(drift.suspected[:_MAX_TOLD])}."
+        found.append(_signal(subject, "schema", start_ms, seen.num_labels, words, feature=drift.suspected[0].split()[0]))
+    elif drift.moved:
         top = max(drift.moved, key=lambda one: abs(one.share - one.reference_share))
         words = " ".join(one.words for one in drift.moved[:_MAX_TOLD])
         found.append(

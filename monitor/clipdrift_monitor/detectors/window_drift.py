@@ -86,7 +86,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Scores by feature; `drifted` names those that are proven and large; `broken` says what no drift looks like."""
+    """Scores by feature; `drifted` names those that are proven and large; `broken` says what is no drift."""
 
     start_ms: int = 0
     features: dict[str, float] = {}
@@ -101,6 +101,7 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
     freshness: Freshness = Freshness()
     errors: tuple[ErrorDrift, ...] = ()  # of detectors on the stream of errors
     estimate: AccuracyEstimate | None = None  # by scores alone
+    suspected: tuple[str, ...] = ()  # faults of the pipeline that would explain what moved, and that harm nobody yet
 
 
 def with_scores(

@@ -7,6 +7,8 @@ day. Each explanation foretells the block's bins; the one that foretold them bes
 Axes: H past blocks, K bins of a feature, the last one missing values.
 """
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,7 +19,16 @@ from clipdrift_contract.events import EvidenceRow
 from clipdrift_contract.profile import FeatureProfile
 from clipdrift_monitor.detectors.tails import chi_square_tail
 from clipdrift_monitor.diagnosis.conversions import UNITS, Conversion, converted, shifts
-from clipdrift_monitor.diagnosis.faults import CREDIBLE, MOVED, FaultMemory, Found, PastBlock, span_of, usual_blocks
+from clipdrift_monitor.diagnosis.faults import (
+    CREDIBLE,
+    MOVED,
+    FaultMemory,
+    Found,
+    PastBlock,
+    span_of,
+    unbroken_blocks,
+    usual_blocks,
+)
 from clipdrift_monitor.diagnosis.likelihood import (
     LEAST_CONCENTRATION,
     MOST_CONCENTRATION,
@@ -38,16 +49,20 @@ _ROUGH_ROWS = 10.0  # the world's own moves: anywhere near the usual, or anywher
 _LARGE_MOVE = 0.2  # share of rows in other bins: a normal moved by half its standard deviation; less is worth no page
 _MISSING_NOW, _USUAL_BEFORE = 0.9, 0.5
 _CERTAIN = 0.999  # of what was counted
+# Times as far from the usual as the feature's own usual blocks ever were: weather moves by itself every day.
+_UNLIKE_ITSELF = 2.0
 # Of any feature looking like an earlier block by accident, in one look of one model. It pages, so it must stay far below a
 # look's part of the budget (1 / 270 for three models); a feed that repeats itself is alike to the last row.
 _CHANCE = 1e-6
+_RUNS = (2, 3, 5)  # days in a row that a feed may have stood still
+_LOOKED_BACK = 21  # blocks that show whether a feature is like itself lawfully
+_AT_AN_END = 0.1  # weight of an open end bin where a value is stuck
 _LOST_SHARES = tuple(i / 10 for i in range(2, 10))
-# Before looking: most blocks are as usual, and what jumps is as often the world as the pipeline.
+# Before looking: most blocks are as usual, and what jumps is far more often the world than the pipeline. A look at each of 20
+# features of 3 models on each of 90 days is 5,400 looks, and all of them together may bring one false page.
 _PRIOR: Mapping[str, float] = {
-    "usual": 0.98, MOVED: 0.01, "schema_change": 0.0025, "unit_change": 0.0025, "shifted_feature": 0.0025,
-    "constant_feature": 0.0025,
+    "usual": 0.98, MOVED: 0.02, "schema_change": 5e-6, "unit_change": 5e-6, "shifted_feature": 5e-6, "constant_feature": 5e-6,
 }  # fmt: skip
-_OTHERS_MOVED = 0.1  # one pipeline breaks at a time: a shift is so much less likely where other features moved as well
 
 
 class _Case(NamedTuple):
@@ -57,9 +72,10 @@ class _Case(NamedTuple):
     counts_K: Floats
     usual_HK: Floats
     """Of the usual past blocks; the reference profile where there are none."""
-    pooled_K: Floats
-    """Of the blocks since the feature is not as usual, a week at most, and of this one."""
-    num_pooled: int
+    since_HK: Floats
+    """Of the blocks since the feature is not as usual, a week at most, this one the last."""
+    before_HK: Floats
+    """Of all past blocks until then in which nothing was broken, whether they moved or not."""
     since_ms: int
     is_from_first: bool
 
@@ -103,13 +119,11 @@ def feature_faults(
 
 
 def _beside(told: Found, num_moved: int) -> Found:
-    """A shift in the light of how many other features moved with it: each makes it so much more likely the world."""
-    odds = told.confidence / max(1e-9, 1 - told.confidence) * _OTHERS_MOVED**num_moved
-    chance = odds / (1 + odds)
-    if chance >= CREDIBLE:
-        return msgspec.structs.replace(told, confidence=round(chance, 4))
+    """A shift in the light of how many other features moved with it: the world moves several, a pipeline breaks one."""
+    if not num_moved:
+        return told
     words = f"{told.subject} moved together with {num_moved} others (features, or the slices' mix)"
-    return msgspec.structs.replace(told, kind=MOVED, words=words, confidence=round(1 - chance, 4))
+    return msgspec.structs.replace(told, kind=MOVED, words=words)
 
 
 def _has_moved(case: _Case, memory: FaultMemory, since_ms: int, width_ms: int) -> bool:
@@ -138,15 +152,18 @@ def _case(
     if usual and not any(one.any() for one in usual) and not counts_K.any():  # never recorded: that is no news
         rows = [np.zeros(len(counts_K))]
     since_ms = start_ms if span is None else span.since_ms
-    since = [block.sums[part] for block in past if block.start_ms >= since_ms][1 - _WEEK :]
-    pooled_K = np.sum([counts_K, *since], axis=0)
-    return _Case(feature, counts_K, np.array(rows), pooled_K, len(since) + 1, since_ms, is_from_first)
+    since = [block.sums[part] for block in past if block.start_ms >= since_ms and block.sums[part].any()][1 - _WEEK :]
+    before = [one.sums[part] for one in unbroken_blocks(memory, name, past) if one.start_ms < since_ms]
+    return _Case(
+        feature, counts_K, np.array(rows), np.array([*since, counts_K]), np.array([one for one in before if one.any()]),
+        since_ms, is_from_first,
+    )  # fmt: skip
 
 
-def _found(case: _Case, kind: str, words: str, confidence: float, *rows: EvidenceRow) -> Found:
+def _found(case: _Case, kind: str, words: str, confidence: float, *rows: EvidenceRow, is_certain: bool = False) -> Found:
     return Found(
         kind=kind, subject=case.feature.spec.name, words=words, confidence=round(confidence, 4), since_ms=case.since_ms,
-        is_from_first=case.is_from_first, rows=rows,
+        is_from_first=case.is_from_first, is_certain=is_certain, rows=rows,
     )  # fmt: skip
 
 
@@ -165,13 +182,33 @@ def _explained(case: _Case) -> Found | None:
         return None
     # which fault it is may be open where that there is one is not
     faults = {kind: chance for kind, chance in chances.items() if kind not in ("usual", MOVED)}
-    kind = max(faults, key=lambda one: faults[one]) if sum(faults.values()) >= CREDIBLE else MOVED
+    own = _own_distance(case)
+    is_fault = sum(faults.values()) >= CREDIBLE and distance >= _UNLIKE_ITSELF * own
+    kind = max(faults, key=lambda one: faults[one]) if is_fault else MOVED
     return _found(
         case, kind, _words(case, kind, details), chances[kind],
         EvidenceRow(name="distance from usual", value=round(distance, 3), unit="share of rows that moved", bound=_LARGE_MOVE),
+        EvidenceRow(name="of its own usual blocks, at most", value=round(own, 3), unit="share of rows that moved"),
         EvidenceRow(name="probability of any fault", value=round(sum(faults.values()), 4), bound=CREDIBLE),
         EvidenceRow(name="probability of this one", value=round(chances[kind], 4)),
+        is_certain=kind == "constant_feature" and bool(case.counts_K.max() == case.counts_K.sum()),
     )  # fmt: skip
+
+
+def _own_distance(case: _Case) -> float:
+    """How far the feature's blocks lie from one another by themselves: from their mean, at most, before it moved and since.
+
+    And by how much the days of validation differed: the mean distance of a block whose shares are drawn from a Dirichlet of
+    that concentration. Source: E|x - p| = sqrt(2/pi) sd, near a normal.
+    """
+    shares_K = shares_of(np.array([*case.feature.counts, case.feature.num_missing], float))
+    spread_K = np.sqrt(shares_K * (1 - shares_K) / (_validated_firmness(case.feature) + 1))
+    own = [float(math.sqrt(2 / math.pi) * spread_K.sum() / 2)]
+    for blocks_HK in (case.before_HK, case.since_HK):
+        if len(blocks_HK) > 1:
+            mean_K = blocks_HK.sum(axis=0)
+            own += [_distance(mean_K, block_K) for block_K in blocks_HK]
+    return max(own)
 
 
 def _words(case: _Case, kind: str, details: Mapping[str, str]) -> str:
@@ -182,7 +219,13 @@ def _words(case: _Case, kind: str, details: Mapping[str, str]) -> str:
         return f"{name} lost its values in {_gone(case):.0%} of rows"
     if kind == MOVED:
         return f"{name} moved from one block to the next, in no way that a pipeline is known for"
+    if _is_beyond(case):
+        return f"{name} lies beyond what validation saw in nearly all rows, as if {_as_told(details[kind])}"
     return f"{name} looks {details[kind]}"
+
+
+def _as_told(how: str) -> str:
+    return how if how.endswith("added to each") else f"it came {how}"
 
 
 def _is_comparable(case: _Case) -> bool:
@@ -198,7 +241,7 @@ def _not_recorded(case: _Case) -> Found | None:
     if case.is_from_first or not case.usual_HK.sum():
         return None
     row = EvidenceRow(name="rows with this feature", value=0.0, unit="rows", bound=1.0)
-    return _found(case, "schema_change", f"{case.feature.spec.name} is not recorded any more", _CERTAIN, row)
+    return _found(case, "schema_change", f"{case.feature.spec.name} is not recorded any more", _CERTAIN, row, is_certain=True)
 
 
 def _distance(one_K: Floats, other_K: Floats) -> float:
@@ -209,7 +252,7 @@ def _distance(one_K: Floats, other_K: Floats) -> float:
 def _firmness(case: _Case) -> float:
     """How firmly the shares of the pooled blocks are known beforehand, in rows."""
     one_block = min(concentration_of(case.usual_HK), _validated_firmness(case.feature))
-    return min(MOST_CONCENTRATION, one_block * case.num_pooled)
+    return min(MOST_CONCENTRATION, one_block * len(case.since_HK))
 
 
 def _validated_firmness(feature: FeatureProfile) -> float:
@@ -229,7 +272,7 @@ def _lost(case: _Case) -> Found | None:
         return None
     row = EvidenceRow(name="rows without a known value", value=round(gone, 3), unit="share", bound=_MISSING_NOW)
     words = f"{case.feature.spec.name} has no known value in {gone:.0%} of rows (before {before:.0%})"
-    return _found(case, "schema_change", words, _CERTAIN, row)
+    return _found(case, "schema_change", words, _CERTAIN, row, is_certain=True)
 
 
 def _gone(case: _Case, *, is_usual: bool = False) -> float:
@@ -239,7 +282,7 @@ def _gone(case: _Case, *, is_usual: bool = False) -> float:
 
 
 def _evidence(case: _Case, usual_K: Floats, firmness: float) -> tuple[dict[str, float], dict[str, str]]:
-    counts_K, shares_K = case.pooled_K, shares_of(usual_K)
+    counts_K, shares_K = case.since_HK.sum(axis=0), shares_of(usual_K)
     blocks = [firmness * shares_of(block_K) for block_K in case.usual_HK[-_WEEK:]]  # a week, each day with its own kind
     evidence = {
         "usual": mixed([log_evidence_of_bins(counts_K, alpha_K) for alpha_K in (firmness * shares_K, *blocks)]),
@@ -261,11 +304,23 @@ def _evidence(case: _Case, usual_K: Floats, firmness: float) -> tuple[dict[str, 
 
 
 def _spike(case: _Case) -> Floats:
-    """Alpha of "all rows in one bin, whichever": half of the weight on the bin of 0, which most defaults are."""
-    spike_K = np.full(case.counts_K.size, 0.01 / case.counts_K.size)
+    """Alpha of "all rows in one bin, whichever": half of the weight on the bin of 0, which most defaults are. The open ends get
+    little: what lies beyond all that was validated is another unit more often than a stuck value."""
+    weight_K = np.ones(case.counts_K.size)
     if case.feature.spec.kind != "categorical":
-        spike_K[np.searchsorted(np.array(case.feature.edges), 0.0, side="right")] += 0.01
+        weight_K[[0, -2]] = _AT_AN_END
+        weight_K[_bin_of_zero(case)] += weight_K.sum()
+    spike_K: Floats = 0.02 * weight_K / weight_K.sum()
     return spike_K
+
+
+def _bin_of_zero(case: _Case) -> int:
+    return int(np.searchsorted(np.array(case.feature.edges), 0.0, side="right"))
+
+
+def _is_beyond(case: _Case) -> bool:
+    """Nearly all rows lie in an open end bin, of which nobody knows how far it reaches."""
+    return case.feature.spec.kind != "categorical" and max(case.counts_K[0], case.counts_K[-2]) >= _VARIES * case.counts_K.sum()
 
 
 def _with_lost(case: _Case, shares_K: Floats) -> list[Floats]:
@@ -284,33 +339,50 @@ def _evidence_of(case: _Case, shares_K: Floats, conversion: Conversion, firmness
     moved_K = converted(np.array(case.feature.edges), present_K, conversion)
     foretold_K = np.append(moved_K * (1 - shares_K[-1]), shares_K[-1])
     floor = 0.01 / len(shares_K)
-    return log_evidence_of_bins(case.pooled_K, firmness * np.maximum(foretold_K, floor))
+    return log_evidence_of_bins(case.since_HK.sum(axis=0), firmness * np.maximum(foretold_K, floor))
 
 
 def _stale(case: _Case, num_features: int) -> Found | None:
-    """The same bins as in an earlier block, more alike than chance ever makes two samples.
+    """The same bins as in an earlier block, or as in the block before for days, more alike than chance ever makes samples.
 
-    Source: the lower tail of Pearson's chi-square test of homogeneity; a feature that always is so alike (a timetable) is none.
+    Source: the lower tail of Pearson's chi-square test of homogeneity, added up over the days. A feature that repeats itself
+    lawfully is none: a timetable has alike days among its own, and needs as many blocks before the repeated one as lie after
+    it to show that.
     """
-    if case.is_from_first or len(case.usual_HK) < _MIN_BLOCKS or (case.counts_K > 0).sum() < 5:
+    blocks_HK = case.usual_HK[-_LOOKED_BACK:]
+    if case.is_from_first or len(blocks_HK) < _MIN_BLOCKS or (case.counts_K > 0).sum() < 5:
         return None
-    alike = [_likeness(block_K, case.counts_K) for block_K in case.usual_HK]
-    before = [_likeness(one_K, other_K) for one_K, other_K in zip(case.usual_HK, case.usual_HK[1:], strict=False)]
-    chance = min(1.0, min(alike) * len(alike) * num_features)
-    if chance >= _CHANCE or min(before) * len(before) * num_features < 10 * _CHANCE:
+    alike = [(_likeness([one_K], [case.counts_K]), back) for back, one_K in enumerate(blocks_HK[::-1], 1)]
+    chance, blocks_ago = min(alike)
+    num_days, num_looks = 1, len(alike)
+    newest_first = [case.counts_K, *blocks_HK[::-1]]
+    for run in _RUNS:
+        if run + _MIN_BLOCKS < len(newest_first):
+            num_looks += 1
+            if (in_run := _likeness(newest_first[:run], newest_first[1 : run + 1])) < chance:
+                chance, blocks_ago, num_days = in_run, 1, run
+    chance = min(1.0, chance * num_looks * num_features)
+    if chance >= _CHANCE or (blocks_ago > 1 and len(alike) < 2 * blocks_ago):
+        return None
+    before_HK = blocks_HK[: len(blocks_HK) - num_days]
+    lawful = min(_likeness([one_K], [other_K]) for one_K, other_K in itertools.combinations(before_HK, 2))
+    if lawful * len(before_HK) ** 2 / 2 < 0.01:  # already alike before, more than all its pairs together would by chance
         return None
     rows = (EvidenceRow(name="chance of such likeness", value=chance, unit="probability", bound=_CHANCE),)
-    blocks_ago = len(alike) - int(np.argmin(alike))
     words = f"{case.feature.spec.name} repeats its values of {blocks_ago} block{'s' if blocks_ago > 1 else ''} before"
+    words += f", for {num_days} blocks" if num_days > 1 else ""
     return _found(case, "stale_feature", words, 1 - chance, *rows)
 
 
-def _likeness(one_K: Floats, other_K: Floats) -> float:
-    """Probability that two samples of the same shares differ by so little or less."""
-    is_used = one_K + other_K > 0
-    a_K, b_K = one_K[is_used], other_K[is_used]
-    total_K, share = a_K + b_K, a_K.sum() / (a_K.sum() + b_K.sum())
-    if len(a_K) < 2 or not 0 < share < 1:
-        return 1.0
-    statistic = float((((a_K - total_K * share) ** 2) / (total_K * share * (1 - share))).sum())
-    return 1.0 - chi_square_tail(statistic, len(a_K) - 1)
+def _likeness(ones: Sequence[Floats], others: Sequence[Floats]) -> float:
+    """Probability that pairs of samples of the same shares differ by so little or less."""
+    statistic, degrees = 0.0, 0
+    for one_K, other_K in zip(ones, others, strict=True):
+        is_used = one_K + other_K > 0
+        a_K, b_K = one_K[is_used], other_K[is_used]
+        total_K, share = a_K + b_K, a_K.sum() / (a_K.sum() + b_K.sum())
+        if len(a_K) < 2 or not 0 < share < 1:
+            return 1.0
+        statistic += float((((a_K - total_K * share) ** 2) / (total_K * share * (1 - share))).sum())
+        degrees += len(a_K) - 1
+    return 1.0 - chi_square_tail(statistic, degrees)

@@ -34,6 +34,9 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     since_ms: int
     is_from_first: bool = False
     """It is there in the first block of the version already."""
+    is_certain: bool = False
+    """Counted, not inferred: no world takes a feature's values away, or makes all of them one. It is told loudly at once; what
+    is inferred from shapes is told loudly only once the model is harmed by it."""
     rows: tuple[EvidenceRow, ...] = ()
 
 
@@ -65,6 +68,28 @@ class FaultMemory(msgspec.Struct, frozen=True, kw_only=True):
     judged: tuple[Judged, ...] = ()
 
 
+def is_loud(found: Found, harmed_since_ms: int | None) -> bool:
+    """Whether a fault is a reason to wake somebody and to hold a retrain back: it is certain, or it may explain a harm.
+
+    Args:
+        found: In a block.
+        harmed_since_ms: Start of the block in which the first of the open harms was proven; None where nothing is harmed.
+
+    Example:
+        >>> shifted = Found(kind="shifted_feature", subject="price", words="price is off", confidence=0.99, since_ms=2_000)
+        >>> is_loud(shifted, None), is_loud(shifted, 3_000), is_loud(shifted, 1_000)
+        (False, True, False)
+    """
+    if found.kind == MOVED:
+        return False
+    return found.is_certain or (harmed_since_ms is not None and found.since_ms <= harmed_since_ms)
+
+
+def explaining(found: Sequence[Found], harmed_since_ms: int | None) -> tuple[Found, ...]:
+    """Those that the diagnosis may build on: a suspicion that is younger than the harm explains none."""
+    return tuple(one for one in found if harmed_since_ms is None or one.kind == MOVED or is_loud(one, harmed_since_ms))
+
+
 def span_of(memory: FaultMemory, subject: str, before_ms: int, width_ms: int) -> Span | None:
     """The span of a subject that reaches to the block before `before_ms`."""
     return next((one for one in memory.spans if one.subject == subject and one.until_ms >= before_ms - width_ms), None)
@@ -87,6 +112,12 @@ def usual_blocks(memory: FaultMemory, subject: str, past: Sequence[PastBlock]) -
     """Past blocks in which nothing was found of a subject."""
     spans = [one for one in memory.spans if one.subject == subject]
     return [block for block in past if not any(one.since_ms <= block.start_ms <= one.until_ms for one in spans)]
+
+
+def unbroken_blocks(memory: FaultMemory, subject: str, past: Sequence[PastBlock]) -> list[PastBlock]:
+    """Past blocks in which no fault was found of a subject; it may have moved."""
+    spans = tuple(one for one in memory.spans if one.kind != MOVED)
+    return usual_blocks(msgspec.structs.replace(memory, spans=spans), subject, past)
 
 
 def remembered(memory: FaultMemory, found: Sequence[Found], judged: Judged, oldest_ms: int) -> FaultMemory:

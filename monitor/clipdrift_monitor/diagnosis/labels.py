@@ -189,7 +189,8 @@ def _explained(layout: Layout, blocks: Sequence[Floats], usual: Sequence[PastBlo
         EvidenceRow(name="probability that the world moved", value=chances[MOVED], bound=1 - CREDIBLE),
     )
     return Found(
-        kind=kind, subject=LABELS, words=_WORDS[kind], confidence=round(chances[kind], 4), since_ms=since_ms, rows=rows
+        kind=kind, subject=LABELS, words=_WORDS[kind], confidence=round(chances[kind], 4), since_ms=since_ms, rows=rows,
+        is_certain=kind == "labels_one_class" and hits_K.sum() in (0.0, rows_K.sum()),
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import msgspec
 
 from clipdrift_monitor.detectors.window_drift import DriftReport
 from clipdrift_monitor.diagnosis.broken import feature_faults
-from clipdrift_monitor.diagnosis.faults import MOVED, FaultMemory, Found, PastBlock, remembered
+from clipdrift_monitor.diagnosis.faults import MOVED, FaultMemory, Found, PastBlock, is_loud, remembered
 from clipdrift_monitor.diagnosis.labels import judged_of, label_faults
 from clipdrift_monitor.windows.window import Floats, Layout
 
@@ -47,8 +47,13 @@ def search(
     return found, remembered(known, found, judged_of(layout, sums, start_ms), oldest_ms)
 
 
-def with_faults(drift: DriftReport, found: Sequence[Found]) -> DriftReport:
-    """The report with the faults that were found among what is broken; a feature that it calls broken is not told twice."""
+def with_faults(drift: DriftReport, found: Sequence[Found], harmed_since_ms: int | None) -> DriftReport:
+    """The report with the faults that were found: among what is broken where they are loud, else among what is suspected; a
+    feature that it calls broken is not told twice."""
     told = {words.split()[0] for words in drift.broken}
-    new = tuple(one.words for one in found if one.kind != MOVED and one.subject not in told)
-    return msgspec.structs.replace(drift, broken=(*drift.broken, *new))
+    new = [one for one in found if one.kind != MOVED and one.subject not in told]
+    return msgspec.structs.replace(
+        drift,
+        broken=(*drift.broken, *(one.words for one in new if is_loud(one, harmed_since_ms))),
+        suspected=tuple(one.words for one in new if not is_loud(one, harmed_since_ms)),
+    )

@@ -123,10 +123,10 @@ def _broken(facts: Facts, holding: dict[str, RuleFinding]) -> list[_Cause]:
     rules.sort(key=lambda name: (name.startswith("L"), -holding[name].confidence))
     found = [(SKEW, holding["B6"])] if "B6" in holding else []
     found += [(FAULT_OF[name], holding[name]) for name in rules]
-    return [
-        _of(finding, "data_broken", "What comes in looks broken; a retrain would learn the fault.", fault)
-        for fault, finding in found
-    ]
+    words = "What comes in looks broken; a retrain would learn the fault."
+    if not facts.open_tests and not facts.drift.broken:
+        words = "What comes in may be broken, which harms nobody so far."
+    return [_of(finding, "data_broken", words, fault) for fault, finding in found]
 
 
 def _of_repairable(facts: Facts, holding: dict[str, RuleFinding], clipping: ClippingVerdict) -> _Cause:

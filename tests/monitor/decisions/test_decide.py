@@ -80,8 +80,9 @@ def test_what_is_broken_is_never_learned(cause):
             assert ruling(alarms=alarms, cause=cause).action == "alert"
 
 
-def test_broken_data_alert_without_any_alarm_and_an_old_training_fault_does_not():
-    assert ruling(alarms=(), cause="data_broken").action == "alert"
+def test_broken_data_alert_without_any_alarm_and_a_suspicion_or_an_old_training_fault_does_not():
+    assert ruling(alarms=(), cause="data_broken", is_data_broken=True).action == "alert"
+    assert ruling(alarms=(), cause="data_broken").action == "none"
     assert ruling(alarms=(), cause="training_fault").action == "none"
 
 

@@ -70,7 +70,7 @@ def test_a_gain_that_chance_hardly_explains_leaves_the_cause_unknown():
     given = facts(open_tests=("sudden_break",), statements={"repairable": hopeful}, live_ece=0.05)  # neither kept nor risen
     assert diagnose(given).cause == "unknown"
     assert diagnose(msgspec.structs.replace(given, live_ece=0.02)).cause == "harder_days"
-    assert diagnose(msgspec.structs.replace(given, live_ece=0.2)).cause == "drift"
+    assert diagnose(msgspec.structs.replace(given, live_ece=0.2)).cause == "calibration"
 
 
 def test_what_is_unknown_says_what_would_tell():
