@@ -7,7 +7,9 @@ import msgspec
 from clipdrift_contract.events import Diagnosis, Incident, Signal
 from clipdrift_monitor.clipping.association import Association
 from clipdrift_monitor.incidents.precision import Precision
+from clipdrift_monitor.risk.realised import Realised
 from clipdrift_monitor.state import StateWord
+from clipdrift_monitor.windows.delays import Maturity
 from clipdrift_monitor.windows.view import View
 
 T = TypeVar("T")
@@ -72,12 +74,26 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LiveAccuracy(msgspec.Struct, frozen=True, kw_only=True):
-    """A share of right answers with its 95 % interval, of `n` labels; null where values are foretold or there are no labels."""
+    """A share of right answers with its 95 % interval, of `n` labels; null where values are foretold or there are no labels.
+
+    The interval holds at every look while labels come in, and allows for errors that hang together as validation says.
+    """
 
     value: float | None
     low: float | None
     high: float | None
     n: int
+
+
+class WouldBeSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """After how many labels a lasting rise of the error rate would raise an alarm."""
+
+    rise: float
+    num_labels: float | None
+    """Null: validation is too short to tell such a rise from chance."""
+    num_blocks: float | None
+    """The same in windows, at the traffic of the sliding view."""
+    words: str
 
 
 class RunningRetrain(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +128,8 @@ class ModelTold(msgspec.Struct, frozen=True, kw_only=True):
     clipping: str
     association: Association | None
     diagnosis: Diagnosis | None
+    would_be_seen: WouldBeSeen | None
+    realised: tuple[Realised, ...]
     open_signals: tuple[Signal, ...]
     open_incidents: tuple[str, ...]
     retrain: RunningRetrain | None
@@ -141,6 +159,7 @@ class SliceTold(msgspec.Struct, frozen=True, kw_only=True):
     """Of all predictions in view."""
     validated_accuracy: float | None
     validated_share: float | None
+    would_be_seen: WouldBeSeen | None = None
 
 
 class WindowTold(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +170,8 @@ class WindowTold(msgspec.Struct, frozen=True, kw_only=True):
     start_ms: int
     end_ms: int
     view: View
+    maturity: Maturity
+    """How far it is labelled, beside how far it should be by now."""
 
 
 class EvidenceTold(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,16 +7,28 @@ from typing import Any
 
 import jinja2
 
-from clipdrift_contract.events import ArmResult, Contrast, Decision, Incident, RunEnd, Signal
+from clipdrift_contract.events import RunEnd, Signal
 from clipdrift_monitor.api import plots
 from clipdrift_monitor.api.charts import sparkline
+from clipdrift_monitor.api.intervals import anytime
 from clipdrift_monitor.api.reader import Reader, UnknownSliceError
+from clipdrift_monitor.api.rows import (
+    about,
+    decision_row,
+    diagnosis_told,
+    in_range,
+    incident_row,
+    maturity_words,
+    realised_rows,
+    retrain_row,
+    slice_row,
+)
 from clipdrift_monitor.api.words import clip_words, clipping_word, day, in_words, moment, number, share, window_words
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.evidence.order import paths_of
 from clipdrift_monitor.incidents.precision import precision_of
-from clipdrift_monitor.state import ModelState
-from clipdrift_monitor.store.store import RetrainRow
+from clipdrift_monitor.state import JudgedBlock, ModelState
+from clipdrift_monitor.windows.view import View
 
 _KIND_WORDS = {
     "sudden_break": "sudden break",
@@ -37,9 +49,12 @@ _KIND_WORDS = {
 }
 _STATE_CSS = {"healthy": "good", "harmed": "bad", "data broken": "bad", "retraining": "busy", "no labels due yet": "soft"}
 _STATE_SIGN = {"healthy": "✓", "harmed": "!", "data broken": "!", "retraining": "↻", "no labels due yet": "·"}
-_SEVERITY_CSS = {"page": "bad", "ticket": "busy", "note": "soft"}
 _MAX_CARDS = 24  # of models with trouble; the others stand in a table
 _NUM_INCIDENTS = 200
+_INTERVAL_WORDS = (
+    "The interval holds however often it is looked at while labels come in, and allows for errors that hang together and days "
+    "that differ as much as validation says."
+)
 
 
 class Pages:
@@ -60,7 +75,7 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.filters |= {"share": share, "number": number, "moment": moment, "day": day}
+        self._templates.filters |= {"share": share, "number": number, "moment": moment, "day": day, "about": about}
 
     def index(self) -> str:
         """All models at a glance: those with trouble first, the healthy ones in a table where they are many."""
@@ -77,7 +92,7 @@ class Pages:
             rows=cards[num_cards:],
             num_harmed=sum(card["css"] == "bad" for card in cards),
             incidents=[
-                _incident_row(one) for one in sorted(incidents, key=lambda one: (one.severity != "page", -one.opened_at_ms))
+                incident_row(one) for one in sorted(incidents, key=lambda one: (one.severity != "page", -one.opened_at_ms))
             ],
             lag=snapshot.lag,
             waits_for=snapshot.waits_for,
@@ -104,25 +119,28 @@ class Pages:
             told=told,
             run=run,
             clip_words=clip_words(run.clip) if run else "",
-            accuracy_svg=plots.accuracy_chart([(one.start_ms, one.view) for one in blocks], marks, told.validated_accuracy),
+            accuracy_svg=plots.accuracy_chart(self._views(name, blocks), marks, told.validated_accuracy),
+            newest=self._newest(name),
+            corrections=[one for one in blocks if one.correction is not None and one.correction.words][-_NUM_CORRECTIONS:],
             evidence_svg=plots.evidence_chart(blocks, marks),
             losses_svg=plots.losses_chart(blocks, marks),
             drift_svg=plots.drift_chart(
                 blocks, [feature for feature, _ in drift[:3]], marks, self._config.policy.drift.min_score
             ),
-            slices=self._reader.slices(name),
+            slices=[slice_row(one) for one in self._reader.slices(name)],
             drift=drift,
             drift_limit=self._config.policy.drift.min_score,
             drift_state=state.drift,
-            diagnosis=state.diagnosis,
+            diagnosis=diagnosis_told(state.diagnosis),
+            realised=realised_rows(told.realised, state.past_incidents),
             association=state.association,
             last_said=next((one for one in decisions if one.diagnosis is not None and one.action != "none"), None),
-            incidents=[_incident_row(one) for one in self._reader.incidents(name, 20)],
+            incidents=[incident_row(one) for one in self._reader.incidents(name, 20)],
             signals=[self._signal(signal) for signal in self._reader.signals(name, 200) if signal.severity != "note"],
             notes=[signal for signal in state.open_signals if signal.severity == "note"],
-            decisions=[_decision(one) for one in decisions if one.action != "none" or one.would != "none"],
+            decisions=[decision_row(one) for one in decisions if one.action != "none" or one.would != "none"],
             num_nothing=state.num_decisions.get("none", 0),
-            retrains=[_retrain(row) for row in self._reader.retrains(name)],
+            retrains=[retrain_row(row) for row in self._reader.retrains(name)],
             deployments=deployments,
             policy=self._config.policy,
             window_words=window_words(self._config),
@@ -156,14 +174,15 @@ class Pages:
             title=name,
             model=model,
             told=told,
+            range=in_range(told.live.accuracy, told.live.accuracy_low, told.live.accuracy_high),
             card=self._card(state),
             accuracy_svg=plots.accuracy_chart(
                 [(one.start_ms, one.view) for one in of_slice], marks, told.validated_accuracy, f" of {name}"
             ),
             share_svg=plots.share_chart(of_slice, totals, told.validated_share, marks),
             statements=statements,
-            windows=of_slice[-_NUM_WINDOWS:][::-1],
-            incidents=[_incident_row(one) for one in incidents[:20]],
+            windows=[(one, maturity_words(one)) for one in of_slice[-_NUM_WINDOWS:][::-1]],
+            incidents=[incident_row(one) for one in incidents[:20]],
             window_words=window_words(self._config),
         )
 
@@ -179,7 +198,7 @@ class Pages:
                 counts[verdict] = counts.get(verdict, 0) + count
         budget = self._config.policy.budget
         return self._render(
-            "incidents.html.j2", title="Incidents", incidents=[_incident_row(one) for one in found[:_NUM_INCIDENTS]],
+            "incidents.html.j2", title="Incidents", incidents=[incident_row(one) for one in found[:_NUM_INCIDENTS]],
             num_open=sum(one.is_open for one in found), precision=precision_of(counts), budget=budget,
         )  # fmt: skip
 
@@ -201,24 +220,43 @@ class Pages:
             "incident.html.j2",
             title=one.summary or one.incident_id,
             incident=one,
-            row=_incident_row(one),
-            accuracy_svg=plots.accuracy_chart(
-                [(block.start_ms, block.view) for block in blocks], marks, self._reader.validated_accuracy(run)
-            ),
+            row=incident_row(one),
+            diagnosis=diagnosis_told(one.diagnosis),
+            accuracy_svg=plots.accuracy_chart(self._views(one.model, blocks), marks, self._reader.validated_accuracy(run)),
             evidence_svg=plots.evidence_chart(blocks, marks),
             drift_svg=plots.drift_chart(blocks, features, marks, self._config.policy.drift.min_score) if features else "",
             features=features,
             signals=[self._signal(signal) for signal in signals],
-            decisions=[_decision(made) for made in decisions[:20]],
+            decisions=[decision_row(made) for made in decisions[:20]],
             answer_commands="\n".join(f"clipdrift incidents {one} --why '...'" for one in _answers(incident_id)),
         )
 
+    def _views(self, model: str, blocks: Sequence[JudgedBlock]) -> list[tuple[int, View]]:
+        """Each block's figures as they are known now, with the interval that is shown everywhere."""
+        return [
+            (
+                one.start_ms,
+                anytime(
+                    one.view if one.correction is None else one.correction.after, self._reader.inflation(model, one.version)
+                ),
+            )
+            for one in blocks
+        ]
+
+    def _newest(self, model: str) -> list[dict[str, str]]:
+        """Windows of which labels are still to come, and how far they are."""
+        windows = self._reader.windows(model, slice_name="")
+        young = [one for one in windows if not one.maturity.is_mature and one.view.num_predictions]
+        return [{"day": day(one.start_ms), "words": maturity_words(one)} for one in young[-_NUM_YOUNG:]]
+
     def _render(self, template: str, **values: Any) -> str:
-        return self._templates.get_template(template).render(project=self._config.project_name or "Clipdrift", **values)
+        return self._templates.get_template(template).render(
+            project=self._config.project_name or "Clipdrift", interval_words=_INTERVAL_WORDS, **values
+        )
 
     def _card(self, state: ModelState) -> dict[str, Any]:
         """What the first page shows of a model: only what is in its state already, since there may be hundreds."""
-        judged = self._reader.judged(state)
+        live = self._reader.judged_overall(state)
         loud = [one for one in state.incidents if one.is_open and one.severity != "note"]
         return {
             "name": state.model,
@@ -226,7 +264,7 @@ class Pages:
             "css": _STATE_CSS[state.word],
             "sign": _STATE_SIGN[state.word],
             "version": state.in_service.version if state.in_service else None,
-            "live": judged.overall if judged is not None else None,
+            "live": live,
             "worst": max(state.levels.values(), default=0.0),
             "spark": sparkline(state.recent_accuracy),
             "words": in_words(state),
@@ -246,76 +284,10 @@ class Pages:
 _ORDER = {"bad": 0, "busy": 1, "soft": 2, "good": 3}
 _SEVERITIES = ("page", "ticket", "note")
 _NUM_WINDOWS = 60
-
-
-# --- rows ---
+_NUM_CORRECTIONS = 5
+_NUM_YOUNG = 3
 
 
 def _answers(incident_id: str) -> tuple[str, ...]:
     named = shlex.quote(incident_id)
-    return (f"ack {named}", f"silence {named} --for 2d", f"feedback {named} true")
-
-
-def _incident_row(one: Incident) -> dict[str, Any]:
-    """What a list shows of an incident."""
-    said = one.feedback[-1].verdict if one.feedback else ""
-    seen_to = f"seen to by {one.acknowledgement.actor}" if one.acknowledgement else ""
-    silenced = f"silenced by {one.silence.actor} until {moment(one.silence.until_ms)}" if one.silence else ""
-    return {
-        "id": one.incident_id,
-        "model": one.model,
-        "css": _SEVERITY_CSS[one.severity] if one.is_open else "good",
-        "word": one.severity if one.is_open else "over",
-        "summary": one.summary,
-        "plain": one.plain,
-        "since": day(one.first_window_ms),
-        "until": "" if one.is_open else day(one.last_window_ms - 1),
-        "notes": "; ".join(part for part in (seen_to, silenced, f"people say: {said}" if said else "") if part),
-    }
-
-
-def _decision(one: Decision) -> dict[str, Any]:
-    return {
-        "at": moment(one.at_ms),
-        "action": one.action if one.would == "none" else f"would {one.would} (dry run)",
-        "version": one.version,
-        "reasons": one.reasons,
-        "terms": {name.replace("_", " "): f"{value:.4g}" for name, value in one.terms.items()},
-    }
-
-
-def _retrain(row: RetrainRow) -> dict[str, Any]:
-    outcome = row.outcome
-    return {
-        "at": day(row.request.as_of_ms),
-        "key": row.key[:12],
-        "cause": row.request.cause,
-        "state": row.state,
-        "attempts": row.attempts,
-        "verdict": outcome.verdict if outcome else "",
-        "css": {"pass": "good", "fail": "bad"}.get(outcome.verdict, "busy") if outcome else "busy",
-        "reasons": outcome.reasons if outcome else (),
-        "winner": outcome.winner if outcome else "",
-        "wall_seconds": outcome.wall_seconds if outcome else None,
-        "arms": [_arm(result, outcome.winner) for result in outcome.arms] if outcome else [],
-    }
-
-
-def _arm(result: ArmResult, winner: str) -> dict[str, Any]:
-    overall = result.validation[0] if result.validation else None
-    return {
-        "name": result.arm.name,
-        "is_winner": result.arm.name == winner,
-        "clip": clip_words(result.arm.clip),
-        "removed": share(result.removed_mass_ratio, 0),
-        "accuracy": share(overall.num_correct / overall.num_rows) if overall is not None and overall.num_rows else share(None),
-        "against_same": _contrast(result.against_same),
-        "against_champion": _contrast(result.against_champion),
-    }
-
-
-def _contrast(contrasts: Sequence[Contrast]) -> str:
-    for one in contrasts:
-        if one.slice == "" and one.metric == "brier":
-            return f"{one.difference:+.4f} ({one.low:+.4f} to {one.high:+.4f})"
-    return "–"
+    return (f"ack {named} --for 8h", f"silence {named} --for 2d", f"feedback {named} true")

@@ -1,17 +1,30 @@
 """Reads what the monitor knows about models, as plain values: for the JSON interface, the pages and the exporter."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from clipdrift_contract.events import Decision, Deployment, Incident, RunEnd, Signal
-from clipdrift_monitor.api.answers import LiveAccuracy, ModelTold, RunningRetrain, SliceCounts, SliceTold, WindowTold
+from clipdrift_monitor.api.answers import (
+    LiveAccuracy,
+    ModelTold,
+    RunningRetrain,
+    SliceCounts,
+    SliceTold,
+    WindowTold,
+    WouldBeSeen,
+)
+from clipdrift_monitor.api.foresight import would_be_seen
+from clipdrift_monitor.api.intervals import anytime, inflation_of
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.engine.snapshot import Snapshot
+from clipdrift_monitor.risk.harm import HarmState
+from clipdrift_monitor.risk.realised import Realised
 from clipdrift_monitor.state import JudgedBlock, ModelState
 from clipdrift_monitor.store.store import RetrainRow, Store
+from clipdrift_monitor.windows.delays import Maturity
 from clipdrift_monitor.windows.span import merged
 from clipdrift_monitor.windows.view import View, view
 from clipdrift_monitor.windows.window import Floats, Layout
@@ -35,6 +48,7 @@ class LiveFigures(NamedTuple):
     overall: View
     slices: dict[str, View]
     is_mature: bool  # off: no window's labels are due yet, so these are first labels only
+    num_windows: int = 0  # that have predictions
 
 
 class Reader:
@@ -51,6 +65,7 @@ class Reader:
         self._store = store
         self._snapshot = snapshot
         self._runs: dict[tuple[str, str], RunEnd] = {}
+        self._inflations: dict[tuple[str, str], float] = {}
 
     @property
     def snapshot(self) -> Snapshot:
@@ -99,18 +114,51 @@ class Reader:
         """Live figures as of the newest judged block, which cost nothing to read; before it those of first labels."""
         if "" not in state.live:
             return self.live(state)
-        slices = {name: figures for name, figures in state.live.items() if name}
-        return LiveFigures(state.live[""], slices, is_mature=True)
+        assert state.in_service is not None
+        inflation = self.inflation(state.model, state.in_service.version)
+        figures = {name: anytime(one, inflation) for name, one in state.live.items()}
+        return LiveFigures(figures.pop(""), figures, is_mature=True)
+
+    def judged_overall(self, state: ModelState) -> View | None:
+        """The same of all slices together."""
+        if "" not in state.live:
+            live = self.live(state)
+            return live.overall if live is not None else None
+        assert state.in_service is not None
+        return anytime(state.live[""], self.inflation(state.model, state.in_service.version))
+
+    def inflation(self, model: str, version: str) -> float:
+        """What intervals of a version's accuracy allow for; 1 while its run is not known."""
+        place = (model, version)
+        if place not in self._inflations:
+            run = self._run_of(model, version)
+            if run is None:
+                return 1.0
+            self._inflations[place] = inflation_of(run)
+        return self._inflations[place]
 
     def _figures(self, state: ModelState, layout: Layout, start_ms: int, end_ms: int, *, is_mature: bool) -> LiveFigures:
         assert state.in_service is not None
         by_slice: dict[int, Floats] = {}
+        starts = set()
         for key, sums in self._store.windows(state.model, start_ms, end_ms):
             if key.version == state.in_service.version:
                 by_slice[key.slice_index] = by_slice[key.slice_index] + sums if key.slice_index in by_slice else sums
+                starts.add(key.start_ms // self._config.window_ms)
         overall = np.sum(list(by_slice.values()), axis=0) if by_slice else layout.zeros()
-        slices = {layout.slice_name(index): view(layout, sums) for index, sums in sorted(by_slice.items())}
-        return LiveFigures(view(layout, overall), slices, is_mature)
+        inflation = self.inflation(state.model, state.in_service.version)
+        slices = {layout.slice_name(index): anytime(view(layout, sums), inflation) for index, sums in sorted(by_slice.items())}
+        return LiveFigures(anytime(view(layout, overall), inflation), slices, is_mature, len(starts))
+
+    def harm(self, model: str) -> HarmState | None:
+        """Memory of the harm tests of the version in service."""
+        body = self._store.harm(model)
+        return None if body is None else msgspec.msgpack.decode(body, type=HarmState)
+
+    def realised(self, model: str) -> tuple[Realised, ...]:
+        """False alarms in 90 days by severity, as promised and as the model's own days would bring them; empty before that is
+        measured."""
+        return self.snapshot.realised.get(model, ())
 
     def accuracy(self, model: str, start_ms: int, end_ms: int) -> list[SliceCounts]:
         """Labels and hits of predictions made in [start, end), all versions together, by slice; "" is all."""
@@ -136,7 +184,7 @@ class Reader:
         validated = {one.slice: one for one in run.validation if one.slice}
         num_validated = sum(one.num_rows for one in validated.values())
         is_regression = run.profile is not None and run.profile.task == "regression"
-        found = []
+        harm, found = self.harm(model), []
         for name, figures in live.slices.items():
             before = validated.get(name)
             has_rows = before is not None and before.num_rows > 0
@@ -149,6 +197,7 @@ class Reader:
                     if before and has_rows and not is_regression
                     else None,
                     validated_share=before.num_rows / num_validated if before and has_rows else None,
+                    would_be_seen=_foresight(harm, figures, live.num_windows, name),
                 )
             )
         return found
@@ -170,33 +219,51 @@ class Reader:
         by_window: dict[tuple[int, str], dict[int, Floats]] = {}
         for key, sums in merged(self._store.windows(model, since_ms, until_ms), width_ms=width).items():
             by_window.setdefault((key.start_ms, key.version), {})[key.slice_index] = sums
-        return [told for place, found in by_window.items() for told in self._window(model, place, found, slice_name)]
+        told = [one for place, found in by_window.items() for one in self._window(state, place, found)]
+        usual = self._usual_share(state, told)
+        return [self._with_maturity(state, one, usual) for one in told if slice_name in (None, one.slice)]
 
-    def _window(
-        self, model: str, place: tuple[int, str], by_slice: dict[int, Floats], slice_name: str | None
-    ) -> list[WindowTold]:
+    def _usual_share(self, state: ModelState, told: Sequence[WindowTold]) -> float | None:
+        """Of the predictions of windows whose labels are due, those that have one."""
+        due = [one.view for one in told if one.slice == "" and one.end_ms <= state.watermark_ms - self._config.label_horizon_ms]
+        num_predictions = sum(one.num_predictions for one in due)
+        return min(1.0, sum(one.num_labels for one in due) / num_predictions) if num_predictions else None
+
+    def _with_maturity(self, state: ModelState, told: WindowTold, usual_share: float | None) -> WindowTold:
+        seen = told.view
+        maturity = state.delays.maturity(
+            seen.num_predictions, seen.num_labels, seen.num_correct, start_ms=told.start_ms, end_ms=told.end_ms,
+            now_ms=state.watermark_ms, usual_share=usual_share,
+        )  # fmt: skip
+        is_counted = seen.accuracy is not None
+        return msgspec.structs.replace(
+            told, maturity=maturity if is_counted else msgspec.structs.replace(maturity, accuracy=None)
+        )
+
+    def _window(self, state: ModelState, place: tuple[int, str], by_slice: dict[int, Floats]) -> list[WindowTold]:
         start_ms, version = place
-        run = self._run_of(model, version)
+        run = self._run_of(state.model, version)
         if run is None or run.profile is None:
             return []
         layout = Layout(run.profile)
         named = {"": np.sum(list(by_slice.values()), axis=0)} | {
             layout.slice_name(index): sums for index, sums in sorted(by_slice.items())
         }
+        inflation = self.inflation(state.model, version)
         return [
             WindowTold(
                 version=version,
                 slice=name,
                 start_ms=start_ms,
                 end_ms=start_ms + self._config.window_ms,
-                view=view(layout, sums),
+                view=anytime(view(layout, sums), inflation),
+                maturity=Maturity(),
             )
             for name, sums in named.items()
-            if slice_name in (None, name)
         ]
 
     def blocks(self, model: str, start_ms: int = 0, end_ms: int = 2**62) -> list[JudgedBlock]:
-        """Judged blocks that start in [start, end), the oldest first."""
+        """Judged blocks that start in [start, end), the oldest first, as they were told."""
         found = [msgspec.msgpack.decode(body, type=JudgedBlock) for body in self._store.blocks(model)]
         return [one for one in found if start_ms <= one.start_ms < end_ms]
 
@@ -269,11 +336,19 @@ class Reader:
             clipping=state.diagnosis.clipping if state.diagnosis else "unknown",
             association=state.association,
             diagnosis=state.diagnosis,
+            would_be_seen=None if live is None else _foresight(self.harm(model), live.overall, live.num_windows),
+            realised=self.realised(model),
             open_signals=tuple(state.open_signals),
             open_incidents=tuple(one.incident_id for one in state.incidents if one.is_open),
             retrain=RunningRetrain(key=running, state="running") if running else None,
             previous_version=state.served_before[-1].version if state.served_before else None,
         )
+
+
+def _foresight(harm: HarmState | None, figures: View, num_windows: int, slice_name: str = "") -> WouldBeSeen | None:
+    if harm is None or not num_windows:
+        return None
+    return would_be_seen(harm, figures.num_labels / num_windows, slice_name)
 
 
 def _accuracy(figures: View) -> LiveAccuracy:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from dialogue import DAY, day_of, labels, outcome, predictions, rows, run_end
 from prometheus_client.parser import text_string_to_metric_families
+from scipy.special import betaln
 
 from clipdrift_contract.metrics import METRICS
 from clipdrift_contract.profile import ReferenceProfile
@@ -103,12 +104,13 @@ def test_accuracy_interval_and_n_follow_from_the_rows_in_the_store(house):
     site = np.concatenate([one["site"] for one in days])
     for name, chosen in (("", np.ones(1_000, bool)), ("north", site == "north"), ("south", site == "south")):
         n, k = chosen.sum(), is_right[chosen].sum()
-        p, z = k / n, 1.959964
-        centre, half = (p + z * z / (2 * n)), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
         assert value(samples, "model_labels_in_view", slice=name) == n
-        assert value(samples, "model_live_accuracy_ratio", slice=name) == pytest.approx(p, abs=1e-12)
-        assert value(samples, "model_live_accuracy_low_ratio", slice=name) == pytest.approx((centre - half) / (1 + z * z / n))
-        assert value(samples, "model_live_accuracy_high_ratio", slice=name) == pytest.approx((centre + half) / (1 + z * z / n))
+        assert value(samples, "model_live_accuracy_ratio", slice=name) == pytest.approx(k / n, abs=1e-12)
+        low, high = (value(samples, f"model_live_accuracy_{end}_ratio", slice=name) for end in ("low", "high"))
+        assert low < k / n < high
+        for p in (low, high):  # where a bet against it, mixed over Jeffreys' prior, has made twenty of one
+            capital = betaln(0.5 + k, 0.5 + n - k) - betaln(0.5, 0.5) - k * np.log(p) - (n - k) * np.log1p(-p)
+            assert capital == pytest.approx(np.log(20), abs=1e-6)
     kept = [sums for key, sums in house.dialogue.sums().items() if key.start_ms < 7 * DAY]
     assert value(samples, "model_labels_in_view", slice="") == sum(sums[1] for sums in kept)
     assert value(samples, "model_label_delay_seconds") == 3_600
