@@ -1,6 +1,6 @@
 """A monitor's engine on a bus and a store of its own, driven turn by turn, with jobs whose states the test sets."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import msgspec
@@ -11,6 +11,7 @@ from clipdrift_contract.bus.sqlite import SqliteBus
 from clipdrift_contract.clock import MS_PER_DAY, MS_PER_HOUR, ManualClock
 from clipdrift_contract.columns import Column
 from clipdrift_contract.envelope import decode
+from clipdrift_contract.errors import PoisonError
 from clipdrift_contract.events import (
     TOPICS,
     Arm,
@@ -171,7 +172,7 @@ class Dialogue:
         found = {}
         while records := consumer.poll(500, 0.0):
             for record in records:
-                if "poison_reason" not in record.headers:
+                with suppress(PoisonError):
                     envelope, event = decode(record.headers, record.value)
                     found[envelope.id] = event
         consumer.close()
