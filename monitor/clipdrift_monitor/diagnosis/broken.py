@@ -56,6 +56,7 @@ _UNLIKE_ITSELF = 2.0
 _CHANCE = 1e-6
 _RUNS = (2, 3, 5)  # days in a row that a feed may have stood still
 _LOOKED_BACK = 21  # blocks that show whether a feature is like itself lawfully
+_HALF = 0.5  # of the rows in one bin: a feature that never had so many does not get all of them there by itself
 _AT_AN_END = 0.1  # weight of an open end bin where a value is stuck
 _LOST_SHARES = tuple(i / 10 for i in range(2, 10))
 # Before looking: most blocks are as usual, and what jumps is far more often the world than the pipeline. A look at each of 20
@@ -191,8 +192,15 @@ def _explained(case: _Case) -> Found | None:
         EvidenceRow(name="of its own usual blocks, at most", value=round(own, 3), unit="share of rows that moved"),
         EvidenceRow(name="probability of any fault", value=round(sum(faults.values()), 4), bound=CREDIBLE),
         EvidenceRow(name="probability of this one", value=round(chances[kind], 4)),
-        is_certain=kind == "constant_feature" and bool(case.counts_K.max() == case.counts_K.sum()),
+        is_certain=kind == "constant_feature" and _is_stuck(case, usual_K),
     )  # fmt: skip
+
+
+def _is_stuck(case: _Case, usual_K: Floats) -> bool:
+    """All rows in one closed bin, of which no half of the rows ever were: a day without rain has one value of rain, too."""
+    is_one_bin = case.counts_K.max() == case.counts_K.sum() and not _is_beyond(case)
+    most = max(float(block_K.max() / block_K.sum()) for block_K in (*case.usual_HK, usual_K))
+    return bool(is_one_bin and most <= _HALF)
 
 
 def _own_distance(case: _Case) -> float:

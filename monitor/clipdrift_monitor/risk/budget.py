@@ -23,7 +23,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     days_per_false_page: float = 90.0
     """At most one false page in so many days, on average: of all models, slices and tests together."""
-    days_per_false_ticket: float = 60.0
+    days_per_false_ticket: float = 30.0
     """At most one false ticket in so many days, likewise."""
     days_per_false_note: float = 30.0
     """At most one day with a false note in so many days, likewise; of the notes of a day at most a share 1 / this is false."""
@@ -42,7 +42,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if self.blocks_per_false_alarm is not None:
             raise ValueError(
                 f"blocks_per_false_alarm = {self.blocks_per_false_alarm:g} was for one model; the budget is now of the whole "
-                "monitor: write days_per_false_page and days_per_false_ticket (90 and 60 where nothing is written) in its place"
+                "monitor: write days_per_false_page and days_per_false_ticket (90 and 30 where nothing is written) in its place"
             )
         shares = (self.share_repairable, self.share_worse, self.share_sudden)
         if any(not 0 < share <= 1 for share in shares):

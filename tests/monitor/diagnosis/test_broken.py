@@ -93,3 +93,18 @@ def test_what_is_inferred_is_loud_only_once_it_may_explain_a_harm():
     assert [is_loud(one, 1_999) for one in (shifted, lost, moved)] == [False, True, False]
     assert explaining([shifted, lost, moved], None) == (shifted, lost, moved)
     assert explaining([shifted, lost, moved], 1_999) == (lost, moved)
+
+
+def test_a_day_without_rain_is_not_called_stuck():
+    random = np.random.default_rng(7)
+
+    def rain(share_dry):
+        dry_N = random.random(NUM_ROWS) < share_dry
+        return {"price": np.where(dry_N, 0.0, random.gamma(1.0, 2.0, NUM_ROWS)), "load": random.normal(0.0, 1.0, NUM_ROWS)}
+
+    days = FeatureDays([rain(share) for share in random.uniform(0.5, 1.0, 20)])
+    found = days.search(**rain(1.0))
+    for _ in range(15):
+        found += days.search(**rain(random.uniform(0.4, 0.95)))
+    found += days.search(**rain(1.0))
+    assert [one for one in found if one.is_certain] == []

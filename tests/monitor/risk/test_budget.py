@@ -31,7 +31,7 @@ def test_false_alarms_of_all_models_tests_and_slices_together_are_what_was_decla
 
 def test_a_test_that_is_made_a_page_spends_the_budget_of_pages():
     usual, louder = Allotment(), Allotment(severities=Severities(worse_than_validated="page"))
-    assert usual.bound("worse_than_validated") == pytest.approx(60.0 / 0.2)
+    assert usual.bound("worse_than_validated") == pytest.approx(30.0 / 0.2)
     assert louder.bound("worse_than_validated") == pytest.approx(90.0 * (1.0 + 0.2) / 0.2)
     assert louder.bound("sudden_break") > usual.bound("sudden_break")
     assert louder.bound("repairable") < usual.bound("repairable")
