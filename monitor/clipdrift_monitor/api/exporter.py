@@ -62,6 +62,7 @@ class Exporter:
         self._count_all(names.MODEL_DECISIONS, model, state.num_decisions)
         self._count_all(names.MODEL_RETRAINS, model, state.num_retrains)
         self._gauge(names.MODEL_GENERATION).labels(model).set(state.generation)
+        self._gauge(names.MONITOR_JUDGING_STOPPED).labels(model).set(state.judging_fault is not None)
         self._gauge(names.MONITOR_WATERMARK).labels(model).set(state.watermark_ms / 1000)
         is_running = bool(state.history.running_key)
         self._gauge(names.MODEL_RETRAIN_RUNNING).labels(model).set(is_running)

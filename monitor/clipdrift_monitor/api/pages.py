@@ -47,8 +47,15 @@ _KIND_WORDS = {
     "data_broken": "the data look broken",
     "training_fault": "training went wrong",
 }
-_STATE_CSS = {"healthy": "good", "harmed": "bad", "data broken": "bad", "retraining": "busy", "no labels due yet": "soft"}
-_STATE_SIGN = {"healthy": "✓", "harmed": "!", "data broken": "!", "retraining": "↻", "no labels due yet": "·"}
+_STATE_CSS = {
+    "healthy": "good",
+    "harmed": "bad",
+    "data broken": "bad",
+    "retraining": "busy",
+    "not judged": "bad",
+    "no labels due yet": "soft",
+}
+_SIGNS = {"good": "✓", "bad": "!", "busy": "↻", "soft": "·"}
 _MAX_CARDS = 24  # of models with trouble; the others stand in a table
 _NUM_INCIDENTS = 200
 _INTERVAL_WORDS = (
@@ -76,6 +83,8 @@ class Pages:
             lstrip_blocks=True,
         )
         self._templates.filters |= {"share": share, "number": number, "moment": moment, "day": day, "about": about}
+        for name in self._templates.list_templates():
+            self._templates.get_template(name)  # compiled now, not while the first reader waits
 
     def index(self) -> str:
         """All models at a glance: those with trouble first, the healthy ones in a table where they are many."""
@@ -159,12 +168,10 @@ class Pages:
         if told is None:
             known = ", ".join(one.slice for one in slices) or "none that has labels in view"
             raise UnknownSliceError(f"{model} has no slice {name[:100]!r}; there are: {known}")
-        windows = self._reader.windows(model, 0, None)
-        of_slice = [one for one in windows if one.slice == name]
+        of_slice = self._reader.windows(model, 0, None, name)
         totals: dict[int, int] = {}
-        for one in windows:
-            if one.slice == "":
-                totals[one.start_ms] = totals.get(one.start_ms, 0) + one.view.num_predictions
+        for one in self._reader.windows(model, 0, None, ""):
+            totals[one.start_ms] = totals.get(one.start_ms, 0) + one.view.num_predictions
         marks = plots.deployment_marks(self._reader.deployments(model, 100))
         blocks = self._reader.blocks(model)
         statements = [one for block in blocks[-1:] for one in block.statements if getattr(one, "slice", "") == name]
@@ -262,7 +269,7 @@ class Pages:
             "name": state.model,
             "word": state.word,
             "css": _STATE_CSS[state.word],
-            "sign": _STATE_SIGN[state.word],
+            "sign": _SIGNS[_STATE_CSS[state.word]],
             "version": state.in_service.version if state.in_service else None,
             "live": live,
             "worst": max(state.levels.values(), default=0.0),

@@ -1,6 +1,6 @@
 """Reads what the monitor knows about models, as plain values: for the JSON interface, the pages and the exporter."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -65,6 +65,7 @@ class Reader:
         self._store = store
         self._snapshot = snapshot
         self._runs: dict[tuple[str, str], RunEnd] = {}
+        self._layouts: dict[tuple[str, str], Layout] = {}
         self._inflations: dict[tuple[str, str], float] = {}
 
     @property
@@ -97,12 +98,22 @@ class Reader:
             self._runs[place] = found
         return self._runs[place]
 
+    def _layout(self, model: str, version: str) -> Layout | None:
+        """None where the run is not known, or cannot serve."""
+        place = (model, version)
+        if place not in self._layouts:
+            run = self._run_of(model, version)
+            if run is None or run.profile is None:
+                return None
+            self._layouts[place] = Layout(run.profile)
+        return self._layouts[place]
+
     def live(self, state: ModelState) -> LiveFigures | None:
         """Live figures of the version in service; None while there is no version."""
-        run = self.run(state)
-        if run is None or run.profile is None:
+        layout = self._layout(state.model, state.in_service.version) if state.in_service is not None else None
+        if layout is None:
             return None
-        layout, width = Layout(run.profile), self._config.window_ms
+        width = self._config.window_ms
         due_ms = (state.watermark_ms - self._config.label_horizon_ms) // width * width
         found = self._figures(state, layout, due_ms - self._config.view_windows * width, due_ms, is_mature=True)
         if found.overall.num_labels:
@@ -219,7 +230,8 @@ class Reader:
         by_window: dict[tuple[int, str], dict[int, Floats]] = {}
         for key, sums in merged(self._store.windows(model, since_ms, until_ms), width_ms=width).items():
             by_window.setdefault((key.start_ms, key.version), {})[key.slice_index] = sums
-        told = [one for place, found in by_window.items() for one in self._window(state, place, found)]
+        wanted = None if slice_name is None else {"", slice_name}
+        told = [one for place, found in by_window.items() for one in self._window(state, place, found, wanted)]
         usual = self._usual_share(state, told)
         return [self._with_maturity(state, one, usual) for one in told if slice_name in (None, one.slice)]
 
@@ -240,12 +252,13 @@ class Reader:
             told, maturity=maturity if is_counted else msgspec.structs.replace(maturity, accuracy=None)
         )
 
-    def _window(self, state: ModelState, place: tuple[int, str], by_slice: dict[int, Floats]) -> list[WindowTold]:
+    def _window(
+        self, state: ModelState, place: tuple[int, str], by_slice: dict[int, Floats], wanted: Collection[str] | None
+    ) -> list[WindowTold]:
         start_ms, version = place
-        run = self._run_of(state.model, version)
-        if run is None or run.profile is None:
+        layout = self._layout(state.model, version)
+        if layout is None:
             return []
-        layout = Layout(run.profile)
         named = {"": np.sum(list(by_slice.values()), axis=0)} | {
             layout.slice_name(index): sums for index, sums in sorted(by_slice.items())
         }
@@ -260,6 +273,7 @@ class Reader:
                 maturity=Maturity(),
             )
             for name, sums in named.items()
+            if wanted is None or name in wanted
         ]
 
     def blocks(self, model: str, start_ms: int = 0, end_ms: int = 2**62) -> list[JudgedBlock]:
