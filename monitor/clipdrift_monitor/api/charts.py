@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 
 _WIDTH, _HEIGHT = 720.0, 190.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 12.0, 10.0, 24.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 14.0, 16.0, 26.0
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -108,7 +108,7 @@ class _Frame:
 
     def limit(self, value: float, words: str, css: str) -> str:
         at = self.y(value)
-        beside = at - 4 if at > _TOP + 10 else at + 13  # above the line, but within the picture
+        beside = at - 4 if at > _TOP + 14 else at + 17  # above the line, but within the picture
         return _across(css, at) + _text(_WIDTH - _RIGHT, beside, words, "end")
 
     def band(self, line: Line) -> str:

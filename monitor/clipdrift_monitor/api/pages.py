@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from clipdrift_contract.events import RunEnd, Signal
+from clipdrift_contract.events import Signal
 from clipdrift_monitor.api import plots
 from clipdrift_monitor.api.charts import sparkline
 from clipdrift_monitor.api.intervals import anytime
@@ -21,9 +21,9 @@ from clipdrift_monitor.api.rows import (
     maturity_words,
     realised_rows,
     retrain_row,
-    slice_row,
+    slice_rows,
 )
-from clipdrift_monitor.api.words import clip_words, clipping_word, day, in_words, moment, number, share, window_words
+from clipdrift_monitor.api.words import clip_words, clipping_word, code, day, in_words, moment, number, share, window_words
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.evidence.order import paths_of
 from clipdrift_monitor.incidents.precision import precision_of
@@ -82,7 +82,14 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.filters |= {"share": share, "number": number, "moment": moment, "day": day, "about": about}
+        self._templates.filters |= {
+            "share": share,
+            "number": number,
+            "moment": moment,
+            "day": day,
+            "about": about,
+            "code": code,
+        }
         for name in self._templates.list_templates():
             self._templates.get_template(name)  # compiled now, not while the first reader waits
 
@@ -136,7 +143,7 @@ class Pages:
             drift_svg=plots.drift_chart(
                 blocks, [feature for feature, _ in drift[:3]], marks, self._config.policy.drift.min_score
             ),
-            slices=[slice_row(one) for one in self._reader.slices(name)],
+            slices=slice_rows(self._reader.slices(name)),
             drift=drift,
             drift_limit=self._config.policy.drift.min_score,
             drift_state=state.drift,
@@ -218,7 +225,13 @@ class Pages:
         one = self._reader.incident(incident_id)
         blocks = self._reader.blocks(one.model)
         marks = plots.incident_marks(one)
-        run: RunEnd | None = self._reader.run(self._reader.state(one.model))
+        run = self._reader.run(self._reader.state(one.model))
+        shown = one.slices[0] if one.slices else ""
+        of_what = f" in {shown}" if shown else ""
+        if shown:
+            views = [(seen.start_ms, seen.view) for seen in self._reader.windows(one.model, 0, None, shown)]
+        else:
+            views = self._views(one.model, blocks)
         wanted = set(one.signal_ids)
         signals = [signal for signal in self._reader.signals(one.model, 500) if signal.signal_id in wanted]
         decisions = [made for made in self._reader.decisions(one.model, 500) if wanted & set(made.signal_ids)]
@@ -229,7 +242,8 @@ class Pages:
             incident=one,
             row=incident_row(one),
             diagnosis=diagnosis_told(one.diagnosis),
-            accuracy_svg=plots.accuracy_chart(self._views(one.model, blocks), marks, self._reader.validated_accuracy(run)),
+            shown=shown,
+            accuracy_svg=plots.accuracy_chart(views, marks, self._reader.validated_accuracy(run, shown), of_what),
             evidence_svg=plots.evidence_chart(blocks, marks),
             drift_svg=plots.drift_chart(blocks, features, marks, self._config.policy.drift.min_score) if features else "",
             features=features,

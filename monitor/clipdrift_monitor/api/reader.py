@@ -314,12 +314,12 @@ class Reader:
         """The newest first."""
         return list(reversed(self._store.retrains(model)))
 
-    def validated_accuracy(self, run: RunEnd | None) -> float | None:
-        """Of all validated rows; None where values are foretold or nothing was validated."""
+    def validated_accuracy(self, run: RunEnd | None, slice_name: str = "") -> float | None:
+        """Of all validated rows, or of a slice's; None where values are foretold or nothing was validated."""
         if run is None or not run.validation or (run.profile is not None and run.profile.task == "regression"):
             return None
-        overall = run.validation[0]
-        return overall.num_correct / overall.num_rows if overall.num_rows else None
+        found = run.validation[0] if not slice_name else next((one for one in run.validation if one.slice == slice_name), None)
+        return found.num_correct / found.num_rows if found is not None and found.num_rows else None
 
     def describe(self, model: str) -> ModelTold:
         """One model in full."""

@@ -94,7 +94,8 @@ def diagnosis_told(one: Diagnosis | None) -> dict[str, Any] | None:
         "loss": one.accuracy_loss,
         "mix": one.mix_term,
         "within": one.within_term,
-        "telling": [found for found in findings if found["outcome"] != "does not hold"],
+        "holding": [found for found in findings if found["outcome"] == "holds"],
+        "unknown": [found for found in findings if found["outcome"] == "not known"],
         "others": [found for found in findings if found["outcome"] == "does not hold"],
     }
 
@@ -144,17 +145,33 @@ def maturity_words(one: WindowTold) -> str:
     return f"{told} (accuracy {share(known.accuracy)} once it is allowed for which come first)"
 
 
-def slice_row(one: SliceTold) -> dict[str, Any]:
-    seen = one.would_be_seen
-    within = "–" if seen is None else "never" if seen.num_labels is None else f"{about(seen.num_labels)} labels"
-    return {"told": one, "range": in_range(one.live.accuracy, one.live.accuracy_low, one.live.accuracy_high), "within": within}
+def slice_rows(found: Sequence[SliceTold]) -> dict[str, Any]:
+    """Slices beside each other on one axis, which begins at a tenth below all of them."""
+    lows = [one.live.accuracy_low for one in found if one.live.accuracy_low is not None]
+    lows += [one.validated_accuracy for one in found if one.validated_accuracy is not None]
+    floor = max(0.0, int(10 * min(lows, default=0.0)) / 10)
+    rows = []
+    for one in found:
+        seen, live = one.would_be_seen, one.live
+        within = "–" if seen is None else "never" if seen.num_labels is None else f"{about(seen.num_labels)} labels"
+        known = one.validated_accuracy
+        rows.append(
+            {
+                "told": one,
+                "range": in_range(live.accuracy, live.accuracy_low, live.accuracy_high, floor),
+                "aim": None if known is None else round(100 * (known - floor) / (1 - floor), 1),
+                "within": within,
+            }
+        )
+    return {"rows": rows, "axis": f"{share(floor, 0)} to 100 %"}
 
 
-def in_range(value: float | None, low: float | None, high: float | None) -> dict[str, float] | None:
-    """Where an interval and its value lie on a bar from 0 to 1, in per cent of its width; None where there is none."""
+def in_range(value: float | None, low: float | None, high: float | None, floor: float = 0.0) -> dict[str, float] | None:
+    """Where an interval and its value lie on a bar from `floor` to 1, in per cent of its width; None where there is none."""
     if value is None or low is None or high is None:
         return None
-    return {"left": round(100 * low, 1), "width": round(100 * (high - low), 1), "at": round(100 * value, 1)}
+    left, right, at = (round(100 * (one - floor) / (1 - floor), 1) for one in (low, high, value))
+    return {"left": left, "width": round(right - left, 1), "at": at}
 
 
 def about(value: float) -> str:

@@ -1,6 +1,9 @@
 """How the pages put figures and states into words."""
 
+import re
 from datetime import UTC, datetime
+
+from markupsafe import Markup, escape
 
 from clipdrift_contract.clipping import describe_clip
 from clipdrift_contract.events import ClipSpec
@@ -48,6 +51,16 @@ def day(time_ms: int) -> str:
         '1970-01-01'
     """
     return moment(time_ms)[:10]
+
+
+def code(words: str) -> Markup:
+    """Words in which what stands between backticks is code; all of it escaped.
+
+    Example:
+        >>> print(code("call `watch(model)` if a < b"))
+        call <code>watch(model)</code> if a &lt; b
+    """
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(words))))  # noqa: S704
 
 
 def clip_words(clip: ClipSpec) -> str:
