@@ -367,6 +367,12 @@ MONITOR_EVENTS = Metric(
     "Events by topic and outcome: applied, duplicate, late, expired (of a time that is kept no more), poison.",
     ("topic", "outcome"),
 )
+MONITOR_JUDGING_STOPPED = Metric(
+    "clipdrift_monitor_judging_stopped",
+    "gauge",
+    "1 while a model is not judged, for an error of the monitor's own at its next window.",
+    ("model",),
+)
 MONITOR_LAG = Metric("clipdrift_monitor_lag_records", "gauge", "Records on the bus that the monitor has not read.")
 MONITOR_WATERMARK = Metric(
     "clipdrift_monitor_watermark_timestamp_seconds", "gauge", "Event time up to which windows are closed.", ("model",)

@@ -114,6 +114,14 @@ ALERTS = (
         model_labelled=False,
     ),
     Alert(
+        name="ClipdriftJudgingStopped",
+        severity="page",
+        expr=f"{newest(metrics.MONITOR_JUDGING_STOPPED, 'model')} > 0",
+        summary="{{ $labels.model }} is not judged any more",
+        description="The monitor failed at its next window, by an error of its own; nobody would notice harm now. Its log and "
+        "the audit log (`cannot judge`) hold the error. Restart the monitor, and report the error where that does not help.",
+    ),
+    Alert(
         name="ClipdriftRetrainStuck",
         severity="ticket",
         # "started" is 0 for an order that nobody has started: an age of decades, so that is found too.

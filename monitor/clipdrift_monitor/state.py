@@ -21,7 +21,7 @@ from clipdrift_monitor.windows.correction import Correction
 from clipdrift_monitor.windows.delays import LabelDelays
 from clipdrift_monitor.windows.view import View
 
-StateWord = Literal["no labels due yet", "healthy", "harmed", "data broken", "retraining"]
+StateWord = Literal["no labels due yet", "healthy", "harmed", "data broken", "retraining", "not judged"]
 
 
 class OpenBlock(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +64,14 @@ class OpenBlock(msgspec.Struct, frozen=True, kw_only=True):
         return is_error_N[np.argsort(time_N, kind="stable")].tobytes()
 
 
+class JudgingFault(msgspec.Struct, frozen=True, kw_only=True):
+    """A block that cannot be judged, for an error of the monitor's own; those after it wait for it."""
+
+    version: str
+    start_ms: int
+    error: str
+
+
 class JudgedBlock(msgspec.Struct, frozen=True, kw_only=True):
     """What the monitor saw and said of one block of one version."""
 
@@ -93,6 +101,7 @@ class ModelState(msgspec.Struct, kw_only=True):
     num_unrecorded: int = 0
     num_version_labels: int = 0  # mature labels of the version in service
     judged_until_ms: int = 0
+    judging_fault: JudgingFault | None = None  # what the block after those that were judged failed by
     late_blocks: list[tuple[str, int]] = []  # version and start of judged blocks that got labels and were not seen again yet
     delays: LabelDelays = LabelDelays()  # of all labels so far
     kept_from_ms: int = 0  # rows and labels of an event time before it are left out: their window is let go
@@ -126,6 +135,8 @@ class ModelState(msgspec.Struct, kw_only=True):
     @property
     def word(self) -> StateWord:
         """The state in a word or two."""
+        if self.judging_fault is not None:  # the words below would be of older blocks
+            return "not judged"
         kinds = {signal.kind for signal in self.open_signals if signal.severity != "note"}
         if self.history.running_key:
             return "retraining"

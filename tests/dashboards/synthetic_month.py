@@ -104,6 +104,7 @@ def _deeds(metrics: MetricSet, model: str, day: int, loss: float) -> None:
         metrics.counter(names.MODEL_RETRAINS).labels(model, "pass").inc()
     metrics.gauge(names.MODEL_RETRAIN_RUNNING).labels(model).set(is_retrain)
     started = START_MS / 1000 + day * 86_400
+    metrics.gauge(names.MONITOR_JUDGING_STOPPED).labels(model).set(0)
     metrics.gauge(names.MODEL_RETRAIN_STARTED).labels(model).set(started if is_retrain else 0)
 
 

@@ -83,6 +83,13 @@ STUCK = Told(
     "A retrain of m does not end, or was never started",
     "It was started more than 4 hours ago, or ordered and not started. No other retrain is ordered while it runs.",
 )
+STOPPED = 'clipdrift_monitor_judging_stopped{model="m"}'
+NOT_JUDGED = Told(
+    {"severity": "page", "model": "m"},
+    "m is not judged any more",
+    "The monitor failed at its next window, by an error of its own; nobody would notice harm now. Its log and the audit log "
+    "(`cannot judge`) hold the error. Restart the monitor, and report the error where that does not help.",
+)
 AUDIT = Told(
     {"severity": "page"},
     "The audit log's hash chain does not verify",
@@ -141,6 +148,9 @@ CASES = (
     Case("ClipdriftMonitorBehind", "lets a wave pass", {LAG: "0x5 20000x10 0x40"}, 15),
     Case("ClipdriftMonitorBehind", "is silent at the bound", {LAG: f"{thresholds.LAG_RECORDS}x60"}, 45),
     Case("ClipdriftMonitorBehind", "ends when it has caught up", {LAG: "20000x30 100x30"}, 35),
+    Case("ClipdriftJudgingStopped", "fires at once", {STOPPED: "0x4 1x9"}, 5, (NOT_JUDGED,)),
+    Case("ClipdriftJudgingStopped", "is silent while all is judged", {STOPPED: "0x9"}, 5),
+    Case("ClipdriftJudgingStopped", "ends when the window is judged", {STOPPED: "1x4 0x9"}, 6),
     Case("ClipdriftRetrainStuck", "fires when a retrain does not end", {RUNNING: "1x400", STARTED: "60x400"}, 260, (STUCK,)),
     Case("ClipdriftRetrainStuck", "fires when an order is never started",
          {RUNNING: "0x299 1x99", STARTED: "0x399"}, 320, (STUCK,)),

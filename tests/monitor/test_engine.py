@@ -228,6 +228,17 @@ def test_a_version_is_what_its_first_run_made(dialogue):
     assert dialogue.state.num_labels == 200
 
 
+def test_a_run_with_the_id_of_another_models_run_is_poison_and_takes_nothing_from_it(dialogue):
+    dialogue.go(run_end(), *day_of(2))
+    dialogue.go(run_end(model="valve"))
+    dialogue.restart()
+    dialogue.go(*day_of(3))
+
+    assert dialogue.counted(PREDICTIONS, "applied") == 1
+    assert list(dialogue.engine.snapshot.models) == ["pump"]
+    assert dialogue.store.run("valve", "v1") is None
+
+
 @pytest.mark.parametrize("when", [{"as_of_ms": 2**63}, {"as_of_ms": -1}, {"ended_at_ms": 1_700_000_000_000_000}])
 def test_a_run_at_a_time_that_cannot_be_is_poison(dialogue, when):
     dialogue.go(run_end("v0", **when))

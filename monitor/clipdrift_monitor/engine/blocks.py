@@ -1,12 +1,15 @@
 """Blocks of the version in service that have closed: judged, the oldest first."""
 
+import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
 from clipdrift_contract.clock import Clock
+from clipdrift_contract.errors import RetryableError
 from clipdrift_contract.events import Decision
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.decisions.digest import digest_of
@@ -21,13 +24,15 @@ from clipdrift_monitor.engine.retrains import order
 from clipdrift_monitor.engine.spending import Spending
 from clipdrift_monitor.engine.versions import Versions
 from clipdrift_monitor.rollout import rollout
-from clipdrift_monitor.state import ModelState
+from clipdrift_monitor.state import JudgingFault, ModelState
 from clipdrift_monitor.windows.correction import Correction, correct
 from clipdrift_monitor.windows.view import view
 
+_log = logging.getLogger(__name__)
+
 
 class Blocks:
-    """Judges what is due.
+    """Judges what is due. A model whose block cannot be judged stands still; the others go on.
 
     Args:
         config: Of the monitor.
@@ -47,23 +52,42 @@ class Blocks:
         self._versions = versions
         self._spending = spending
         self._clock = clock
+        self._failed_at_ms: dict[str, int] = {}  # by model: up to where blocks were due when one of them could not be judged
+
+    def forget(self) -> None:
+        """What could not be judged is tried again."""
+        self._failed_at_ms.clear()
 
     def judge_closed(self, model: str, draft: Draft) -> None:
-        """Judge each block of the version in service whose labels are due, the oldest first."""
+        """Judge each block of the version in service whose labels are due, the oldest first.
+
+        Where the monitor itself fails at one, the model's state stays as it was before that block, and the block is tried again
+        when the next one is due, and after a restart. Blocks are not left out: the tests of harm need them in order.
+        """
         state = self._memory.states[model]
         if state.in_service is None or model not in self._memory.harm:
             return
         window_ms = self._config.window_ms
         due_ms = (state.watermark_ms - self._horizon_ms(state)) // window_ms * window_ms
         first_ms = max(state.judged_until_ms, state.in_service_since_ms // window_ms * window_ms)
-        if due_ms <= first_ms:
+        if due_ms <= first_ms or self._failed_at_ms.get(model) == due_ms:
             return
-        by_start = self._memory.version_windows(model, state.in_service.version, first_ms, due_ms)
+        self._failed_at_ms.pop(model, None)
+        try:
+            self._judge_each(state, first_ms, due_ms, draft)
+        except _NotJudgedError:
+            self._failed_at_ms[model] = due_ms
+
+    def _judge_each(self, state: ModelState, first_ms: int, due_ms: int, draft: Draft) -> None:
+        assert state.in_service is not None
+        model, window_ms = state.model, self._config.window_ms
+        with self._noted(state, first_ms, draft):
+            by_start = self._memory.version_windows(model, state.in_service.version, first_ms, due_ms)
         for start_ms in sorted(by_start):
             if start_ms + window_ms > due_ms:
                 continue
             draft.touched.add(model)
-            if self._judge(state, start_ms, by_start[start_ms], draft).action == "rollback":
+            if self._judge_whole(state, start_ms, by_start[start_ms], draft).action == "rollback":
                 return  # what follows is of a version that is no longer in service
         draft.touched.add(model)
         state.judged_until_ms = max(state.judged_until_ms, due_ms)
@@ -75,26 +99,80 @@ class Blocks:
         if not state.late_blocks:
             return
         for version, start_ms in state.late_blocks:
-            block = self._memory.block(model, version, start_ms)
-            if block is None or (model, version, start_ms) in draft.changes.blocks:
-                continue  # its version was not in service then; or it was judged just now, on these labels too
-            layout = self._memory.layout(model, version)
-            by_slice = self._memory.version_windows(model, version, start_ms, block.end_ms).get(start_ms, {})
-            seen = view(layout, total(layout, by_slice))
-            found = correct(block.view, block.correction, seen, state.watermark_ms, self._config.min_label_share)
-            if found is None or found == block.correction:
-                continue
-            draft.changes.blocks[model, version, start_ms] = msgspec.msgpack.encode(
-                msgspec.structs.replace(block, correction=found)
-            )
-            if found.told == seen:
-                draft.decide(_told(model, version, start_ms, found, self._config.policy.version))
+            try:
+                self._correct(state, version, start_ms, draft)
+            except RetryableError:
+                raise
+            except Exception as error:  # noqa: BLE001  a model's boundary: its sums are right, what was said of them stays
+                _log.exception("%s version %s: the block from %d on cannot be corrected", model, version, start_ms)
+                draft.audit("cannot correct", f"{model}-{version}-{start_ms}", {"error": _words(error)})
         state.late_blocks = []
         draft.touched.add(model)
+
+    def _correct(self, state: ModelState, version: str, start_ms: int, draft: Draft) -> None:
+        model, memory = state.model, self._memory
+        block = memory.block(model, version, start_ms)
+        if block is None or (model, version, start_ms) in draft.changes.blocks:
+            return  # its version was not in service then; or it was judged just now, on these labels too
+        layout = memory.layout(model, version)
+        by_slice = memory.version_windows(model, version, start_ms, block.end_ms).get(start_ms, {})
+        seen = view(layout, total(layout, by_slice))
+        found = correct(block.view, block.correction, seen, state.watermark_ms, self._config.min_label_share)
+        if found is None or found == block.correction:
+            return
+        draft.changes.blocks[model, version, start_ms] = msgspec.msgpack.encode(
+            msgspec.structs.replace(block, correction=found)
+        )
+        if found.told == seen:
+            draft.decide(_told(model, version, start_ms, found, self._config.policy.version))
 
     def _horizon_ms(self, state: ModelState) -> int:
         """How long after its end a block of the model is judged."""
         return state.delays.horizon_ms(self._config.label_horizon_ms, self._config.max_label_horizon_ms)
+
+    def _judge_whole(self, state: ModelState, start_ms: int, in_block: BySlice, draft: Draft) -> Decision:
+        """Judge one block whole, or change nothing but the note that it fails.
+
+        Raises:
+            _NotJudgedError: It fails.
+        """
+        trial, put_back = Draft(self._clock), self._memory.as_it_is(state.model)
+        with self._noted(state, start_ms, draft, put_back):
+            decision = self._judge(state, start_ms, in_block, trial)
+        draft.take(trial)
+        if state.judging_fault is not None:
+            draft.audit("judges again", decision.decision_id, {"error before": state.judging_fault.error})
+            state.judging_fault = None
+        return decision
+
+    @contextmanager
+    def _noted(
+        self, state: ModelState, start_ms: int, draft: Draft, put_back: Callable[[], None] = lambda: None
+    ) -> Iterator[None]:
+        """A model's boundary: an error within is logged, kept with the model and audited; the other models go on.
+
+        Raises:
+            _NotJudgedError: There was one.
+            RetryableError: The store is away: all is read anew.
+        """
+        try:
+            yield
+        except RetryableError:
+            raise
+        except Exception as error:
+            put_back()
+            assert state.in_service is not None
+            fault = JudgingFault(version=state.in_service.version, start_ms=start_ms, error=_words(error))
+            subject = f"{state.model}-{fault.version}-{start_ms}"
+            _log.exception(
+                "%s cannot be judged: from this block on %s is not watched; other models are. It is tried again with the next "
+                "block and after a restart; where that does not help, report this error", subject, state.model,
+            )  # fmt: skip
+            if fault != state.judging_fault:
+                draft.audit("cannot judge", subject, {"error": fault.error})
+                state.judging_fault = fault
+            draft.touched.add(state.model)
+            raise _NotJudgedError from error
 
     def _judge(self, state: ModelState, start_ms: int, in_block: BySlice, draft: Draft) -> Decision:
         assert state.in_service is not None
@@ -144,6 +222,14 @@ class Blocks:
             num_by_verdict.update(state.num_retrains)
         num_timed, seconds = sum(one.history.num_timed for one in states), sum(one.history.cpu_seconds for one in states)
         return past_retrains(num_by_verdict, num_timed, seconds)
+
+
+class _NotJudgedError(Exception):
+    """The model is not judged beyond this block."""
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _told(model: str, version: str, start_ms: int, correction: Correction, policy_version: str) -> Decision:

@@ -34,6 +34,14 @@ class Draft:
         self.touched: set[str] = set()
         self.alarms: list[Alarm] = []
 
+    def take(self, other: "Draft") -> None:
+        """Save what `other` would save, too, after what is drafted here."""
+        for name in other.changes.__struct_fields__:
+            mine, more = getattr(self.changes, name), getattr(other.changes, name)
+            setattr(self.changes, name, mine | more if isinstance(mine, dict) else mine + more)
+        self.touched |= other.touched
+        self.alarms += other.alarms
+
     def publish(self, event: Event, event_id: str) -> None:
         """Have an event published after the commit, under an id that is the same however often it is tried."""
         self.changes.outbox.append(to_publish(event, event_id))

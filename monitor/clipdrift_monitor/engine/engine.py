@@ -213,6 +213,7 @@ class Engine:
         self._spending.share_out()  # the settings may be others now
         self.rows.forget()
         self._watch.forget()
+        self._blocks.forget()
         self._pruning.forget()
         self._rehearsals.forget()
         self._num_full_polls = 0

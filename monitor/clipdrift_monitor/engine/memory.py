@@ -1,5 +1,6 @@
 """What the engine has in memory of the store."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -73,6 +74,20 @@ class Memory:
             self.states[model] = ModelState(model=model)
         return self.states[model]
 
+    def as_it_is(self, model: str) -> Callable[[], None]:
+        """What makes a model's state, its tests and its retrains again what they are now; the books are not kept."""
+        state, harm = self.states[model], msgspec.msgpack.encode(self.harm[model])
+        kept = msgspec.structs.asdict(state)  # shallow: what lies in a state is replaced and never changed
+        unfinished, started = dict(self.unfinished), dict(self.started)
+
+        def put_back() -> None:
+            for name, value in kept.items():
+                setattr(state, name, value)
+            self.harm[model] = msgspec.msgpack.decode(harm, type=HarmState)
+            self.unfinished, self.started = unfinished, started
+
+        return put_back
+
     def keep_run(self, run: RunEnd) -> None:
         """From now on this is the run that made its version."""
         self._runs[run.model, run.version] = run
@@ -83,6 +98,11 @@ class Memory:
         if (model, version) not in self._runs:  # nobody else writes runs: what is not there comes by `keep_run`
             self._runs[model, version] = self._store.run(model, version)
         return self._runs[model, version]
+
+    def model_of_run(self, run_id: str) -> str | None:
+        """Of which model a run is; None where it is not known."""
+        here = (run.model for run in self._runs.values() if run is not None and run.run_id == run_id)
+        return next(here, None) or self._store.model_of_run(run_id)
 
     def layout(self, model: str, version: str) -> Layout:
         """How the windows of a version whose run is known are laid out.

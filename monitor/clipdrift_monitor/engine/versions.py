@@ -115,6 +115,8 @@ class Versions:
         known = self._memory.run(run.model, run.version)
         if known is not None and known.artifact_digest != run.artifact_digest:
             raise PoisonError("another model has this version already")
+        if self._memory.model_of_run(run.run_id) not in (None, run.model):
+            raise PoisonError(f"its run id, {run.run_id!r}, is that of another model's run")
         check_times(as_of_ms=run.as_of_ms, ended_at_ms=run.ended_at_ms)
         if run.profile is not None:
             check_profile(run.profile)
@@ -132,6 +134,7 @@ class Versions:
     def _replace(self, state: ModelState, step: rollout.Step, run: RunEnd, draft: Draft) -> None:
         """What was open about the version before is closed, and the tests begin again."""
         draft.tell(step.closed, f"generation-{state.generation}")
+        state.judging_fault = None  # it was of the version before
         self._incidents.retire(state, draft)
         harm = start(reference_of(run), self._spending.allotment(), self._references_of_slices(run))
         self._memory.harm[state.model] = harm

@@ -373,6 +373,11 @@ class Store:
             found = connection.execute(query.order_by(t.RUNS.c.at_ms.desc()).limit(1)).scalar()
         return None if found is None else msgspec.msgpack.decode(found, type=RunEnd)
 
+    def model_of_run(self, run_id: str) -> str | None:
+        """Of which model a run is; None where it is not known."""
+        with self._reading() as connection:
+            return connection.execute(select(t.RUNS.c.model).where(t.RUNS.c.run_id == run_id)).scalar()
+
     def unplaced(self, model: str, version: str) -> list[tuple[str, bytes, bytes]]:
         c = t.UNPLACED.c
         with self._reading() as connection:
