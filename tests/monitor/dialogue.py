@@ -91,6 +91,7 @@ class Dialogue:
         now_ms=TODAY * DAY,
         store_url="",
         clock_type=ManualClock,
+        writer="monitor",
         **settings,
     ):
         self.config = MonitorConfig(policy=policy, evidence_dir=folder / "evidence", project_name="pumps", **settings)
@@ -98,6 +99,7 @@ class Dialogue:
         self.bus = bus_type(folder / "bus.db", num_partitions=num_partitions)
         self.store = store_type(store_url or f"sqlite:///{folder / 'store.db'}")
         self.jobs = TestJobs()
+        self.writer = writer
         self.told_alarms = []
         self._raw = self.bus.publisher()
         self._publisher = EventPublisher(self._raw, source="test", clock=self.clock)
@@ -116,7 +118,7 @@ class Dialogue:
         self.metrics = MetricSet()
         self.engine = Engine(
             self.config, self.bus, self.store, self.jobs, self.metrics, self.clock,
-            on_alarm=lambda told, state, run: self.told_alarms.append(told),
+            on_alarm=lambda told, state, run: self.told_alarms.append(told), writer=self.writer,
         )  # fmt: skip
         self._turn = None
 

@@ -1,5 +1,16 @@
 """Whatever is done to a monitor and to what it reads, it ends where an undisturbed one ends: counts, judgements, incidents,
-decisions, deployments. Turn by turn, with seeds; with real processes in tests/system/test_monitor_faults.py."""
+decisions, deployments, down to the bit but for the order in which sums were added. Turn by turn, with seeds:
+
+- killed or cut off from store or bus: at every stage of a turn, by chance and each time at one stage
+- events twice, out of order, a day late, later than their horizon, of an earlier life, of the future
+- records that are cut off, of an unknown type, without an id, empty; events whose columns do not fit
+- a clock that jumps back to 1970 or a hundred years ahead, and comes back
+- a store that is full, or that another holds; a bus that is away
+- a monitor that dies without a word, and its standby, on SQLite and on PostgreSQL
+
+Real processes are killed by a real signal in tests/system/test_kill.py and test_server.py; bus and store are taken from them in
+tests/system/test_outage.py; an error of the monitor's own at one model is test_judging_faults.py.
+"""
 
 import random
 import sqlite3
@@ -26,6 +37,7 @@ from clipdrift_contract.events import (
     RetrainRequest,
     ServedVersion,
 )
+from clipdrift_monitor.store.lease import PATIENCE_SECONDS
 from clipdrift_monitor.store.store import Store
 
 
@@ -73,7 +85,8 @@ class FaultyStore(Store):
 
 
 class FaultyBus(SqliteBus):
-    """Publishers of the monitor may fail as they flush; the first publisher is the test's own."""
+    """Publishers of the monitor may fail as they flush, consumers as they poll; the first publisher is the test's own, and so
+    are consumers without a group."""
 
     faults, num_publishers = None, 0
 
@@ -89,6 +102,20 @@ class FaultyBus(SqliteBus):
                 self.faults.at("after the events of the outbox are sent")
 
             made.flush = staged
+        return made
+
+    def consumer(self, group, *arguments, **settings):
+        made = super().consumer(group, *arguments, **settings)
+        if group is not None:
+            poll = made.poll
+
+            def staged(*arguments):
+                self.faults.at("before polling")
+                records = poll(*arguments)
+                self.faults.at("after polling")
+                return records
+
+            made.poll = staged
         return made
 
 
@@ -198,7 +225,7 @@ def test_a_monitor_that_is_killed_or_cut_off_at_any_stage_ends_the_same(faulty, 
 
 
 STAGES = [f"{when} {what}" for what in (
-    "looking at what was polled", "commit", "the start of a job", "the end of the outbox", "loading",
+    "polling", "looking at what was polled", "commit", "the start of a job", "the end of the outbox", "loading",
     "the events of the outbox are sent",
 ) for when in ("before", "after")]  # fmt: skip
 
@@ -216,7 +243,7 @@ def test_a_monitor_that_is_killed_each_time_at_one_stage_ends_the_same(faulty, u
     turns = iter(range(10_000))
 
     def strike(reached):
-        if reached == stage and next(turns) % 3 == 0:  # a session loads twice
+        if reached == stage and next(turns) % 11 == 0:  # it comes to rest in between
             raise Killed
 
     faulty.faults.strike = strike
@@ -435,3 +462,66 @@ def test_a_store_that_another_holds_now_and_then_ends_the_same(dialogue, undistu
     other.close()
     assert num_locked > 10
     assert differences(final_state(dialogue), undisturbed) == []
+
+
+# --- a bus that is away, a monitor that is gone ---
+
+
+def test_a_bus_that_is_away_for_some_turns_and_comes_back_ends_the_same(faulty, undisturbed):
+    chance = random.Random(9)
+    is_away = num_away = 0
+
+    def strike(stage):
+        nonlocal num_away
+        if is_away and stage in ("before polling", "before the events of the outbox are sent"):
+            num_away += 1
+            raise RetryableError("the bus is away")
+
+    def away(dialogue):
+        nonlocal is_away
+        dialogue.turn(chance.randrange(4))
+        is_away = 1
+        for _ in range(3):
+            with pytest.raises(RetryableError, match="the bus is away"):
+                dialogue.turn()
+        is_away = 0
+        return settle(dialogue)
+
+    faulty.faults.strike = strike
+    live(faulty, settle=away)
+    assert num_away > 10
+    assert differences(final_state(faulty), undisturbed) == []
+
+
+class SilentStore(Store):
+    """Of a monitor that dies without a word: its lease is not let go."""
+
+    def release(self):
+        raise RetryableError("it is dead")
+
+
+def test_a_standby_takes_over_from_one_that_died_and_ends_the_same(dialogue_of, undisturbed, store_kind, new_store_url):
+    url = new_store_url(store_kind)
+    monitors = [dialogue_of(store_type=SilentStore, store_url=url, writer=writer) for writer in ("one", "other")]
+    monitors[1].jobs = monitors[0].jobs
+    monitors[1].restart()
+    num_deaths = 0
+
+    def dying(teller):
+        """The first of the list works, dies in the middle of it, and the other one goes on when it has waited."""
+        nonlocal num_deaths
+        num_deaths += 1
+        dead, heir = monitors
+        for _ in range(num_deaths % 4 + 1):
+            dead.turn()
+        dead.restart()
+        with pytest.raises(RetryableError, match="stands by"):
+            heir.turn()
+        heir.clock.advance_ms(round(PATIENCE_SECONDS * 1000))
+        num_faults = settle(heir)
+        monitors.reverse()
+        return num_faults
+
+    live(monitors[0], settle=dying)
+    assert num_deaths > 10
+    assert differences(final_state(monitors[0]), undisturbed) == []
