@@ -17,12 +17,26 @@ from clipdrift_monitor.store import migrations
 from clipdrift_monitor.store import tables as t
 
 _BUSY_SECONDS = 10
+_AGAIN_SECONDS = 0.02
 _STUCK_SECONDS = 30  # a writer that froze within a transaction (a paused machine) keeps others out for no longer
 _CONNECT_SECONDS = 5
 _MIGRATION_LOCK = 0x436C6472  # "Cldr"
 _DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 # SQLSTATEs of outages that SQLAlchemy does not count among them: read-only after a failover, a server that is going down
 _OUTAGES = ("25006", "57P01", "57P02", "57P03", "57P04")
+# by words of the driver's message: what an operator does; the monitor tries again by itself
+_ADVICE = {
+    ("disk is full", "No space left", "could not extend file"): "make room where {shown} lies; the monitor goes on by itself",
+    (
+        "readonly database",
+        "read-only transaction",
+    ): "let the monitor write to {shown} and the folder around it; of a PostgreSQL "
+    "after a failover, name the server that takes writes",
+    ("database is locked", "lock timeout"): "another process holds {shown} for longer than a write takes; end it",
+    ("authentication failed", "does not exist"): "check user, password and database name of {shown} in monitor.store_url",
+    ("connection failed", "failed to resolve", "connection timeout", "timeout expired", "terminating connection"): "check that "
+    "the server of {shown} runs and can be reached from here",
+}
 
 
 class FencedError(RetryableError):
@@ -108,13 +122,17 @@ class Database:
         try:
             yield
         except OperationalError as error:
-            raise RetryableError(f"the store cannot be used now: {error.orig}") from error
+            raise RetryableError(f"the store cannot be used now: {error.orig}{self._advice(str(error.orig))}") from error
         except IntegrityError as error:
             raise RetryableError(f"another monitor wrote to the store first: {error.orig}") from error
         except DBAPIError as error:
             if error.connection_invalidated or getattr(error.orig, "sqlstate", None) in _OUTAGES:
-                raise RetryableError(f"the store went away: {error.orig}") from error
+                raise RetryableError(f"the store went away: {error.orig}{self._advice(str(error.orig))}") from error
             raise
+
+    def _advice(self, problem: str) -> str:
+        found = next((advice for words, advice in _ADVICE.items() if any(word in problem for word in words)), "")
+        return f"; {found.format(shown=self.shown)}" if found else ""
 
 
 def take_writers_place(connection: Connection, epoch: int | None) -> None:
@@ -166,6 +184,20 @@ def _open_postgresql(url: URL) -> Engine:
     return engine
 
 
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Readers and the writer do not wait for each other. Of two that open a new file at once SQLite refuses one without waiting,
+    whatever its timeout."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(_AGAIN_SECONDS)
+
+
 def _prepare_sqlite(engine: Engine, shown: str) -> None:
     """Check that the file can be one of ours, and set up every connection to it.
 
@@ -182,8 +214,9 @@ def _prepare_sqlite(engine: Engine, shown: str) -> None:
     def _set(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # transactions are begun by hand below: the driver's own begin too late
         try:
-            for pragma in (f"busy_timeout={_BUSY_SECONDS * 1000}", "journal_mode=WAL", "synchronous=NORMAL"):
-                connection.execute(f"PRAGMA {pragma}")
+            connection.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
+            _write_ahead(connection)
+            connection.execute("PRAGMA synchronous=NORMAL")
         except sqlite3.OperationalError as error:
             raise RetryableError(f"the store cannot be opened now: {error}") from error
         except sqlite3.DatabaseError as error:

@@ -54,6 +54,25 @@ def test_a_store_of_a_newer_version_is_refused_and_left_as_it_is(store, url, tmp
         assert raw.execute("SELECT count(*) FROM sqlite_master WHERE name = 'outbox'").fetchone() == (0,)
 
 
+@pytest.mark.parametrize(
+    ("pragma", "words"),
+    [("max_page_count=1", "disk is full; make room where"), ("query_only=1", "readonly database; let the monitor write to")],
+)
+def test_a_store_that_takes_no_writes_says_what_to_do_and_loses_nothing(store, pragma, words):
+    store.commit(Changes(models={"m": b"before"}))
+    with store._database._engine.connect() as held:  # the one pooled connection that the commit will use
+        held.exec_driver_sql(f"PRAGMA {pragma}")
+    with pytest.raises(RetryableError, match=words):
+        store.commit(Changes(models={"m": b"x" * 1_000_000}))
+    assert store.models() == {"m": b"before"}
+
+
+def test_a_server_that_cannot_be_reached_is_named_without_its_password():
+    with pytest.raises(RetryableError, match="check that the server of postgresql://") as refused:
+        Store("postgresql://me:hush@127.0.0.1:1/db")
+    assert "hush" not in str(refused.value)
+
+
 def test_a_locked_store_is_an_error_that_passes(store, tmp_path):
     with store._database._engine.connect() as held:  # the one pooled connection that the commit will use
         held.exec_driver_sql("PRAGMA busy_timeout=1")

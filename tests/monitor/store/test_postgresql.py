@@ -67,6 +67,12 @@ def test_a_writer_that_holds_its_place_keeps_others_waiting_and_then_they_say_so
     impatient.close()
 
 
+def test_an_address_that_names_no_database_says_what_to_check(url):
+    name = url.split("/")[3].split("?")[0]
+    with pytest.raises(RetryableError, match="check user, password and database name"):
+        Store(url.replace(name, "no_such_database"))
+
+
 def test_a_read_only_server_is_an_outage(store):
     with store._database._engine.connect() as connection:
         connection.exec_driver_sql("SET default_transaction_read_only = on")  # of the one pooled connection
