@@ -118,11 +118,21 @@ class Api:
         kind, obey = one.body, getattr(self._orders, one.name)
 
         async def order(request: Request) -> Response:
-            holder = self._access.check(request.headers, one.scope or "operate", request.path_params.get("model"))
+            model = await run_in_threadpool(self._model_of, request.path_params)
+            holder = self._access.check(request.headers, one.scope or "operate", model)
             asked = _asked(request, one.parameters)
             return _json(await obey(asked, await read_order(request, kind, holder)), one.status)
 
         return order
+
+    def _model_of(self, named: Mapping[str, str]) -> str | None:
+        """Which model a request is about; None: none in particular, or an incident that is not known."""
+        if "incident_id" not in named:
+            return named.get("model")
+        try:
+            return self._questions.incident(named).model
+        except UnknownIncidentError:
+            return None
 
     def _asked_by(self, scope: MonitorScope | None, answer: Callable[[Request], Response]) -> Endpoint:
         async def endpoint(request: Request) -> Response:

@@ -178,9 +178,11 @@ def about(value: float) -> str:
     """A number to two digits.
 
     Example:
-        >>> about(1234.5), about(7.0)
-        ('1,200', '7')
+        >>> about(1234.5), about(7.0), about(0.0647)
+        ('1,200', '7', '0.065')
     """
+    if abs(value) < 1:
+        return f"{value:.2g}"
     return f"{round(value, -max(0, len(f'{value:.0f}') - 2)):,.0f}"
 
 

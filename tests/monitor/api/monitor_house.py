@@ -23,9 +23,11 @@ class House:
 
     auth = {"authorization": f"Bearer {TOKEN}"}  # noqa: RUF012
 
-    def __init__(self, dialogue: Dialogue, token: str = TOKEN, command_seconds: float = 20.0) -> None:
+    def __init__(
+        self, dialogue: Dialogue, token: str = TOKEN, command_seconds: float = 20.0, access: Access | None = None
+    ) -> None:
         self.dialogue = dialogue
-        self.access = Access(token)
+        self.access = access or Access(token)
         self.command_seconds = command_seconds
         self.open()
 
