@@ -74,7 +74,7 @@ def seen(request: pytest.FixtureRequest, finished: Loop, tmp_path_factory: pytes
 def test_no_chart_is_empty(seen: tuple[str, Page, Path]) -> None:
     name, page, _ = seen
 
-    assert len(page.pictures) == (2 if name == "index" else 3), "a small one for each model, or three large ones"
+    assert len(page.pictures) == (2 if name == "index" else 4), "a small one for each model, or four large ones"
     for shapes in page.pictures:
         assert shapes
         for points in shapes:

@@ -32,7 +32,7 @@ def serve(
     wiring.serve(opened, host=host, port=port, admin_host=admin_host, admin_port=admin_port)
 
 
-@app.command(epilog=examples("key billing --scope infer --scope feedback", "key ops --scope read --model 'pump*'"))
+@app.command(epilog=examples("key billing --scope infer --scope feedback", "key on-call --scope read --scope respond"))
 def key(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What logs call its holder.")],
     scope: Annotated[

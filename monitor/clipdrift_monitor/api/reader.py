@@ -1,6 +1,6 @@
 """Reads what the monitor knows about models, as plain values: for the JSON interface, the pages and the exporter."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import msgspec
@@ -230,27 +230,10 @@ class Reader:
         by_window: dict[tuple[int, str], dict[int, Floats]] = {}
         for key, sums in merged(self._store.windows(model, since_ms, until_ms), width_ms=width).items():
             by_window.setdefault((key.start_ms, key.version), {})[key.slice_index] = sums
-        wanted = None if slice_name is None else {"", slice_name}
+        wanted = None if slice_name is None else {slice_name}
         told = [one for place, found in by_window.items() for one in self._window(state, place, found, wanted)]
-        usual = self._usual_share(state, told)
-        return [self._with_maturity(state, one, usual) for one in told if slice_name in (None, one.slice)]
-
-    def _usual_share(self, state: ModelState, told: Sequence[WindowTold]) -> float | None:
-        """Of the predictions of windows whose labels are due, those that have one."""
-        due = [one.view for one in told if one.slice == "" and one.end_ms <= state.watermark_ms - self._config.label_horizon_ms]
-        num_predictions = sum(one.num_predictions for one in due)
-        return min(1.0, sum(one.num_labels for one in due) / num_predictions) if num_predictions else None
-
-    def _with_maturity(self, state: ModelState, told: WindowTold, usual_share: float | None) -> WindowTold:
-        seen = told.view
-        maturity = state.delays.maturity(
-            seen.num_predictions, seen.num_labels, seen.num_correct, start_ms=told.start_ms, end_ms=told.end_ms,
-            now_ms=state.watermark_ms, usual_share=usual_share,
-        )  # fmt: skip
-        is_counted = seen.accuracy is not None
-        return msgspec.structs.replace(
-            told, maturity=maturity if is_counted else msgspec.structs.replace(maturity, accuracy=None)
-        )
+        usual = _usual_share(state)
+        return [_with_maturity(state, one, usual) for one in told]
 
     def _window(
         self, state: ModelState, place: tuple[int, str], by_slice: dict[int, Floats], wanted: Collection[str] | None
@@ -357,6 +340,22 @@ class Reader:
             retrain=RunningRetrain(key=running, state="running") if running else None,
             previous_version=state.served_before[-1].version if state.served_before else None,
         )
+
+
+def _usual_share(state: ModelState) -> float | None:
+    """Of the predictions in the view that ends with the newest judged block, those that have a label."""
+    judged = state.live.get("")
+    return judged.maturity if judged is not None else None
+
+
+def _with_maturity(state: ModelState, told: WindowTold, usual_share: float | None) -> WindowTold:
+    seen = told.view
+    maturity = state.delays.maturity(
+        seen.num_predictions, seen.num_labels, seen.num_correct, start_ms=told.start_ms, end_ms=told.end_ms,
+        now_ms=state.watermark_ms, usual_share=usual_share,
+    )  # fmt: skip
+    is_counted = seen.accuracy is not None
+    return msgspec.structs.replace(told, maturity=maturity if is_counted else msgspec.structs.replace(maturity, accuracy=None))
 
 
 def _foresight(harm: HarmState | None, figures: View, num_windows: int, slice_name: str = "") -> WouldBeSeen | None:

@@ -410,15 +410,10 @@ class Store:
     def listed(self, kind: str, model: str, limit: int, offset: int) -> list[Any]:
         """Newest first: kind is signals, decisions, deployments or runs."""
         table, decoder = _LISTED[kind]
-        query = select(table.c.body).where(table.c.model == model).order_by(table.c.at_ms.desc()).limit(limit).offset(offset)
-        if kind == "deployments":
-            query = (
-                select(table.c.body)
-                .where(table.c.model == model)
-                .order_by(table.c.generation.desc())
-                .limit(limit)
-                .offset(offset)
-            )
+        # the key settles the order of what is of one moment, so that parts of a list neither repeat nor leave out a row
+        order = [table.c.generation] if kind == "deployments" else [table.c.at_ms, *table.primary_key.columns]
+        query = select(table.c.body).where(table.c.model == model).order_by(*(one.desc() for one in order))
+        query = query.limit(limit).offset(offset)
         with self._reading() as connection:
             return [decoder.decode(body) for body in connection.execute(query).scalars()]
 

@@ -2,15 +2,19 @@
 
 import html.parser
 import re
+from urllib.parse import quote
 
 import msgspec
 import numpy as np
 import pytest
-from dialogue import SLICES, day_of, labels, outcome, predictions, profile, rows, run_end
+from dialogue import PRESSURE, SITE, SLICES, day_of, labels, outcome, predictions, profile, rows, run_end
 
+from clipdrift_contract.columns import Column
+from clipdrift_contract.events import FeatureColumn
 from clipdrift_contract.profile import ReferenceProfile
 
 NASTY = "<script>alert('x')</script>"
+NASTY_MODEL = "<script>alert('x')"  # an address has no place for the slash of a name
 
 
 class Text(html.parser.HTMLParser):
@@ -166,6 +170,61 @@ def test_names_that_come_from_outside_are_shown_and_never_run(house_of):
         assert "<script" not in source
         assert "&lt;script&gt;" in source
         assert NASTY in page(house, path)
+
+
+def test_names_of_models_slices_and_features_are_shown_and_never_run_on_any_page(house_of):
+    pressure = msgspec.structs.replace(PRESSURE, spec=msgspec.structs.replace(PRESSURE.spec, name=NASTY))
+    sliced = profile(features=(pressure, SITE), slices=msgspec.structs.replace(SLICES, categories=(NASTY, "south")))
+    house = house_of(run_end(profile=sliced, model=NASTY_MODEL))
+    for day in range(2, 9):
+        columns = rows(day, accuracy=0.8 if day < 4 else 0.1)
+        columns["pressure"] = np.full(200, np.nan) if day == 4 else columns["pressure"] + 9.0 * (day > 4)
+        features = (FeatureColumn(name=NASTY, values=Column.of(columns["pressure"])),)
+        house.dialogue.go(
+            predictions(columns, first=day * 500, model=NASTY_MODEL, features=features),
+            labels(columns, first=day * 500, model=NASTY_MODEL),
+        )
+    incident = house.get("/api/v1/incidents").json()["items"][0]["incident_id"]
+    house.dialogue.ask(
+        house.dialogue.engine.responses.acknowledge, incident, NASTY, NASTY, house.dialogue.clock.now_ms() + 60_000
+    )
+    model = f"/models/{quote(NASTY_MODEL)}"
+
+    for path in ("/", "/incidents", f"/incidents/{quote(incident)}", model, f"{model}/slices/{quote(NASTY, safe='')}"):
+        source = house.get(path).text
+        assert "<script" not in source
+        assert "&lt;script&gt;" in source
+        assert NASTY_MODEL in page(house, path)
+    assert all(link.count("<") == 0 for link in Text(house.get(model).text).links)
+
+
+def test_colours_stand_out_in_light_and_dark(house_of):
+    style = house_of().get("/").text
+    for names in re.findall(r":root \{([^}]*)\}", style):
+        colours = dict(re.findall(r"--(\w+): (#[0-9a-f]+)", names))
+        for name in ("ink", "soft", "a", "b", "c", "good", "bad", "busy"):
+            for ground in ("page", "card"):
+                assert contrast(colours[name], colours[ground]) >= 4.5, f"{name} on {ground}"
+
+
+def contrast(one, other):
+    """WCAG 2.2, contrast ratio."""
+    light = []
+    for colour in (one, other):
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+        parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        light.append(0.2126 * red + 0.7152 * green + 0.0722 * blue)
+    return (max(light) + 0.05) / (min(light) + 0.05)
+
+
+def test_what_is_wider_than_a_phone_scrolls_in_a_region_that_the_keyboard_reaches(harmed):
+    for path in ("/", "/incidents", "/models/pump", "/models/pump/slices/north"):
+        source = harmed.get(path).text
+        for before in re.findall(r"(<div[^>]*>)(?:(?!<div|</div).)*<table(?! class=.inner)", source, re.DOTALL):
+            assert 'tabindex="0" role="region" aria-label="' in before
+        assert '<a class="skip" href="#main">' in source
+        assert "<html lang=" in source
 
 
 def test_a_model_name_with_signs_is_linked_by_its_address(house_of):
