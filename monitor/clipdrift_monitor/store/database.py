@@ -185,8 +185,8 @@ def _open_postgresql(url: URL) -> Engine:
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Readers and the writer do not wait for each other. Of two that open a new file at once SQLite refuses one without waiting,
-    whatever its timeout."""
+    """Readers and the writer do not wait for each other. Of two that open a new file at once SQLite refuses one without
+    waiting, whatever its timeout."""
     deadline = time.monotonic() + _BUSY_SECONDS
     while True:
         try:

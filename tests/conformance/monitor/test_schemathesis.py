@@ -62,6 +62,7 @@ def named(operation, names):
 def places_and_modes():
     """What is known and anything else; what is allowed and, where anything can be wrong, what is not."""
     for label, operation in OPERATIONS.items():
+        is_asked_with = any(one["in"] == "query" for one in operation.definition.raw.get("parameters", ()))
         for place in KNOWN if "{" in operation.path else ["anything"]:
             for mode in schemathesis.GenerationMode:
                 can_be_wrong = (place == "anything" and "{" in operation.path) or list(operation.query) or operation.body
