@@ -86,7 +86,7 @@ def judge(
     drift = msgspec.structs.replace(drift, errors=told, freshness=fresh)
     faults, state.faults = search(
         layout, sums, past, state.faults, subject.run.version, start_ms, subject.window_ms,
-        has_mix_moved="(slice mix)" in drift.drifted,
+        has_mix_moved="(slice mix)" in drift.drifted, by_slice=in_block,
     )  # fmt: skip
     alarms = tuple(dict.fromkeys(one.test for one in said if one.is_alarm))
     harmed_since_ms = _harmed_since_ms(state, alarms, start_ms)

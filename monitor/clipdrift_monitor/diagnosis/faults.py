@@ -1,6 +1,6 @@
 """What a fault of the pipeline is, which ones are open, and which past blocks are free of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -93,6 +93,18 @@ def explaining(found: Sequence[Found], harmed_since_ms: int | None) -> tuple[Fou
 def span_of(memory: FaultMemory, subject: str, before_ms: int, width_ms: int) -> Span | None:
     """The span of a subject that reaches to the block before `before_ms`."""
     return next((one for one in memory.spans if one.subject == subject and one.until_ms >= before_ms - width_ms), None)
+
+
+def prior_of(prior: Mapping[str, float], told: Sequence[str]) -> dict[str, float]:
+    """Chances before looking at a block: those given, or, after a block of which one of `told` was told, even ones between
+    that, a move and the usual: a fault lasts until somebody mends it, and its price was paid when it was found.
+
+    Example:
+        >>> prior_of({"usual": 0.98, MOVED: 0.02, "labels_flipped": 1e-4}, ("labels_flipped",))
+        {'usual': 0.333, 'moved': 0.333, 'labels_flipped': 0.333}
+    """
+    even = {"usual", MOVED, *told}
+    return {name: 0.333 if told and name in even else one for name, one in prior.items()}
 
 
 def past_from_ms(memory: FaultMemory, view_from_ms: int, view_ms: int) -> int:

@@ -1,18 +1,21 @@
 """Whether the labels are at fault rather than the model, from one block to the next.
 
 What the scores foretell is known from the blocks before: how often the event came in each group of scores. Labels that were
-turned round, that belong to other predictions, or that are all the same leave marks there which no world leaves at once.
-Of classification only; which class a label names is known for two classes.
+turned round, that belong to other predictions, or that are all the same leave marks there which no world leaves at once, and
+which all slices show. Of classification only; which class a label names is known for two classes.
 
 Axes: B score bins, K groups of them, H past blocks.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from clipdrift_contract.events import EvidenceRow
+from clipdrift_monitor.diagnosis.coverage import missing_class
 from clipdrift_monitor.diagnosis.faults import (
     CREDIBLE,
     LABELS,
@@ -21,6 +24,8 @@ from clipdrift_monitor.diagnosis.faults import (
     Found,
     Judged,
     PastBlock,
+    Span,
+    prior_of,
     span_of,
     usual_blocks,
 )
@@ -31,20 +36,25 @@ from clipdrift_monitor.diagnosis.likelihood import (
     mixed,
     posterior,
 )
-from clipdrift_monitor.risk.challengers import logit, sigmoid
+from clipdrift_monitor.diagnosis.scores import firmness_of, grouped, groups_of, hits_of, logit_moved, moves_of
 from clipdrift_monitor.windows.window import Floats, Layout
 
 _MIN_LABELS = 50
 _MIN_BLOCKS = 7  # a week: what labels say must be known well before they are called wrong
-_NUM_GROUPS = 8
-_LOST = 0.5  # of the labels of a class: fewer may be a slow day
-_KEPT = 0.25  # what the other class may lose or gain beside it
-_SURE = 4.0  # standard deviations, with the blocks' own spread in them
+_MIN_SLICE_LABELS = 20
+_KEPT = 0.25  # of the labels: with more missing, labels of one class are those of the other that did not come
+_SPEAKING = 0.1  # spread of the rates from which scores say something
 _SLOPES, _MOVES = (1.5, 0.7, 0.4), (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)  # of log-odds: what worlds do to rates
+_SLOPES_TURNED = (1.0, 0.7)  # a broken feature beside it blurs the scores
+_DAYS = 14  # past blocks that show what moves are usual
 _ONE_CLASS = 0.002  # of labels that are of the other class all the same
+# Before looking: one look at each of 3 models on each of 90 days is 270 looks, and all of them together may bring one false
+# page. What jumps is the world, most often.
 _PRIOR: Mapping[str, float] = {
-    "usual": 0.97, MOVED: 0.02, "labels_flipped": 0.0025, "labels_misjoined": 0.005, "labels_one_class": 0.0025,
+    "usual": 0.98, MOVED: 0.02, "labels_flipped": 1e-4, "labels_misjoined": 1e-4, "labels_one_class": 1e-4,
 }  # fmt: skip
+_SPOKEN_FOR = math.log(20)  # odds that all slices together must give a fault
+_NO_FAULT = ("usual", MOVED)
 _WORDS: Mapping[str, str] = {
     "labels_flipped": "the labels look turned round: what was foretold as likely now comes seldom, and the other way",
     "labels_misjoined": "the labels no longer depend on the scores at all: they look joined to other predictions than theirs",
@@ -53,8 +63,28 @@ _WORDS: Mapping[str, str] = {
 }
 
 
+class _Usual(NamedTuple):
+    """What past blocks say of rates by score, or by the rank that a score has in its block."""
+
+    group_B: npt.NDArray[np.int64] | None
+    """None by rank."""
+    rows_HK: Floats
+    hits_HK: Floats
+    rate_K: Floats
+    move_H: Floats
+    """Of the log-odds of a block, as days have more of the event or less."""
+    firmness: float
+    """Of one block, once its move is known."""
+
+
 def label_faults(
-    layout: Layout, sums: Floats, past: Sequence[PastBlock], memory: FaultMemory, start_ms: int, width_ms: int
+    layout: Layout,
+    sums: Floats,
+    past: Sequence[PastBlock],
+    memory: FaultMemory,
+    start_ms: int,
+    width_ms: int,
+    by_slice: Mapping[int, Floats] | None = None,
 ) -> list[Found]:
     """What is wrong with the labels of a block: nothing, or the explanation that fits best.
 
@@ -65,133 +95,83 @@ def label_faults(
         memory: What was found in them.
         start_ms: Of the judged block.
         width_ms: Of a block.
+        by_slice: The sums of the judged block by slice: a pipeline that breaks breaks for all of them.
     """
     usual = [one for one in usual_blocks(memory, LABELS, past) if layout.value(one.sums, "num_labels") >= _MIN_LABELS]
     if layout.profile.task == "regression" or len(usual) < _MIN_BLOCKS:
         return []
     span = span_of(memory, LABELS, start_ms, width_ms)
-    since_ms = start_ms if span is None else span.since_ms
+    since_ms, told = (start_ms, "") if span is None else (span.since_ms, span.kind)
     if layout.profile.task == "binary":
-        missing = _missing_class(layout, sums, usual, memory, past, since_ms)
+        missing = missing_class(layout, sums, usual, memory, past, since_ms, told)
         if missing is not None:
             return [missing]
-    since = [block for block in past if block.start_ms >= since_ms]
-    return _by_score(layout, sums, usual, since, since_ms)
-
-
-# --- a class that no longer gets labels ---
-
-
-def _missing_class(
-    layout: Layout, sums: Floats, usual: Sequence[PastBlock], memory: FaultMemory, past: Sequence[PastBlock], since_ms: int
-) -> Found | None:
-    """Labels of one class that do not come, while those of the other do."""
-    due = {one.start_ms: one for one in memory.judged}
-    known = [(due[block.start_ms], block) for block in usual if block.start_ms in due]
-    if len(known) < _MIN_BLOCKS:
-        return None
-    # as many labels of each class as the scores foretell, by what past blocks had when they were due
-    foretold_H2 = np.array([_foretold(layout, block.sums, usual) for _, block in known])
-    came_H2 = np.array([(one.num_hits, one.num_labels - one.num_hits) for one, _ in known])
-    ratio_H2 = came_H2 / np.maximum(1.0, foretold_H2)
-    expected_2 = _foretold(layout, sums, usual) * ratio_H2.mean(axis=0)
-    spread_2 = np.sqrt(expected_2 + (ratio_H2.std(axis=0, ddof=1) * expected_2) ** 2)
-    num_hits, num_labels = _hits(layout, sums), layout.value(sums, "num_labels")
-    came_2 = np.array([num_hits, num_labels - num_hits])
-    lost_2 = 1 - came_2 / np.maximum(1.0, expected_2)
-    worst = int(np.argmax(lost_2))
-    deviations = float((expected_2[worst] - came_2[worst]) / spread_2[worst])
-    # what is missing of a class is missing of all: otherwise the event has become rarer
-    is_short = expected_2.sum() - num_labels >= _LOST * (expected_2[worst] - came_2[worst])
-    if lost_2[worst] < _LOST or abs(lost_2[1 - worst]) > _KEPT or deviations < _SURE or not is_short:
-        return None
-    label = layout.profile.classes[1 - worst] if layout.profile.classes else str(1 - worst)
-    late = _came_late(layout, worst, due, past, since_ms)
-    rows = (
-        EvidenceRow(
-            name="labels of the class that are missing", value=round(float(lost_2[worst]), 3), unit="share", bound=_LOST
-        ),
-        EvidenceRow(name="of the other class", value=round(float(lost_2[1 - worst]), 3), unit="share", bound=_KEPT),
-        EvidenceRow(name="below what past blocks had", value=round(deviations, 1), unit="standard deviations", bound=_SURE),
-        EvidenceRow(name="of those missing before, came since", value=round(late, 3), unit="share", bound=_LOST),
-    )
-    kind = "labels_delayed_by_class" if late >= _LOST else "labels_missing_for_class"
-    how = "come later than those of the other class" if late >= _LOST else "do not come, while those of the other class do"
-    words = f"labels of the class {label!r} {how} ({lost_2[worst]:.0%} are missing when they are due)"
-    # Cantelli: whatever the distribution, so far below the mean lies at most this share
-    return Found(
-        kind=kind, subject=LABELS, words=words, confidence=round(1 - 1 / (1 + deviations**2), 4), since_ms=since_ms, rows=rows
-    )
-
-
-def _foretold(layout: Layout, sums: Floats, usual: Sequence[PastBlock]) -> Floats:
-    """Hits and misses that the scores of a block foretell, had every prediction a label; shape [2]."""
-    rows_B, hits_B = (np.sum([layout.counts(one.sums, name) for one in usual], axis=0) for name in ("labels", "hits"))
-    group_B, predictions_B = _groups(rows_B), layout.counts(sums, "predictions")
-    rate_K = (_grouped(hits_B, group_B) + 0.5) / (_grouped(rows_B, group_B) + 1.0)
-    predictions_K = _grouped(predictions_B, group_B)
-    num_hits = float((predictions_K * rate_K).sum())
-    return np.array([num_hits, predictions_B.sum() - num_hits])
-
-
-def _came_late(layout: Layout, worst: int, due: Mapping[int, Judged], past: Sequence[PastBlock], since_ms: int) -> float:
-    """Share of the labels of the class, of blocks since the fault began, that came after those blocks were judged."""
-    came = total = 0.0
-    for block in past:
-        if block.start_ms >= since_ms and block.start_ms in due:
-            before = due[block.start_ms]
-            hits_now, labels_now = _hits(layout, block.sums), layout.value(block.sums, "num_labels")
-            now_2 = (hits_now, labels_now - hits_now)
-            then_2 = (before.num_hits, before.num_labels - before.num_hits)
-            came, total = came + now_2[worst] - then_2[worst], total + now_2[worst]
-    return came / total if total >= 1 else 0.0
-
-
-# --- labels that say something else ---
-
-
-def _by_score(
-    layout: Layout, sums: Floats, usual: Sequence[PastBlock], since: Sequence[PastBlock], since_ms: int
-) -> list[Found]:
-    """The explanation of the labels by score: of this block, and with those since they are not as usual."""
     if layout.value(sums, "num_labels") < _MIN_LABELS:
         return []
-    alone = _explained(layout, [sums], usual, since_ms)
-    if alone is None:
-        return []
-    together = _explained(layout, [*(block.sums for block in since[1 - _MIN_BLOCKS :]), sums], usual, since_ms)
-    faults = [one for one in (alone, together) if one is not None and one.kind != MOVED]
-    return [max(faults, key=lambda one: one.confidence)] if faults else [alone]
+    since = [*(block.sums for block in past if block.start_ms >= since_ms), sums][-_MIN_BLOCKS:]
+    found = _told(layout, sums, since, usual, span, since_ms, list((by_slice or {}).values()))
+    return [] if found is None else [found]
 
 
-def _explained(layout: Layout, blocks: Sequence[Floats], usual: Sequence[PastBlock], since_ms: int) -> Found | None:
-    group_B = _groups(np.sum([layout.counts(one.sums, "labels") for one in usual], axis=0))
-    sums = np.sum(blocks, axis=0)
-    rows_K, hits_K = (_grouped(layout.counts(sums, name), group_B) for name in ("labels", "hits"))
-    rows_HK = np.array([_grouped(layout.counts(one.sums, "labels"), group_B) for one in usual])
-    hits_HK = np.array([_grouped(layout.counts(one.sums, "hits"), group_B) for one in usual])
-    rate_K = (hits_HK.sum(axis=0) + 0.5) / (rows_HK.sum(axis=0) + 1.0)
-    firmness = min(MOST_CONCENTRATION, _firmness(rows_HK, hits_HK) * len(blocks))
-    evidence = _evidence(layout, rows_K, hits_K, rows_HK, hits_HK, rate_K, firmness)
-    if not _is_complete(layout, sums, usual):
-        evidence.pop("labels_one_class", None)
-    chances = posterior(evidence, {kind: _PRIOR[kind] for kind in evidence})
-    kind = max(chances, key=lambda one: chances[one])
-    if kind == "usual":
+def _told(
+    layout: Layout,
+    sums: Floats,
+    since: Sequence[Floats],
+    usual: Sequence[PastBlock],
+    span: Span | None,
+    since_ms: int,
+    slices: Sequence[Floats],
+) -> Found | None:
+    """The explanation of the labels by score: of this block, and with those since they are not as usual.
+
+    Where a broken feature moved all scores, nothing is known of the rates at the scores that are left; then the explanation
+    by their rank.
+    """
+    told = (span.kind,) if span is not None and span.kind in _PRIOR and span.kind != MOVED else ()
+    is_complete = _is_complete(layout, sums, usual)
+    known = _usual_of(layout, usual)
+    alone = _chances(layout, known, [sums], prior_of(_PRIOR, told), is_complete=is_complete)
+    if max(alone, key=lambda one: alone[one]) == "usual":
         return None
-    if kind != MOVED and (chances[kind] < CREDIBLE or float(np.ptp(rate_K)) < 0.1):  # scores that say nothing show nothing
-        kind = MOVED
-    rate, before = hits_K.sum() / rows_K.sum(), hits_HK.sum() / rows_HK.sum()
+    kind, chances = MOVED, alone
+    for by in (known, _usual_of(layout, usual, by_rank=True)):
+        tried = [alone if by is known else _chances(layout, by, [sums], prior_of(_PRIOR, told), is_complete=is_complete)]
+        if len(since) > 1:
+            tried.append(_chances(layout, by, since, _PRIOR, is_complete=is_complete))
+        best = max(tried, key=lambda one: max(chance for name, chance in one.items() if name not in _NO_FAULT))
+        fault = max((one for one in best if one not in _NO_FAULT), key=lambda one: best[one])
+        if best[fault] >= CREDIBLE and np.ptp(by.rate_K) >= _SPEAKING and not _is_contradicted(layout, by, fault, slices):
+            kind, chances = fault, best
+            break
+    labels, hits = layout.value(sums, "num_labels"), hits_of(layout, sums)
     rows = (
-        EvidenceRow(name="event rate now", value=round(float(rate), 4), unit="share"),
-        EvidenceRow(name="event rate before", value=round(float(before), 4), unit="share"),
-        EvidenceRow(name="probability of this explanation", value=chances[kind], bound=CREDIBLE),
-        EvidenceRow(name="probability that the world moved", value=chances[MOVED], bound=1 - CREDIBLE),
+        EvidenceRow(name="event rate now", value=round(hits / labels, 4), unit="share"),
+        EvidenceRow(name="event rate before", value=round(float(known.hits_HK.sum() / known.rows_HK.sum()), 4), unit="share"),
+        EvidenceRow(name="probability of this explanation", value=round(chances[kind], 4), bound=CREDIBLE),
+        EvidenceRow(name="probability that the world moved", value=round(chances[MOVED], 4), bound=1 - CREDIBLE),
     )
     return Found(
         kind=kind, subject=LABELS, words=_WORDS[kind], confidence=round(chances[kind], 4), since_ms=since_ms, rows=rows,
-        is_certain=kind == "labels_one_class" and hits_K.sum() in (0.0, rows_K.sum()),
+        is_certain=kind == "labels_one_class" and hits in (0.0, labels),
     )  # fmt: skip
+
+
+def _usual_of(layout: Layout, usual: Sequence[PastBlock], *, by_rank: bool = False) -> _Usual:
+    labels_B = np.sum([layout.counts(one.sums, "labels") for one in usual], axis=0)
+    group_B = None if by_rank else groups_of(labels_B)
+    counts = [_counts(layout, one.sums, group_B) for one in usual]
+    rows_HK, hits_HK = (np.array([one[i] for one in counts]) for i in range(2))
+    rate_K = (hits_HK.sum(axis=0) + 0.5) / (rows_HK.sum(axis=0) + 1.0)
+    move_H = moves_of(rate_K, rows_HK, hits_HK)
+    return _Usual(group_B, rows_HK, hits_HK, rate_K, move_H, firmness_of(rate_K, rows_HK, hits_HK, move_H))
+
+
+def _counts(layout: Layout, sums: Floats, group_B: npt.NDArray[np.int64] | None) -> tuple[Floats, Floats]:
+    """Labels and hits of each group of scores; of eighths of the block where no groups are given."""
+    labels_B, hits_B = layout.counts(sums, "labels"), layout.counts(sums, "hits")
+    if group_B is None:
+        group_B = groups_of(labels_B)
+    return grouped(labels_B, group_B), grouped(hits_B, group_B)
 
 
 def _is_complete(layout: Layout, sums: Floats, usual: Sequence[PastBlock]) -> bool:
@@ -202,20 +182,47 @@ def _is_complete(layout: Layout, sums: Floats, usual: Sequence[PastBlock]) -> bo
     return layout.value(sums, "num_labels") >= (1 - _KEPT) * before * layout.value(sums, "num_predictions")
 
 
-def _evidence(
-    layout: Layout, rows_K: Floats, hits_K: Floats, rows_HK: Floats, hits_HK: Floats, rate_K: Floats, firmness: float
+def _chances(
+    layout: Layout, known: _Usual, blocks: Sequence[Floats], prior: Mapping[str, float], *, is_complete: bool
 ) -> dict[str, float]:
+    """Probability of each explanation after some blocks, which are added up."""
+    evidence = _evidence(layout, known, np.sum(blocks, axis=0), min(MOST_CONCENTRATION, known.firmness * len(blocks)))
+    if not is_complete:
+        evidence.pop("labels_one_class", None)
+    return posterior(evidence, {kind: prior[kind] for kind in evidence})
+
+
+def _is_contradicted(layout: Layout, known: _Usual, kind: str, slices: Sequence[Floats]) -> bool:
+    """The slices, each by itself, are better explained by what worlds do: one broken pipeline breaks them all."""
+    spoken = [one for one in slices if layout.value(one, "num_labels") >= _MIN_SLICE_LABELS]
+    if len(spoken) < 2:
+        return False
+    by_slice = [_evidence(layout, known, one, known.firmness) for one in spoken]
+    gap = sum(mixed([one["usual"], one[MOVED]]) - one[kind] for one in by_slice)
+    return gap > -_SPOKEN_FOR
+
+
+def _evidence(layout: Layout, known: _Usual, sums: Floats, firmness: float) -> dict[str, float]:
+    """Log evidence of each explanation: rates by score, drawn around what it foretells."""
+    rows_K, hits_K = _counts(layout, sums, known.group_B)
+    rate_K = known.rate_K
+
     def foretold(rate_K: Floats, rows: float = firmness) -> float:
         return log_evidence_of_rates(hits_K, rows_K, rate_K, rows)
 
-    last_K = (hits_HK[-1] + firmness * rate_K) / (rows_HK[-1] + firmness)
-    worlds = [foretold(sigmoid(slope * logit(rate_K) + move)) for slope in _SLOPES for move in _MOVES]
+    days = [0.0, *known.move_H[-_DAYS:].tolist()]
+    worlds = [foretold(logit_moved(rate_K, slope, move)) for slope in _SLOPES for move in _MOVES]
     anything = foretold(np.full(len(rate_K), 0.5), LEAST_CONCENTRATION)
-    found = {"usual": mixed([foretold(rate_K), foretold(last_K)]), MOVED: mixed([mixed(worlds), anything])}
+    found = {
+        "usual": mixed([foretold(logit_moved(rate_K, 1.0, move)) for move in days]),
+        MOVED: mixed([mixed(worlds), anything]),
+    }
+    overall_K = np.full(len(rate_K), float(known.hits_HK.sum() / known.rows_HK.sum()))
     if layout.profile.task == "binary":
-        overall = float(hits_HK.sum() / rows_HK.sum())
-        found["labels_flipped"] = foretold(1 - rate_K)
-        found["labels_misjoined"] = foretold(np.full(len(rate_K), overall))
+        turned = [1 - logit_moved(rate_K, slope, move) for slope in _SLOPES_TURNED for move in _MOVES]
+        found["labels_flipped"] = mixed([foretold(one_K) for one_K in turned])
+        # those of another prediction of the day, and days differ
+        found["labels_misjoined"] = mixed([foretold(logit_moved(overall_K, 1.0, move)) for move in _MOVES])
         found["labels_one_class"] = mixed([foretold(np.full(len(rate_K), one)) for one in (_ONE_CLASS, 1 - _ONE_CLASS)])
     else:
         flat = [foretold(np.full(len(rate_K), one)) for one in np.linspace(0.05, 0.95, 19) if one < rate_K.min()]
@@ -223,38 +230,7 @@ def _evidence(
     return {kind: log for kind, log in found.items() if np.isfinite(log)}
 
 
-def _firmness(rows_HK: Floats, hits_HK: Floats) -> float:
-    """How firmly a group's rate is known for one block, in rows: from the blocks' spread around the pooled rate.
-
-    Source: moments of the beta-binomial, as `likelihood.concentration_of`.
-    """
-    rate_K = (hits_HK.sum(axis=0) + 0.5) / (rows_HK.sum(axis=0) + 1.0)
-    variance_HK = np.maximum(rows_HK * rate_K * (1 - rate_K), 1e-9)
-    is_used = rows_HK >= 5
-    degrees = max(1, int(is_used.sum()) - len(rate_K))
-    excess = float((((hits_HK - rows_HK * rate_K) ** 2 / variance_HK)[is_used]).sum() / degrees)
-    mean_rows = float(rows_HK[is_used].mean()) if is_used.any() else 1.0
-    if excess <= 1.0:
-        return MOST_CONCENTRATION
-    return min(MOST_CONCENTRATION, max(LEAST_CONCENTRATION, (mean_rows - excess) / (excess - 1.0)))
-
-
-def _groups(rows_B: Floats) -> npt.NDArray[np.int64]:
-    """Group of each score bin, so that each holds about as many past labels."""
-    below_B = np.cumsum(rows_B) - rows_B / 2
-    group_B: npt.NDArray[np.int64] = (below_B * _NUM_GROUPS / max(1.0, rows_B.sum())).astype(np.int64)
-    return np.minimum(_NUM_GROUPS - 1, group_B)
-
-
-def _grouped(values_B: Floats, group_B: npt.NDArray[np.int64]) -> Floats:
-    return np.bincount(group_B, values_B, _NUM_GROUPS).astype(np.float64)
-
-
-def _hits(layout: Layout, sums: Floats) -> float:
-    return float(layout.counts(sums, "hits").sum())
-
-
 def judged_of(layout: Layout, sums: Floats, start_ms: int) -> Judged:
     """The labels of a block as they stand when it is judged."""
     num_labels = round(layout.value(sums, "num_labels"))
-    return Judged(start_ms=start_ms, num_labels=num_labels, num_hits=round(_hits(layout, sums)))
+    return Judged(start_ms=start_ms, num_labels=num_labels, num_hits=round(hits_of(layout, sums)))

@@ -1,6 +1,6 @@
 """Searches a block for faults of features and labels, and remembers what was found."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -23,6 +23,7 @@ def search(
     width_ms: int,
     *,
     has_mix_moved: bool = False,
+    by_slice: Mapping[int, Floats] | None = None,
 ) -> tuple[tuple[Found, ...], FaultMemory]:
     """What is found in a block, and the memory after it.
 
@@ -35,13 +36,14 @@ def search(
         start_ms: Of the judged block.
         width_ms: Of a block.
         has_mix_moved: The slices have other shares than before.
+        by_slice: The sums of the judged block by slice.
     """
     known = memory if memory.version == version else FaultMemory(version=version)
     if known.first_ms is None and past:
         known = msgspec.structs.replace(known, first_ms=past[0].start_ms)
     found = (
         *feature_faults(layout, sums, past, known, start_ms, width_ms, has_mix_moved=has_mix_moved),
-        *label_faults(layout, sums, past, known, start_ms, width_ms),
+        *label_faults(layout, sums, past, known, start_ms, width_ms, by_slice),
     )
     oldest_ms = past[0].start_ms if past else start_ms
     return found, remembered(known, found, judged_of(layout, sums, start_ms), oldest_ms)
