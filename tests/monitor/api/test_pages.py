@@ -12,6 +12,7 @@ from dialogue import PRESSURE, SITE, SLICES, day_of, labels, outcome, prediction
 from clipdrift_contract.columns import Column
 from clipdrift_contract.events import FeatureColumn
 from clipdrift_contract.profile import ReferenceProfile
+from clipdrift_monitor.risk.realised import Realised
 
 NASTY = "<script>alert('x')</script>"
 NASTY_MODEL = "<script>alert('x')"  # an address has no place for the slash of a name
@@ -131,6 +132,19 @@ def test_a_harmed_model_shows_what_is_wrong_and_what_is_done_about_it(harmed):
     assert "q90 ✓ clipped to global norm 3 10 % 85.0 % -0.0200 (-0.0300 to -0.0100)" in after
     assert "the gate says fail" in after
     assert "its clipping threshold is part of the reason" in after
+
+
+def test_false_alarms_on_its_own_days_stand_beside_the_promise_and_what_people_said(harmed):
+    one = harmed.dialogue.state.incidents[0]
+    harmed.dialogue.ask(harmed.dialogue.engine.responses.give_feedback, one.incident_id, "it was so", "Ada", "true")
+    before = page(harmed)
+    found = Realised(severity=one.worst_severity, promised=0.5, mean=0.2, low=0.1, high=0.4, num_days=40, num_replays=32)
+    snapshot = harmed.dialogue.engine.snapshot
+    harmed.dialogue.engine.snapshot = msgspec.structs.replace(snapshot, realised={"pump": (found,)})
+
+    assert "False alarms: the promise" not in before
+    assert f"{one.worst_severity} 0.50 0.20 (0.10 to 0.40) 1 1 true" in page(harmed)
+    assert harmed.get("/api/v1/models/pump").json()["realised"][0]["mean"] == 0.2
 
 
 def test_a_retrain_whose_arms_were_not_validated_does_not_break_the_page(harmed):
