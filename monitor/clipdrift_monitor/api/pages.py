@@ -106,7 +106,7 @@ class Pages:
             models=cards,
             cards=cards[:num_cards],
             rows=cards[num_cards:],
-            num_harmed=sum(card["css"] == "bad" for card in cards),
+            num_harmed=sum(card["is_harming"] for card in cards),
             incidents=[
                 incident_row(one) for one in sorted(incidents, key=lambda one: (one.severity != "page", -one.opened_at_ms))
             ],
@@ -289,7 +289,7 @@ class Pages:
             "worst": max(state.levels.values(), default=0.0),
             "spark": sparkline(state.recent_accuracy),
             "words": in_words(state),
-            "num_incidents": len(loud),
+            "is_harming": _STATE_CSS[state.word] == "bad" or any(one.root in ("harm", "data") for one in loud),
             "clipping": clipping_word(state.diagnosis.clipping if state.diagnosis else "unknown"),
         }
 

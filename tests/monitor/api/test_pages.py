@@ -120,11 +120,12 @@ def harmed(house_of):
 
 def test_a_harmed_model_shows_what_is_wrong_and_what_is_done_about_it(harmed):
     request = next(iter(harmed.dialogue.jobs.requests.values()))
-    during = page(harmed)
+    during, first = page(harmed), page(harmed, "/")
     harmed.dialogue.go(outcome(request, verdict="fail"))
     after = page(harmed)
 
     assert "A retrain is running" in during
+    assert "1 of 1 models is harming its users." in first, "a retrain mends nothing before it has ended"
     assert "1 of 1 models is harming its users." in page(harmed, "/")
     assert "sudden break" in after
     assert "A simple repair is proven to do better than the model in service." in after
