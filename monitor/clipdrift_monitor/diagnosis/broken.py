@@ -7,7 +7,6 @@ day. Each explanation foretells the block's bins; the one that foretold them bes
 Axes: H past blocks, K bins of a feature, the last one missing values.
 """
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -17,7 +16,6 @@ import numpy as np
 
 from clipdrift_contract.events import EvidenceRow
 from clipdrift_contract.profile import FeatureProfile
-from clipdrift_monitor.detectors.tails import chi_square_tail
 from clipdrift_monitor.diagnosis.conversions import UNITS, Conversion, converted, shifts
 from clipdrift_monitor.diagnosis.faults import (
     CREDIBLE,
@@ -38,11 +36,11 @@ from clipdrift_monitor.diagnosis.likelihood import (
     posterior,
     shares_of,
 )
+from clipdrift_monitor.diagnosis.stale import CHANCE, repeat_of
 from clipdrift_monitor.windows.window import Floats, Layout
 
 _MIN_ROWS = 100
 _WEEK = 7  # blocks
-_MIN_BLOCKS = 3  # below, nobody knows how much a feature varies from block to block
 _VARIES = 0.9  # share of the fullest bin from which a feature is called constant within a block
 _CONVERTED_ROWS = 60.0  # how firmly the bins after a conversion are known: within its bin, nobody knows where a row lies
 _ROUGH_ROWS = 10.0  # the world's own moves: anywhere near the usual, or anywhere at all
@@ -51,11 +49,6 @@ _MISSING_NOW, _USUAL_BEFORE = 0.9, 0.5
 _CERTAIN = 0.999  # of what was counted
 # Times as far from the usual as the feature's own usual blocks ever were: weather moves by itself every day.
 _UNLIKE_ITSELF = 2.0
-# Of any feature looking like an earlier block by accident, in one look of one model. It pages, so it must stay far below a
-# look's part of the budget (1 / 270 for three models); a feed that repeats itself is alike to the last row.
-_CHANCE = 1e-6
-_RUNS = (2, 3, 5)  # days in a row that a feed may have stood still
-_LOOKED_BACK = 21  # blocks that show whether a feature is like itself lawfully
 _HALF = 0.5  # of the rows in one bin: a feature that never had so many does not get all of them there by itself
 _AT_AN_END = 0.1  # weight of an open end bin where a value is stuck
 _LOST_SHARES = tuple(i / 10 for i in range(2, 10))
@@ -79,6 +72,10 @@ class _Case(NamedTuple):
     """Of all past blocks until then in which nothing was broken, whether they moved or not."""
     since_ms: int
     is_from_first: bool
+    usual_ms: tuple[int, ...]
+    """Starts of the usual past blocks; () where there are none."""
+    is_stale: bool
+    """It was told as stale in the block before."""
 
 
 def feature_faults(
@@ -144,8 +141,9 @@ def _case(
 ) -> _Case:  # fmt: skip
     name = feature.spec.name
     part, span = layout.features[name], span_of(memory, name, start_ms, width_ms)
-    usual = [block.sums[part] for block in usual_blocks(memory, name, past)]
-    rows = [counts_K for counts_K in usual if counts_K.sum() >= _MIN_ROWS]
+    blocks = usual_blocks(memory, name, past)
+    usual, full = [block.sums[part] for block in blocks], [block for block in blocks if block.sums[part].sum() >= _MIN_ROWS]
+    rows = [block.sums[part] for block in full]
     is_from_first = span.is_from_first if span is not None else memory.first_ms in (None, start_ms) and not past
     if is_from_first or not rows:
         rows = [np.array([*feature.counts, feature.num_missing], float)]
@@ -157,7 +155,7 @@ def _case(
     before = [one.sums[part] for one in unbroken_blocks(memory, name, past) if one.start_ms < since_ms]
     return _Case(
         feature, counts_K, np.array(rows), np.array([*since, counts_K]), np.array([one for one in before if one.any()]),
-        since_ms, is_from_first,
+        since_ms, is_from_first, tuple(block.start_ms for block in full), span is not None and span.kind == "stale_feature",
     )  # fmt: skip
 
 
@@ -351,46 +349,18 @@ def _evidence_of(case: _Case, shares_K: Floats, conversion: Conversion, firmness
 
 
 def _stale(case: _Case, num_features: int) -> Found | None:
-    """The same bins as in an earlier block, or as in the block before for days, more alike than chance ever makes samples.
-
-    Source: the lower tail of Pearson's chi-square test of homogeneity, added up over the days. A feature that repeats itself
-    lawfully is none: a timetable has alike days among its own, and needs as many blocks before the repeated one as lie after
-    it to show that.
-    """
-    blocks_HK = case.usual_HK[-_LOOKED_BACK:]
-    if case.is_from_first or len(blocks_HK) < _MIN_BLOCKS or (case.counts_K > 0).sum() < 5:
+    """The feature repeats an earlier block's values."""
+    if case.is_from_first:
         return None
-    alike = [(_likeness([one_K], [case.counts_K]), back) for back, one_K in enumerate(blocks_HK[::-1], 1)]
-    chance, blocks_ago = min(alike)
-    num_days, num_looks = 1, len(alike)
-    newest_first = [case.counts_K, *blocks_HK[::-1]]
-    for run in _RUNS:
-        if run + _MIN_BLOCKS < len(newest_first):
-            num_looks += 1
-            if (in_run := _likeness(newest_first[:run], newest_first[1 : run + 1])) < chance:
-                chance, blocks_ago, num_days = in_run, 1, run
-    chance = min(1.0, chance * num_looks * num_features)
-    if chance >= _CHANCE or (blocks_ago > 1 and len(alike) < 2 * blocks_ago):
+    since_HK = case.since_HK[:-1] if case.is_stale else np.zeros((0, len(case.counts_K)))
+    repeat = repeat_of(case.counts_K, case.usual_HK, since_HK, num_features)
+    if repeat is None:
         return None
-    before_HK = blocks_HK[: len(blocks_HK) - num_days]
-    lawful = min(_likeness([one_K], [other_K]) for one_K, other_K in itertools.combinations(before_HK, 2))
-    if lawful * len(before_HK) ** 2 / 2 < 0.01:  # already alike before, more than all its pairs together would by chance
-        return None
-    rows = (EvidenceRow(name="chance of such likeness", value=chance, unit="probability", bound=_CHANCE),)
-    words = f"{case.feature.spec.name} repeats its values of {blocks_ago} block{'s' if blocks_ago > 1 else ''} before"
-    words += f", for {num_days} blocks" if num_days > 1 else ""
-    return _found(case, "stale_feature", words, 1 - chance, *rows)
-
-
-def _likeness(ones: Sequence[Floats], others: Sequence[Floats]) -> float:
-    """Probability that pairs of samples of the same shares differ by so little or less."""
-    statistic, degrees = 0.0, 0
-    for one_K, other_K in zip(ones, others, strict=True):
-        is_used = one_K + other_K > 0
-        a_K, b_K = one_K[is_used], other_K[is_used]
-        total_K, share = a_K + b_K, a_K.sum() / (a_K.sum() + b_K.sum())
-        if len(a_K) < 2 or not 0 < share < 1:
-            return 1.0
-        statistic += float((((a_K - total_K * share) ** 2) / (total_K * share * (1 - share))).sum())
-        degrees += len(a_K) - 1
-    return 1.0 - chi_square_tail(statistic, degrees)
+    since_ms, how_long = case.since_ms, f", for {repeat.num_blocks} blocks" if repeat.num_blocks > 1 else ""
+    if how_long and not case.is_stale:  # found late: it stands still since the block after the one that it repeats
+        since_ms = min(since_ms, case.usual_ms[1 - repeat.num_blocks])
+    ago = f"{repeat.blocks_ago} block{'s' if repeat.blocks_ago > 1 else ''}"
+    words = f"{case.feature.spec.name} repeats its values of {ago} before{how_long}"
+    row = EvidenceRow(name="chance of such likeness", value=repeat.chance, unit="probability", bound=CHANCE)
+    found = _found(case, "stale_feature", words, 1 - repeat.chance, row)
+    return msgspec.structs.replace(found, since_ms=since_ms)

@@ -133,10 +133,11 @@ def unbroken_blocks(memory: FaultMemory, subject: str, past: Sequence[PastBlock]
 
 
 def remembered(memory: FaultMemory, found: Sequence[Found], judged: Judged, oldest_ms: int) -> FaultMemory:
-    """The memory after a block; what is older than `oldest_ms` is let go, but an open span stays whole."""
+    """The memory after a block; what is older than `oldest_ms` is let go, but an open span stays whole. A fault that is over
+    stays known beside a new one of its subject: what was broken then is no usual block now."""
     now_ms = judged.start_ms
     told = {one.subject: one for one in found}
-    spans = [one for one in memory.spans if one.subject not in told and one.until_ms >= oldest_ms]
+    spans = [one for one in memory.spans if one.until_ms >= oldest_ms and not _is_told_again(one, told.get(one.subject))]
     spans += [
         Span(subject=one.subject, kind=one.kind, since_ms=one.since_ms, until_ms=now_ms, is_from_first=one.is_from_first)
         for one in told.values()
@@ -144,3 +145,8 @@ def remembered(memory: FaultMemory, found: Sequence[Found], judged: Judged, olde
     blocks = [one for one in memory.judged if oldest_ms <= one.start_ms < now_ms]
     first_ms = now_ms if memory.first_ms is None else memory.first_ms
     return msgspec.structs.replace(memory, first_ms=first_ms, spans=tuple(spans), judged=(*blocks, judged))
+
+
+def _is_told_again(span: Span, found: Found | None) -> bool:
+    """The span goes on in what was found, or says no more than a move that is over."""
+    return found is not None and (span.kind == MOVED or span.until_ms >= found.since_ms)

@@ -83,6 +83,45 @@ def test_a_feed_that_stops_is_stale_and_a_weekly_timetable_is_not():
         assert faults(found) == []
 
 
+def test_a_feed_that_stands_still_stays_stale_since_its_first_block_until_new_values_come():
+    random = np.random.default_rng(11)
+    days = days_of(calm, random)
+    last = calm(random)
+    days.search(**last)
+    for number in range(9):
+        num_rows = int(random.integers(350, 450))  # not as many requests every day, so never quite the same bins
+        found = days.search(price=np.resize(last["price"], num_rows), load=random.normal(0.0, 1.0, num_rows))
+        assert faults(found) == [("price", "stale_feature")]
+        assert found[0].since_ms == (days.day - 1 - number) * 86_400_000
+    assert faults(days.search(**calm(random))) == []
+
+
+def test_a_feed_that_is_found_late_stands_still_since_the_block_after_the_one_it_repeats():
+    random = np.random.default_rng(12)
+    days = days_of(calm, random)
+    last = calm(random)
+    days.search(**last)
+    days.search(price=np.resize(last["price"], 300), load=random.normal(0.0, 1.0, 300))  # too few to be sure
+    found = days.search(price=last["price"], load=calm(random)["load"])
+    assert faults(found) == [("price", "stale_feature")]
+    assert found[0].since_ms == (days.day - 2) * 86_400_000
+
+
+def test_a_timetable_that_is_nearly_alike_every_day_is_not_stale():
+    """Hours of departure hardly differ from day to day; a week of them together is more alike than samples ever are."""
+    hours = np.repeat(np.arange(6.0, 22.0), NUM_ROWS // 16)
+
+    def timetable(random):
+        moved_N = random.random(NUM_ROWS) < 0.5
+        return {"price": np.where(moved_N, random.permutation(hours), hours), "load": random.normal(0.0, 1.0, NUM_ROWS)}
+
+    for seed in range(5):
+        random = np.random.default_rng(seed)
+        days = days_of(timetable, random)
+        for _ in range(20):
+            assert faults(days.search(**timetable(random))) == []
+
+
 def test_what_is_inferred_is_loud_only_once_it_may_explain_a_harm():
     shifted = Found(kind="shifted_feature", subject="price", words="price is off", confidence=0.99, since_ms=2_000)
     lost = Found(kind="schema_change", subject="load", words="load is gone", confidence=0.99, since_ms=2_000, is_certain=True)
