@@ -7,7 +7,8 @@ import numpy as np
 class Block(msgspec.Struct, frozen=True, kw_only=True):
     """Sums over rows; `errors` holds 0/1 in time order for the first of them.
 
-    For values (regression) an error is a miss beyond the 90 % quantile of validation, and there is no log loss.
+    For values (regression) the squared error over the squared validated range stands as `brier_sum`, at most 1 a row; whether a
+    value is an error is not defined, so training ships no clustering of errors and the two absolute tests rest.
     """
 
     start_ms: int
