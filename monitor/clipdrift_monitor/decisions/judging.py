@@ -31,7 +31,7 @@ from clipdrift_monitor.windows.window import Floats, Layout
 
 _CHART_BLOCKS = 60  # of the small chart of a model's accuracy
 _ASSOCIATION_BLOCKS = 7  # it is sought anew at alarms and once in so many blocks
-_RECENT_BLOCKS = 14  # that say how many predictions a day are
+_RECENT_BLOCKS = 14  # that say how many predictions a day are, and how much a gain differs from day to day
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +111,7 @@ def judge(
         in_view=in_view, tried=state.tried, margin=subject.policy.clipping_margin,
         faults=explaining(faults, harmed_since_ms), is_searched=len(past) >= MIN_PAST_BLOCKS, first_ms=state.faults.first_ms,
         exploration_slice=subject.policy.diagnosis.exploration_slice, association=state.association,
+        blocks=[*(one.sums for one in past[1 - _RECENT_BLOCKS :]), sums],
     )  # fmt: skip
     diagnosis = diagnose(facts)
     state.facts, state.diagnosis = facts, diagnosis
@@ -191,9 +192,11 @@ def _open_tests(state: ModelState) -> tuple[str, ...]:
 
 
 def _harmed_since_ms(state: ModelState, alarms: tuple[str, ...], start_ms: int) -> int | None:
-    """Start of the block in which the oldest open harm was proven; None where there is none."""
+    """Start of the block in which the newest of the open harms was proven, so that what broke before it may explain it, though
+    another harm was open already; None where nothing is harmed."""
     since = [signal.window_start_ms for signal in state.open_signals if signal.kind in TEST_NAMES]
-    return min([*since, *([start_ms] if alarms else [])], default=None)
+    is_new = not set(alarms) <= set(_open_tests(state))
+    return max([*since, *([start_ms] if is_new else [])], default=None)
 
 
 def _labelled(layout: Layout, in_block: BySlice) -> dict[str, tuple[float, float]]:

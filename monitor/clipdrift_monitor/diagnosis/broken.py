@@ -43,6 +43,7 @@ _MIN_ROWS = 100
 _WEEK = 7  # blocks
 _VARIES = 0.9  # share of the fullest bin from which a feature is called constant within a block
 _CONVERTED_ROWS = 60.0  # how firmly the bins after a conversion are known: within its bin, nobody knows where a row lies
+_SOME = 1e-4  # share of a bin that is left after its zeros are taken
 _ROUGH_ROWS = 10.0  # the world's own moves: anywhere near the usual, or anywhere at all
 _LARGE_MOVE = 0.2  # share of rows in other bins: a normal moved by half its standard deviation; less is worth no page
 _MISSING_NOW, _USUAL_BEFORE = 0.9, 0.5
@@ -341,11 +342,17 @@ def _with_lost(case: _Case, shares_K: Floats) -> list[Floats]:
 
 
 def _evidence_of(case: _Case, shares_K: Floats, conversion: Conversion, firmness: float) -> float:
-    present_K = shares_K[:-1] / shares_K[:-1].sum()
-    moved_K = converted(np.array(case.feature.edges), present_K, conversion)
-    foretold_K = np.append(moved_K * (1 - shares_K[-1]), shares_K[-1])
-    floor = 0.01 / len(shares_K)
-    return log_evidence_of_bins(case.since_HK.sum(axis=0), firmness * np.maximum(foretold_K, floor))
+    """Of a conversion; of a change of scale, too, that leaves many values of exactly 0 where they are."""
+    edges_E, present_K = np.array(case.feature.edges), shares_K[:-1] / shares_K[:-1].sum()
+    tried = [converted(edges_E, present_K, conversion)]
+    if conversion.offset == 0 and conversion.scale > 0:
+        is_zero_K = np.arange(len(present_K)) == _bin_of_zero(case)
+        zeros = float(present_K[is_zero_K].sum())
+        others_K = np.where(is_zero_K, _SOME, present_K)
+        tried.append((1 - zeros) * converted(edges_E, others_K / others_K.sum(), conversion) + zeros * is_zero_K)
+    floor, counts_K = 0.01 / len(shares_K), case.since_HK.sum(axis=0)
+    foretold = [np.append(moved_K * (1 - shares_K[-1]), shares_K[-1]) for moved_K in tried]
+    return mixed([log_evidence_of_bins(counts_K, firmness * np.maximum(one_K, floor)) for one_K in foretold])
 
 
 def _stale(case: _Case, num_features: int) -> Found | None:

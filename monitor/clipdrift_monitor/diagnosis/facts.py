@@ -1,6 +1,7 @@
 """Gathers the facts of a block that a diagnosis looks at, from sums."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from clipdrift_monitor.windows.view import View
 from clipdrift_monitor.windows.window import Floats, Layout
 
 _MIN_SLICE_LABELS = 200
+_MIN_BLOCKS, _MIN_BLOCK_LABELS = 5, 50  # that show how much a gain differs from block to block
 
 
 def gather(
@@ -38,6 +40,7 @@ def gather(
     exploration_slice: str = "",
     approvals: tuple[Approval, ...] | None = None,
     association: Association | None = None,
+    blocks: Sequence[Floats] = (),
 ) -> Facts:
     """The facts of a block.
 
@@ -57,6 +60,7 @@ def gather(
         exploration_slice: Decided without the model, as declared.
         approvals: By people, as recorded.
         association: Of drift and harm with clipping, over the model's versions.
+        blocks: Sums of the newest blocks, one by one, all slices together.
     """
     validated = {one.slice: (one.num_rows, one.num_correct) for one in run.validation if one.slice}
     names = layout.profile.slice_names
@@ -82,7 +86,7 @@ def gather(
         falls=falls_of(validated, by_slice),
         faults=faults,
         slices=_slices(run, by_slice),
-        probabilities=_probabilities(run, layout, live, in_view),
+        probabilities=_probabilities(run, layout, live, in_view, blocks),
         days_to_first_block=None if first_ms is None else max(0.0, (first_ms - run.data_end_ms) / MS_PER_DAY),
         exploration_slice=exploration_slice,
         approvals=approvals,
@@ -102,21 +106,62 @@ def _slices(run: RunEnd, live: Mapping[str, tuple[int, int]]) -> dict[str, Slice
     }  # fmt: skip
 
 
-def _probabilities(run: RunEnd, layout: Layout, live: View, in_view: Mapping[int, Floats]) -> Probabilities | None:
+def _probabilities(
+    run: RunEnd, layout: Layout, live: View, in_view: Mapping[int, Floats], blocks: Sequence[Floats]
+) -> Probabilities | None:
     """Of two classes; None without labels."""
     if layout.profile.task != "binary" or not live.num_labels or live.brier is None or not run.validation:
         return None
     overall, sums = run.validation[0], np.sum(list(in_view.values()), axis=0)
-    labels_B, hits_B, score_sum_B = (layout.counts(sums, name) for name in ("labels", "hits", "score_sum"))
-    score_B = np.divide(score_sum_B, labels_B, out=np.full(len(labels_B), 0.5), where=labels_B > 0)
-    slope, shift = recalibration(score_B, labels_B, hits_B)
-    repaired_B = sigmoid(slope * logit(score_B) + shift)
-    gain, _ = paired(labels_B, hits_B, score_B, repaired_B)
+    labels_B, hits_B, _ = _by_score(layout, sums)
+    counts = layout.profile.label_counts
     return Probabilities(
         validated_brier=overall.brier_sum / max(1, overall.num_rows), live_brier=live.brier,
-        recalibrated_brier=live.brier - gain, validated_auc=overall.auc, live_auc=live.auc,
+        recalibrated_brier=live.brier - _gain(layout, sums, sums), validated_auc=overall.auc, live_auc=live.auc,
         num_hits=round(float(hits_B.sum())), num_misses=round(float((labels_B - hits_B).sum())),
+        validated_rate=counts[1] / max(1, sum(counts)) if len(counts) > 1 else None,
+        regained_error=_error_of_gain(layout, blocks), foretold_loss=_foretold_loss(layout, sums),
     )  # fmt: skip
+
+
+def _by_score(layout: Layout, sums: Floats) -> tuple[Floats, Floats, Floats]:
+    """Labels, hits and mean score of each score bin; shapes [B]."""
+    labels_B, hits_B, score_sum_B = (layout.counts(sums, name) for name in ("labels", "hits", "score_sum"))
+    return labels_B, hits_B, np.divide(score_sum_B, labels_B, out=np.full(len(labels_B), 0.5), where=labels_B > 0)
+
+
+def _gain(layout: Layout, fitted: Floats, judged: Floats) -> float:
+    """Brier score a label that a recalibration fitted to some sums gains on others."""
+    slope, shift = recalibration(*_in_order(_by_score(layout, fitted)))
+    labels_B, hits_B, score_B = _by_score(layout, judged)
+    gain, _ = paired(labels_B, hits_B, score_B, sigmoid(slope * logit(score_B) + shift))
+    return gain
+
+
+def _in_order(by_score: tuple[Floats, Floats, Floats]) -> tuple[Floats, Floats, Floats]:
+    labels_B, hits_B, score_B = by_score
+    return score_B, labels_B, hits_B
+
+
+def _error_of_gain(layout: Layout, blocks: Sequence[Floats]) -> float | None:
+    """Standard error of the gain over blocks, each judged by a line fitted to the others."""
+    labelled = [one for one in blocks if layout.value(one, "num_labels") >= _MIN_BLOCK_LABELS]
+    if len(labelled) < _MIN_BLOCKS:
+        return None
+    whole = np.sum(labelled, axis=0)
+    gains = np.array([_gain(layout, whole - one, one) for one in labelled])
+    return float(gains.std(ddof=1) / math.sqrt(len(gains)))
+
+
+def _foretold_loss(layout: Layout, sums: Floats) -> float:
+    """Validated minus live accuracy by the scores alone, from the bins of the reference profile."""
+    edges = (0.0, *layout.profile.score_edges, 1.0)
+    centre_K = (np.array(edges[:-1]) + np.array(edges[1:])) / 2
+    right_K = np.maximum(centre_K, 1 - centre_K)
+    before_K, now_K = np.array(layout.profile.score_counts, float), sums[layout.score_reference]
+    if not before_K.sum() or not now_K.sum():
+        return 0.0
+    return float(before_K @ right_K / before_K.sum() - now_K @ right_K / now_K.sum())
 
 
 def falls_of(validated: Mapping[str, tuple[int, int]], live: Mapping[str, tuple[int, int]]) -> dict[str, float]:

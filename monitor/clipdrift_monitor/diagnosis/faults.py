@@ -73,7 +73,7 @@ def is_loud(found: Found, harmed_since_ms: int | None) -> bool:
 
     Args:
         found: In a block.
-        harmed_since_ms: Start of the block in which the first of the open harms was proven; None where nothing is harmed.
+        harmed_since_ms: Start of the block in which the newest of the open harms was proven; None where nothing is harmed.
 
     Example:
         >>> shifted = Found(kind="shifted_feature", subject="price", words="price is off", confidence=0.99, since_ms=2_000)

@@ -45,7 +45,7 @@ _MIN_SLICE_LABELS = 20
 _KEPT = 0.25  # of the labels: with more missing, labels of one class are those of the other that did not come
 _SPEAKING = 0.1  # spread of the rates from which scores say something
 _SLOPES, _MOVES = (1.5, 0.7, 0.4), (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)  # of log-odds: what worlds do to rates
-_SLOPES_TURNED = (1.0, 0.7)  # a broken feature beside it blurs the scores
+_SLOPES_TURNED = (1.5, 1.0, 0.7, 0.4)  # a broken feature beside it blurs the scores, and slices differ
 _DAYS = 14  # past blocks that show what moves are usual
 _ONE_CLASS = 0.002  # of labels that are of the other class all the same
 # Before looking: one look at each of 3 models on each of 90 days is 270 looks, and all of them together may bring one false
@@ -53,6 +53,7 @@ _ONE_CLASS = 0.002  # of labels that are of the other class all the same
 _PRIOR: Mapping[str, float] = {
     "usual": 0.98, MOVED: 0.02, "labels_flipped": 1e-4, "labels_misjoined": 1e-4, "labels_one_class": 1e-4,
 }  # fmt: skip
+_FIRMNESS_OF_SLICES = 30.0  # rows: their rates differ from those of all rows together
 _SPOKEN_FOR = math.log(20)  # odds that all slices together must give a fault
 _NO_FAULT = ("usual", MOVED)
 _WORDS: Mapping[str, str] = {
@@ -197,7 +198,7 @@ def _is_contradicted(layout: Layout, known: _Usual, kind: str, slices: Sequence[
     spoken = [one for one in slices if layout.value(one, "num_labels") >= _MIN_SLICE_LABELS]
     if len(spoken) < 2:
         return False
-    by_slice = [_evidence(layout, known, one, known.firmness) for one in spoken]
+    by_slice = [_evidence(layout, known, one, min(known.firmness, _FIRMNESS_OF_SLICES)) for one in spoken]
     gap = sum(mixed([one["usual"], one[MOVED]]) - one[kind] for one in by_slice)
     return gap > -_SPOKEN_FOR
 

@@ -8,7 +8,15 @@ from clipdrift_contract.events import ClippingVerdict, Diagnosis, RuleFinding
 from clipdrift_monitor.clipping.evidence import verdict_of
 from clipdrift_monitor.diagnosis.rules import Facts, findings
 from clipdrift_monitor.diagnosis.rules.broken import FAULT_OF, SKEW, is_skew
-from clipdrift_monitor.diagnosis.rules.performance import PLAIN_GAIN, probability_of_gain, regained
+from clipdrift_monitor.diagnosis.rules.performance import (
+    PLAIN_GAIN,
+    PLAIN_MIX,
+    lost_brier,
+    probability_of_gain,
+    probability_of_mix,
+    probability_regained,
+    regained,
+)
 from clipdrift_monitor.diagnosis.rules.rule import SURE
 
 _CLIPPING_WORDS: dict[ClippingVerdict, str] = {
@@ -18,7 +26,10 @@ _CLIPPING_WORDS: dict[ClippingVerdict, str] = {
     "unknown": "Whether gradient clipping has anything to do with it is not known yet.",
 }
 _WOULD_TELL = "A shadow retrain with another threshold, on the same data and seed, would tell."
-_PLAIN_MIX = 0.01  # of accuracy: a shift of the mix that is worth a word before any harm is proven
+_PART = 0.25  # of the lost Brier score that clipping must explain to be the first cause of a harm
+_HELPS = 1 / 3  # of the lost Brier score that a recalibration must bring back before a repair seems to help
+_SMALL = 0.005  # Brier score: no loss worth a word
+_FORETOLD = 0.5  # of the lost accuracy that the model's own scores foretell on days that are merely hard
 _CONTRIBUTES = 0.9  # confidence from which a second cause is named
 
 
@@ -96,11 +107,11 @@ def _without_harm(facts: Facts, holding: dict[str, RuleFinding], clipping: Clipp
     """What is known by other evidence while no test of harm has passed its bound."""
     if clipping == "implicated" and "R3" in holding:
         return _of(holding["R3"], "clipping", "No harm is proven since validation; the model is worse than it could be.")
-    if "R5" in holding and holding["R5"].confidence >= SURE and facts.split.mix >= _PLAIN_MIX:
+    if "R5" in holding and holding["R5"].confidence >= SURE and facts.split.mix >= PLAIN_MIX:
         return _of_mix(holding)
     if "P1" in holding:
         return _of(holding["P1"], "feedback_loop")
-    if "R8" in holding and regained(facts) >= PLAIN_GAIN and probability_of_gain(facts) >= SURE:
+    if "R8" in holding and regained(facts) >= PLAIN_GAIN and probability_regained(facts) >= SURE:
         return _of(holding["R8"], "calibration", "The probabilities are no longer honest; the ranking is as good as it was.")
     return _Cause(
         "none", "Nothing is proven to be wrong.", "Nothing is proven to be wrong.", _confidence_in_health(facts),
@@ -130,7 +141,7 @@ def _broken(facts: Facts, holding: dict[str, RuleFinding]) -> list[_Cause]:
 
 
 def _of_repairable(facts: Facts, holding: dict[str, RuleFinding], clipping: ClippingVerdict) -> _Cause:
-    if clipping == "implicated" and "R3" in holding:
+    if clipping == "implicated" and "R3" in holding and _is_material(facts):
         words = "The model is worse than a simple repair would be, and its clipping threshold is part of the reason."
         return _of(holding["R3"], "clipping", words)
     if "R10" in holding:
@@ -144,6 +155,12 @@ def _of_repairable(facts: Facts, holding: dict[str, RuleFinding], clipping: Clip
     if calibration is not None:
         return _of(calibration, "calibration", "The world has moved on, and the probabilities are no longer honest.")
     return _of(holding["R6"], "drift", _moved(facts))
+
+
+def _is_material(facts: Facts) -> bool:
+    """What another threshold would gain is a good part of what was lost; where it is not, clipping contributes."""
+    contrast = facts.clipping.best_contrast
+    return contrast is None or -contrast.difference >= _PART * lost_brier(facts)
 
 
 def _moved(facts: Facts) -> str:
@@ -166,11 +183,13 @@ def _of_harm(facts: Facts, holding: dict[str, RuleFinding], rules: Sequence[Rule
         return _of(holding["R10"], "slice_drift", "What is lost is lost in one slice; its rows no longer mean what they did.")
     if "R5" in holding:
         return _of_mix(holding)
-    repairable, gains = facts.statements.get("repairable"), probability_of_gain(facts)
-    is_honest = any(
-        one.rule.startswith("R4") and one.outcome == "does_not_hold" and one.confidence >= _CONTRIBUTES for one in rules
-    )
-    if not is_honest and repairable is not None and repairable.effect_low is not None and repairable.effect_low > 0:
+    if _is_over(facts):
+        return _Cause(
+            "none", "A test of harm is open, but the newest blocks together lost nothing since validation.",
+            "Something looked worse for a while; it does not any more.", _confidence_in_health(facts),
+            would_change="A loss over all blocks of the view.",
+        )  # fmt: skip
+    if _may_help(facts, rules):
         return _Cause(
             "unknown", "The model is worse than when it was validated. A simple repair seems to help, which is not proven yet.",
             "The model got worse. Why is not known yet.", 0.0, would_change="More days of labels.",
@@ -179,8 +198,34 @@ def _of_harm(facts: Facts, holding: dict[str, RuleFinding], rules: Sequence[Rule
         "harder_days",
         "These days are harder than any that validation saw; no simple repair (recalibration, base rate) is proven to help.",
         "Cases are harder than they used to be; another model would probably do no better.",
-        1 - gains, would_change="A simple repair that is proven to help.",
+        1 - probability_of_gain(facts), would_change="A simple repair that is proven to help.",
     )  # fmt: skip
+
+
+def _is_over(facts: Facts) -> bool:
+    """Neither errors nor the Brier score are worse over the view than at validation, and nothing broke at once."""
+    is_as_right = facts.num_labels > 0 and bool(facts.slices) and facts.split.loss <= 0
+    return is_as_right and "sudden_break" not in facts.open_tests and lost_brier(facts) <= _SMALL
+
+
+def _may_help(facts: Facts, rules: Sequence[RuleFinding]) -> bool:
+    """A simple repair gains by its interval, and neither honest probabilities nor hard rows speak against it."""
+    is_honest = any(
+        one.rule.startswith("R4") and one.outcome == "does_not_hold" and one.confidence >= _CONTRIBUTES for one in rules
+    )
+    repairable = facts.statements.get("repairable")
+    if is_honest or _is_hard_by_its_scores(facts) or repairable is None:
+        return False
+    return repairable.effect_low is not None and repairable.effect_low > 0
+
+
+def _is_hard_by_its_scores(facts: Facts) -> bool:
+    """The scores foretell most of the loss themselves, and to recalibrate them brings little back."""
+    one = facts.probabilities
+    if one is None or one.foretold_loss is None:
+        return False
+    is_foretold = one.foretold_loss >= _FORETOLD * facts.split.loss > 0
+    return is_foretold and regained(facts) < _HELPS * lost_brier(facts)
 
 
 def _confidence_in_health(facts: Facts) -> float:
@@ -203,9 +248,11 @@ def _contributing(facts: Facts, holding: dict[str, RuleFinding], clipping: Clipp
     if facts.open_tests:
         sure = {name for name, one in holding.items() if one.confidence >= _CONTRIBUTES}
         found += ["slice_drift"] if "R10" in sure else []
-        found += ["mix_shift"] if "R5" in sure else []
         found += ["under_trained_slice"] if "R9" in sure else []
         found += ["calibration"] if "R8" in sure and not found else []
+    is_labelled = not any(name.startswith("L") for name in holding)
+    if first.cause != "none" and is_labelled and facts.split.mix >= PLAIN_MIX and probability_of_mix(facts) >= SURE:
+        found.append("mix_shift")
     found += ["feedback_loop"] if "P1" in holding else []
     found += ["approvals_without_reading"] if "P2" in holding else []
     return tuple(dict.fromkeys(one for one in found if one not in (first.fault, first.cause)))

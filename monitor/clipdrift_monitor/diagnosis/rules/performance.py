@@ -6,6 +6,7 @@ from clipdrift_contract.events import EvidenceRow, RuleFinding
 from clipdrift_monitor.diagnosis.rules.rule import (
     SURE,
     Facts,
+    Probabilities,
     Rule,
     binomial_variance,
     error_of,
@@ -24,6 +25,8 @@ _LIKELY = 0.9
 PLAIN_GAIN = 0.01  # Brier score by recalibration that is worth a word before any harm is proven
 _NEARLY_ALL = 0.7  # of the lost Brier score that a recalibration must bring back
 _RANKING_FALL = 0.02  # of the AUC: what is accepted as kept
+_MAY_BE_KEPT = 0.05  # probability from which it may be kept
+PLAIN_MIX = 0.01  # of accuracy: a shift of the mix that is worth a word before any harm is proven, or beside another cause
 _FEW_TRAINED = 0.5  # of the share that a slice has now: with less it grew beyond what the model was trained for
 _LARGE_FALL = 0.15  # of accuracy; below, a slice's fall may be chance or a bad week
 _MIN_SLICE_LABELS = 200
@@ -90,6 +93,17 @@ def _split_error(facts: Facts) -> float:
     return math.sqrt(variance) if slices else 1.0  # nothing by slice: no more than a coin's say
 
 
+def probability_of_mix(facts: Facts) -> float:
+    """That the mix alone took more than half of what is worth a word, by the validated accuracies' binomial errors."""
+    slices = [one for one in facts.slices.values() if one.num_validated and one.num_live]
+    num_before, num_now = sum(one.num_validated for one in slices), sum(one.num_live for one in slices)
+    variance = sum(
+        (one.num_validated / num_before - one.num_live / num_now) ** 2 * binomial_variance(one.validated, one.num_validated)
+        for one in slices
+    )
+    return probability_above(facts.split.mix, PLAIN_MIX / 2, math.sqrt(variance)) if slices else 0.0
+
+
 def _within(facts: Facts) -> RuleFinding:
     split, repairable = facts.split, facts.statements.get("repairable")
     is_proven = "repairable" in facts.open_tests
@@ -139,13 +153,19 @@ def is_dishonest(facts: Facts) -> bool:
     calibration = _calibration(facts)
     is_off = calibration.outcome == "holds" and calibration.confidence >= SURE
     is_off = is_off or (_calibration_only(facts).outcome == "holds" and regained(facts) >= PLAIN_GAIN)
-    return bool(facts.open_tests) and is_off and probability_of_gain(facts) >= _LIKELY
+    return bool(facts.open_tests) and is_off and max(probability_of_gain(facts), probability_regained(facts)) >= _LIKELY
 
 
 def regained(facts: Facts) -> float:
     """Brier score that a recalibration brings back; 0 where that is not known."""
     one = facts.probabilities
     return 0.0 if one is None else one.live_brier - one.recalibrated_brier
+
+
+def lost_brier(facts: Facts) -> float:
+    """Brier score lost since validation; 0 where that is not known."""
+    one = facts.probabilities
+    return 0.0 if one is None else one.live_brier - one.validated_brier
 
 
 def _gate(facts: Facts) -> RuleFinding:
@@ -165,24 +185,45 @@ def _calibration_only(facts: Facts) -> RuleFinding:
             _R8, None, "Ranking and probabilities can be told apart for two classes only, with labels of both.",
             "Cannot be said for this model.", would_change="Labels of both classes.",
         )  # fmt: skip
-    lost, regained = one.live_brier - one.validated_brier, one.live_brier - one.recalibrated_brier
+    lost, regained = one.live_brier - _as_hard_now(one), one.live_brier - one.recalibrated_brier
     share = regained / lost if lost > 0 else (1.0 if regained > _SPLIT_LOSS else 0.0)
     error = math.sqrt(_auc_variance(one.live_auc, one.num_hits, one.num_misses) * 2)  # of both sides, taken as equally many
     kept = probability_above(one.live_auc, one.validated_auc - _RANKING_FALL, error)
-    holds = share >= _NEARLY_ALL and kept >= 0.5 and regained > _SPLIT_LOSS / 2
+    holds = share >= _NEARLY_ALL and kept >= _MAY_BE_KEPT and regained > _SPLIT_LOSS / 2
     return finding(
         _R8, holds,
-        f"The AUC is {one.live_auc:.3f} now and {one.validated_auc:.3f} at validation; of {lost:+.4f} Brier score lost, a "
-        f"recalibration brings {regained:.4f} back.",
+        f"The AUC is {one.live_auc:.3f} now and {one.validated_auc:.3f} at validation; of {lost:+.4f} Brier score lost beyond "
+        f"what the event's share explains, a recalibration brings {regained:.4f} back.",
         "The model still sorts cases in the right order; only its percentages are off, and those can be corrected."
         if holds else "More is amiss than the percentages, or nothing is.",
-        confidence=kept if holds else max(1 - kept, min(1.0, 1 - share / 2)),
+        confidence=probability_regained(facts) if holds else max(1 - kept, min(1.0, 1 - share / 2)),
         would_change="A fall of the AUC." if holds else "A recalibration that brings back nearly all, with the AUC kept.",
         rows=(
             EvidenceRow(name="live AUC", value=one.live_auc, bound=one.validated_auc - _RANKING_FALL),
             EvidenceRow(name="share that recalibration brings back", value=round(share, 3), unit="share", bound=_NEARLY_ALL),
         ),
     )  # fmt: skip
+
+
+def _as_hard_now(one: Probabilities) -> float:
+    """The validated Brier score were the event as common as it is now: a score with the same skill over the base rate."""
+    num_labels = one.num_hits + one.num_misses
+    if one.validated_rate is None or not 0 < one.validated_rate < 1 or not num_labels:
+        return one.validated_brier
+    rate = one.num_hits / num_labels
+    return one.validated_brier * rate * (1 - rate) / (one.validated_rate * (1 - one.validated_rate))
+
+
+def probability_regained(facts: Facts) -> float:
+    """That a recalibration would gain more than one gained at validation already: by its error over blocks, or, as long as
+    there is none, by the test of repairs.
+
+    Source: the reliability term of the Brier score is at least the squared calibration error (Jensen's inequality).
+    """
+    one = facts.probabilities
+    if one is None or one.regained_error is None:
+        return probability_of_gain(facts)
+    return probability_above(regained(facts), facts.validated_ece**2, one.regained_error)
 
 
 def _auc_variance(auc: float, num_hits: int, num_misses: int) -> float:

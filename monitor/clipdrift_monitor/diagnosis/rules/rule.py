@@ -56,6 +56,12 @@ class Probabilities(msgspec.Struct, frozen=True, kw_only=True):
     live_auc: float | None = None
     num_hits: int = 0
     num_misses: int = 0
+    validated_rate: float | None = None
+    """Of the event; a rarer event is easier to foretell."""
+    regained_error: float | None = None
+    """Standard error of what the recalibration gains, over blocks, each by a line fitted to the others; None with few."""
+    foretold_loss: float | None = None
+    """Accuracy that the model's own scores foretell less than at validation: they know that rows are hard."""
 
 
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
