@@ -27,11 +27,8 @@ _OUTAGES = ("25006", "57P01", "57P02", "57P03", "57P04")
 # by words of the driver's message: what an operator does; the monitor tries again by itself
 _ADVICE = {
     ("disk is full", "No space left", "could not extend file"): "make room where {shown} lies; the monitor goes on by itself",
-    (
-        "readonly database",
-        "read-only transaction",
-    ): "let the monitor write to {shown} and the folder around it; of a PostgreSQL "
-    "after a failover, name the server that takes writes",
+    ("readonly database", "read-only transaction"): "let the monitor write to {shown} and the folder around it; after a "
+    "failover of PostgreSQL, name the server that takes writes",
     ("database is locked", "lock timeout"): "another process holds {shown} for longer than a write takes; end it",
     ("authentication failed", "does not exist"): "check user, password and database name of {shown} in monitor.store_url",
     ("connection failed", "failed to resolve", "connection timeout", "timeout expired", "terminating connection"): "check that "
