@@ -6,7 +6,7 @@ import msgspec
 
 from clipdrift_contract.events import Signal, SignalKind
 from clipdrift_monitor.decisions.subject import Subject
-from clipdrift_monitor.detectors.window_drift import DriftReport
+from clipdrift_monitor.detectors.window_drift import DriftReport, feature_of
 from clipdrift_monitor.risk.harm import TEST_NAMES, Statement
 from clipdrift_monitor.windows.view import View
 
@@ -93,7 +93,9 @@ def _data_signals(subject: Subject, drift: DriftReport, seen: View, start_ms: in
     found = []
     if drift.broken:
         words = f"The data look broken: {'; '.join(drift.broken)}."
-        found.append(_signal(subject, "data_broken", start_ms, seen.num_labels, words, feature=drift.broken[0].split()[0]))
+        found.append(
+            _signal(subject, "data_broken", start_ms, seen.num_labels, words, feature=_feature(subject, drift.broken[0]))
+        )
     if seen.num_predictions >= _MIN_PREDICTIONS and (seen.maturity or 0.0) < subject.min_label_share:
         words = f"Only {seen.maturity or 0.0:.0%} of {seen.num_predictions} predictions have a label when they should."
         found.append(
@@ -120,17 +122,8 @@ def _data_signals(subject: Subject, drift: DriftReport, seen: View, start_ms: in
 def _score_signals(subject: Subject, drift: DriftReport, seen: View, start_ms: int) -> list[Signal]:
     """Hints that scores give: notes, which explain."""
     found, calibration, estimate = [], drift.calibration, drift.estimate
-    if drift.suspected:
-        words = f"Suspected, and nothing is harmed by it: {'; '.join(drift.suspected[:_MAX_TOLD])}."
-        found.append(_signal(subject, "schema", start_ms, seen.num_labels, words, feature=drift.suspected[0].split()[0]))
-    elif drift.moved:
-        top = max(drift.moved, key=lambda one: abs(one.share - one.reference_share))
-        words = " ".join(one.words for one in drift.moved[:_MAX_TOLD])
-        found.append(
-            _signal(subject, "schema", start_ms, seen.num_labels, words, detector=top.what, statistic=top.share,
-                    threshold=top.reference_share + subject.policy.drift.min_share, feature=top.feature,
-                    effect=top.share - top.reference_share)
-        )  # fmt: skip
+    if drift.suspected or drift.moved:
+        found.append(_schema_signal(subject, drift, seen, start_ms))
     if calibration is not None and calibration.is_drift:
         found.append(
             _signal(subject, "calibration_drift", start_ms, calibration.num_labels, calibration.words,
@@ -157,6 +150,25 @@ def _score_signals(subject: Subject, drift: DriftReport, seen: View, start_ms: i
                     effect_low=estimate.low, effect_high=estimate.high)
         )  # fmt: skip
     return found
+
+
+def _schema_signal(subject: Subject, drift: DriftReport, seen: View, start_ms: int) -> Signal:
+    """Of what may be broken and harms nobody, and of shares of missing and new values that have changed."""
+    words = [f"Suspected, and nothing is harmed by it: {'; '.join(drift.suspected[:_MAX_TOLD])}."] if drift.suspected else []
+    words += [one.words for one in drift.moved[:_MAX_TOLD]]
+    if not drift.moved:
+        feature = _feature(subject, drift.suspected[0])
+        return _signal(subject, "schema", start_ms, seen.num_labels, " ".join(words), feature=feature)
+    top = max(drift.moved, key=lambda one: abs(one.share - one.reference_share))
+    return _signal(
+        subject, "schema", start_ms, seen.num_labels, " ".join(words), detector=top.what, statistic=top.share,
+        threshold=top.reference_share + subject.policy.drift.min_share, feature=top.feature,
+        effect=top.share - top.reference_share,
+    )  # fmt: skip
+
+
+def _feature(subject: Subject, words: str) -> str:
+    return feature_of(words, subject.layout.features)
 
 
 def _drift_signal(

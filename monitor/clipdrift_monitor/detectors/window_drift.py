@@ -1,6 +1,6 @@
 """The drift of one closed window: every feature, the score, the slice mix, and what is broken rather than drifting."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -25,8 +25,8 @@ _DISCOVERY_LEVEL = 0.01
 _MIN_ROWS = 100
 _MIN_PAST_WINDOWS = 5
 _SHARE_COMPARED, _SHARE_MOVED, _SHARE_CALIBRATION = 0.6, 0.2, 0.2  # of the level of a look
-_MISSING_NOW = 0.9  # a feed that is gone, not one that is patchy
-_USUAL_BEFORE = 0.5
+MISSING_NOW = 0.9  # a feed that is gone, not one that is patchy
+USUAL_BEFORE = 0.5
 
 
 class DriftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -102,6 +102,17 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[ErrorDrift, ...] = ()  # of detectors on the stream of errors
     estimate: AccuracyEstimate | None = None  # by scores alone
     suspected: tuple[str, ...] = ()  # faults of the pipeline that would explain what moved, and that harm nobody yet
+
+
+def feature_of(words: str, names: Iterable[str]) -> str:
+    """Which of these features words about a fault begin with; "" none, as those about labels.
+
+    Example:
+        >>> names = ("readings", "readings (last)")
+        >>> feature_of("readings (last) is missing in 99% of rows", names), feature_of("the labels look turned round", names)
+        ('readings (last)', '')
+    """
+    return max((name for name in names if words.startswith(f"{name} ")), key=len, default="")
 
 
 def with_scores(
@@ -286,8 +297,8 @@ def _broken(feature: FeatureProfile, counts_K: Floats) -> list[str]:
     if not total:
         return []
     now = counts_K / total
-    if now[-1] > _MISSING_NOW and was[-1] < _USUAL_BEFORE:
+    if now[-1] > MISSING_NOW and was[-1] < USUAL_BEFORE:
         return [f"{name} is missing in {now[-1]:.0%} of rows (reference {was[-1]:.0%})"]
-    if feature.spec.kind == "categorical" and now[-2] > _MISSING_NOW and was[-2] < _USUAL_BEFORE:
+    if feature.spec.kind == "categorical" and now[-2] > MISSING_NOW and was[-2] < USUAL_BEFORE:
         return [f"{name} has categories never seen in training in {now[-2]:.0%} of rows (reference {was[-2]:.0%})"]
     return []

@@ -8,7 +8,7 @@ Axes: H past blocks, K bins of a feature, the last one missing values.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -16,13 +16,13 @@ import numpy as np
 
 from clipdrift_contract.events import EvidenceRow
 from clipdrift_contract.profile import FeatureProfile
+from clipdrift_monitor.detectors.window_drift import MISSING_NOW, USUAL_BEFORE
 from clipdrift_monitor.diagnosis.conversions import UNITS, Conversion, converted, shifts
 from clipdrift_monitor.diagnosis.faults import (
     CREDIBLE,
     MOVED,
-    FaultMemory,
     Found,
-    PastBlock,
+    Look,
     span_of,
     unbroken_blocks,
     usual_blocks,
@@ -37,7 +37,7 @@ from clipdrift_monitor.diagnosis.likelihood import (
     shares_of,
 )
 from clipdrift_monitor.diagnosis.stale import CHANCE, repeat_of
-from clipdrift_monitor.windows.window import Floats, Layout
+from clipdrift_monitor.windows.window import Floats
 
 _MIN_ROWS = 100
 _WEEK = 7  # blocks
@@ -46,7 +46,6 @@ _CONVERTED_ROWS = 60.0  # how firmly the bins after a conversion are known: with
 _SOME = 1e-4  # share of a bin that is left after its zeros are taken
 _ROUGH_ROWS = 10.0  # the world's own moves: anywhere near the usual, or anywhere at all
 _LARGE_MOVE = 0.2  # share of rows in other bins: a normal moved by half its standard deviation; less is worth no page
-_MISSING_NOW, _USUAL_BEFORE = 0.9, 0.5
 _CERTAIN = 0.999  # of what was counted
 # Times as far from the usual as the feature's own usual blocks ever were: weather moves by itself every day.
 _UNLIKE_ITSELF = 2.0
@@ -79,30 +78,16 @@ class _Case(NamedTuple):
     """It was told as stale in the block before."""
 
 
-def feature_faults(
-    layout: Layout,
-    sums: Floats,
-    past: Sequence[PastBlock],
-    memory: FaultMemory,
-    start_ms: int,
-    width_ms: int,
-    *,
-    has_mix_moved: bool = False,
-) -> list[Found]:
+def feature_faults(look: Look, *, has_mix_moved: bool = False) -> list[Found]:
     """The features that are not as before, each with the explanation that fits best: a fault, or a move of the world.
 
     Args:
-        layout: Of the version.
-        sums: Of the judged block.
-        past: The version's blocks before it, oldest first.
-        memory: What was found in them.
-        start_ms: Of the judged block.
-        width_ms: Of a block.
+        look: At which block.
         has_mix_moved: The slices have other shares than before: a shift of a feature may come from that.
     """
-    if layout.value(sums, "num_predictions") < _MIN_ROWS:
+    if look.layout.value(look.sums, "num_predictions") < _MIN_ROWS:
         return []
-    cases = [_case(layout, feature, sums, past, memory, start_ms, width_ms) for feature in layout.profile.features]
+    cases = [_case(look, feature) for feature in look.layout.profile.features]
     explained = [_explained(case) for case in cases]
     found = []
     for case, best in zip(cases, explained, strict=True):
@@ -111,7 +96,7 @@ def feature_faults(
             continue  # a first day that is not like validation's mean is like most days
         if told.kind == "shifted_feature":
             others = [one for one in cases if one is not case]
-            num_moved = sum(_has_moved(one, memory, case.since_ms, width_ms) for one in others) + has_mix_moved
+            num_moved = sum(_has_moved(one, look, case.since_ms) for one in others) + has_mix_moved
             told = _beside(told, num_moved)
         found.append(told)
     return found
@@ -125,9 +110,10 @@ def _beside(told: Found, num_moved: int) -> Found:
     return msgspec.structs.replace(told, kind=MOVED, words=words)
 
 
-def _has_moved(case: _Case, memory: FaultMemory, since_ms: int, width_ms: int) -> bool:
+def _has_moved(case: _Case, look: Look, since_ms: int) -> bool:
     """The feature left what was usual in about the same block: the bins say so now, or it was found then."""
-    if any(one.subject == case.feature.spec.name and abs(one.since_ms - since_ms) <= width_ms for one in memory.spans):
+    name, spans = case.feature.spec.name, look.memory.spans
+    if any(one.subject == name and abs(one.since_ms - since_ms) <= look.width_ms for one in spans):
         return True
     usual_K = case.usual_HK.sum(axis=0)
     if not usual_K.sum() or not case.counts_K.sum() or _distance(usual_K, case.counts_K) < _LARGE_MOVE / 4:
@@ -136,19 +122,17 @@ def _has_moved(case: _Case, memory: FaultMemory, since_ms: int, width_ms: int) -
     return evidence[MOVED] > evidence["usual"]
 
 
-def _case(
-    layout: Layout, feature: FeatureProfile, sums: Floats, past: Sequence[PastBlock], memory: FaultMemory, start_ms: int,
-    width_ms: int,
-) -> _Case:  # fmt: skip
+def _case(look: Look, feature: FeatureProfile) -> _Case:
+    layout, past, memory, start_ms = look.layout, look.past, look.memory, look.start_ms
     name = feature.spec.name
-    part, span = layout.features[name], span_of(memory, name, start_ms, width_ms)
+    part, span = layout.features[name], span_of(memory, name, start_ms, look.width_ms)
     blocks = usual_blocks(memory, name, past)
     usual, full = [block.sums[part] for block in blocks], [block for block in blocks if block.sums[part].sum() >= _MIN_ROWS]
     rows = [block.sums[part] for block in full]
     is_from_first = span.is_from_first if span is not None else memory.first_ms in (None, start_ms) and not past
     if is_from_first or not rows:
         rows = [np.array([*feature.counts, feature.num_missing], float)]
-    counts_K = sums[part]
+    counts_K = look.sums[part]
     if usual and not any(one.any() for one in usual) and not counts_K.any():  # never recorded: that is no news
         rows = [np.zeros(len(counts_K))]
     since_ms = start_ms if span is None else span.since_ms
@@ -275,9 +259,9 @@ def _validated_firmness(feature: FeatureProfile) -> float:
 def _lost(case: _Case) -> Found | None:
     """Values that went missing, or that no category knows, nearly all at once: the same however the feature varies."""
     gone, before = _gone(case), _gone(case, is_usual=True)
-    if gone <= _MISSING_NOW or before >= _USUAL_BEFORE:
+    if gone <= MISSING_NOW or before >= USUAL_BEFORE:
         return None
-    row = EvidenceRow(name="rows without a known value", value=round(gone, 3), unit="share", bound=_MISSING_NOW)
+    row = EvidenceRow(name="rows without a known value", value=round(gone, 3), unit="share", bound=MISSING_NOW)
     words = f"{case.feature.spec.name} has no known value in {gone:.0%} of rows (before {before:.0%})"
     return _found(case, "schema_change", words, _CERTAIN, row, is_certain=True)
 

@@ -15,7 +15,7 @@ import numpy as np
 from clipdrift_contract.events import EvidenceRow
 from clipdrift_monitor.diagnosis.faults import CREDIBLE, LABELS, MOVED, FaultMemory, Found, Judged, PastBlock, prior_of
 from clipdrift_monitor.diagnosis.likelihood import log_evidence_of_bins, mixed, posterior
-from clipdrift_monitor.diagnosis.scores import firmness_of, grouped, groups_of, hits_of, logit_moved, moves_of
+from clipdrift_monitor.diagnosis.scores import UsualRates, grouped, hits_of, label_counts, logit_moved
 from clipdrift_monitor.windows.window import Floats, Layout
 
 _MIN_BLOCKS = 7  # a week: how many labels are there when they are due must be known well
@@ -43,6 +43,7 @@ def missing_class(
     layout: Layout,
     sums: Floats,
     usual: Sequence[PastBlock],
+    rates: UsualRates,
     memory: FaultMemory,
     past: Sequence[PastBlock],
     since_ms: int,
@@ -54,6 +55,7 @@ def missing_class(
         layout: Of the version; two classes.
         sums: Of the judged block, when its labels are due.
         usual: Past blocks with nothing wrong with their labels, which have come since.
+        rates: What these say of rates by score.
         memory: With the labels of past blocks as they stood when they were due.
         past: All past blocks.
         since_ms: Start of the first block in which the labels were not as usual.
@@ -63,19 +65,20 @@ def missing_class(
     known = [(due[block.start_ms], block) for block in usual if block.start_ms in due]
     if len(known) < _MIN_BLOCKS:
         return None
-    case = _case(layout, sums, known, usual)
+    case = _case(layout, sums, known, rates)
     foretold_2 = np.array([(case.counts_K3.sum(axis=1) * rate_K).sum() for rate_K in (case.rate_K, 1 - case.rate_K)])
     expected = float((foretold_2 * case.kept_2).sum())
     num_labels = float(case.counts_K3[:, :2].sum())
     if num_labels >= (1 - _SHORT) * expected:
         return None
-    evidence = {name: mixed([one for one, _ in tried]) for name, tried in _tried(case).items()}
+    tried = _tried(case)
+    evidence = {name: mixed([log for log, _ in meanings]) for name, meanings in tried.items()}
     chances = posterior(evidence, prior_of(_PRIOR, ("hits", "misses") if told in _KINDS else ()))
     is_hits = chances["hits"] >= chances["misses"]
     chance = chances["hits"] + chances["misses"]
     if chance < CREDIBLE:
         return None
-    _, lost = max(_tried(case)["hits" if is_hits else "misses"])
+    _, lost = max(tried["hits" if is_hits else "misses"])
     late = _came_late(layout, is_hits, due, past, since_ms)
     classes = layout.profile.classes or ("0", "1")
     rows = (
@@ -90,19 +93,17 @@ def missing_class(
     return Found(kind=kind, subject=LABELS, words=words, confidence=round(chance, 4), since_ms=since_ms, rows=rows)
 
 
-def _case(layout: Layout, sums: Floats, known: Sequence[tuple[Judged, PastBlock]], usual: Sequence[PastBlock]) -> _Case:
-    labels_HB, hits_HB = (np.array([layout.counts(one.sums, name) for one in usual]) for name in ("labels", "hits"))
-    group_B = groups_of(labels_HB.sum(axis=0))
-    rows_HK, hits_HK = (np.array([grouped(one_B, group_B) for one_B in one_HB]) for one_HB in (labels_HB, hits_HB))
-    rate_K = (hits_HK.sum(axis=0) + 0.5) / (rows_HK.sum(axis=0) + 1.0)
+def _case(layout: Layout, sums: Floats, known: Sequence[tuple[Judged, PastBlock]], rates: UsualRates) -> _Case:
+    assert rates.group_B is not None
+    group_B, rate_K = rates.group_B, rates.rate_K
     predictions_K = np.sum([grouped(layout.counts(block.sums, "predictions"), group_B) for _, block in known], axis=0)
     foretold_2 = np.array([(predictions_K * rate_K).sum(), (predictions_K * (1 - rate_K)).sum()])
     came_2 = np.sum([(one.num_hits, one.num_labels - one.num_hits) for one, _ in known], axis=0)
-    now_K = [grouped(layout.counts(sums, name), group_B) for name in ("predictions", "labels", "hits")]
-    counts_K3 = np.column_stack([now_K[2], now_K[1] - now_K[2], np.maximum(0.0, now_K[0] - now_K[1])])
+    now_K = grouped(layout.counts(sums, "predictions"), group_B)
+    rows_K, hits_K = label_counts(layout, sums, group_B)
+    counts_K3 = np.column_stack([hits_K, rows_K - hits_K, np.maximum(0.0, now_K - rows_K)])
     kept_2 = np.clip(came_2 / np.maximum(1.0, foretold_2), _FLOOR, 1.0)
-    firmness = firmness_of(rate_K, rows_HK, hits_HK, moves_of(rate_K, rows_HK, hits_HK))
-    return _Case(counts_K3, rate_K, kept_2, firmness)
+    return _Case(counts_K3, rate_K, kept_2, rates.firmness)
 
 
 def _tried(case: _Case) -> dict[str, list[tuple[float, float]]]:

@@ -113,7 +113,7 @@ def _probabilities(
     if layout.profile.task != "binary" or not live.num_labels or live.brier is None or not run.validation:
         return None
     overall, sums = run.validation[0], np.sum(list(in_view.values()), axis=0)
-    labels_B, hits_B, _ = _by_score(layout, sums)
+    _, labels_B, hits_B = _by_score(layout, sums)
     counts = layout.profile.label_counts
     return Probabilities(
         validated_brier=overall.brier_sum / max(1, overall.num_rows), live_brier=live.brier,
@@ -125,22 +125,17 @@ def _probabilities(
 
 
 def _by_score(layout: Layout, sums: Floats) -> tuple[Floats, Floats, Floats]:
-    """Labels, hits and mean score of each score bin; shapes [B]."""
+    """Mean score, labels and hits of each score bin; shapes [B]."""
     labels_B, hits_B, score_sum_B = (layout.counts(sums, name) for name in ("labels", "hits", "score_sum"))
-    return labels_B, hits_B, np.divide(score_sum_B, labels_B, out=np.full(len(labels_B), 0.5), where=labels_B > 0)
+    return np.divide(score_sum_B, labels_B, out=np.full(len(labels_B), 0.5), where=labels_B > 0), labels_B, hits_B
 
 
 def _gain(layout: Layout, fitted: Floats, judged: Floats) -> float:
     """Brier score a label that a recalibration fitted to some sums gains on others."""
-    slope, shift = recalibration(*_in_order(_by_score(layout, fitted)))
-    labels_B, hits_B, score_B = _by_score(layout, judged)
+    slope, shift = recalibration(*_by_score(layout, fitted))
+    score_B, labels_B, hits_B = _by_score(layout, judged)
     gain, _ = paired(labels_B, hits_B, score_B, sigmoid(slope * logit(score_B) + shift))
     return gain
-
-
-def _in_order(by_score: tuple[Floats, Floats, Floats]) -> tuple[Floats, Floats, Floats]:
-    labels_B, hits_B, score_B = by_score
-    return score_B, labels_B, hits_B
 
 
 def _error_of_gain(layout: Layout, blocks: Sequence[Floats]) -> float | None:

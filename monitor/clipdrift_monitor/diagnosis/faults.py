@@ -1,12 +1,12 @@
 """What a fault of the pipeline is, which ones are open, and which past blocks are free of them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from clipdrift_contract.events import EvidenceRow
-from clipdrift_monitor.windows.window import Floats
+from clipdrift_monitor.windows.window import Floats, Layout
 
 FaultName = Literal[
     "schema_change", "unit_change", "shifted_feature", "constant_feature", "stale_feature", "training_serving_skew",
@@ -66,6 +66,19 @@ class FaultMemory(msgspec.Struct, frozen=True, kw_only=True):
     """Start of the version's first judged block."""
     spans: tuple[Span, ...] = ()
     judged: tuple[Judged, ...] = ()
+
+
+class Look(NamedTuple):
+    """A block that is searched."""
+
+    layout: Layout
+    sums: Floats
+    past: Sequence[PastBlock]
+    """The version's blocks before it, oldest first."""
+    memory: FaultMemory
+    """What was found in them."""
+    start_ms: int
+    width_ms: int
 
 
 def is_loud(found: Found, harmed_since_ms: int | None) -> bool:

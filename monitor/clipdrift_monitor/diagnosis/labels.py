@@ -9,10 +9,8 @@ Axes: B score bins, K groups of them, H past blocks.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from clipdrift_contract.events import EvidenceRow
 from clipdrift_monitor.diagnosis.coverage import missing_class
@@ -20,9 +18,9 @@ from clipdrift_monitor.diagnosis.faults import (
     CREDIBLE,
     LABELS,
     MOVED,
-    FaultMemory,
     Found,
     Judged,
+    Look,
     PastBlock,
     Span,
     prior_of,
@@ -36,7 +34,7 @@ from clipdrift_monitor.diagnosis.likelihood import (
     mixed,
     posterior,
 )
-from clipdrift_monitor.diagnosis.scores import firmness_of, grouped, groups_of, hits_of, logit_moved, moves_of
+from clipdrift_monitor.diagnosis.scores import UsualRates, hits_of, label_counts, logit_moved, usual_rates
 from clipdrift_monitor.windows.window import Floats, Layout
 
 _MIN_LABELS = 50
@@ -64,53 +62,28 @@ _WORDS: Mapping[str, str] = {
 }
 
 
-class _Usual(NamedTuple):
-    """What past blocks say of rates by score, or by the rank that a score has in its block."""
-
-    group_B: npt.NDArray[np.int64] | None
-    """None by rank."""
-    rows_HK: Floats
-    hits_HK: Floats
-    rate_K: Floats
-    move_H: Floats
-    """Of the log-odds of a block, as days have more of the event or less."""
-    firmness: float
-    """Of one block, once its move is known."""
-
-
-def label_faults(
-    layout: Layout,
-    sums: Floats,
-    past: Sequence[PastBlock],
-    memory: FaultMemory,
-    start_ms: int,
-    width_ms: int,
-    by_slice: Mapping[int, Floats] | None = None,
-) -> list[Found]:
-    """What is wrong with the labels of a block: nothing, or the explanation that fits best.
+def label_faults(look: Look, by_slice: Mapping[int, Floats] | None = None) -> list[Found]:
+    """What is wrong with the labels of a block, which are due: nothing, or the explanation that fits best.
 
     Args:
-        layout: Of the version.
-        sums: Of the judged block, when its labels are due.
-        past: The version's blocks before it, oldest first, with all labels that have come since.
-        memory: What was found in them.
-        start_ms: Of the judged block.
-        width_ms: Of a block.
+        look: At which block; those before it hold all labels that have come since.
         by_slice: The sums of the judged block by slice: a pipeline that breaks breaks for all of them.
     """
+    layout, sums, past, memory = look.layout, look.sums, look.past, look.memory
     usual = [one for one in usual_blocks(memory, LABELS, past) if layout.value(one.sums, "num_labels") >= _MIN_LABELS]
     if layout.profile.task == "regression" or len(usual) < _MIN_BLOCKS:
         return []
-    span = span_of(memory, LABELS, start_ms, width_ms)
-    since_ms, told = (start_ms, "") if span is None else (span.since_ms, span.kind)
+    span = span_of(memory, LABELS, look.start_ms, look.width_ms)
+    since_ms, told = (look.start_ms, "") if span is None else (span.since_ms, span.kind)
+    known = usual_rates(layout, usual)
     if layout.profile.task == "binary":
-        missing = missing_class(layout, sums, usual, memory, past, since_ms, told)
+        missing = missing_class(layout, sums, usual, known, memory, past, since_ms, told)
         if missing is not None:
             return [missing]
     if layout.value(sums, "num_labels") < _MIN_LABELS:
         return []
     since = [*(block.sums for block in past if block.start_ms >= since_ms), sums][-_MIN_BLOCKS:]
-    found = _told(layout, sums, since, usual, span, since_ms, list((by_slice or {}).values()))
+    found = _told(layout, sums, since, usual, known, span, since_ms, list((by_slice or {}).values()))
     return [] if found is None else [found]
 
 
@@ -119,6 +92,7 @@ def _told(
     sums: Floats,
     since: Sequence[Floats],
     usual: Sequence[PastBlock],
+    known: UsualRates,
     span: Span | None,
     since_ms: int,
     slices: Sequence[Floats],
@@ -130,12 +104,11 @@ def _told(
     """
     told = (span.kind,) if span is not None and span.kind in _PRIOR and span.kind != MOVED else ()
     is_complete = _is_complete(layout, sums, usual)
-    known = _usual_of(layout, usual)
     alone = _chances(layout, known, [sums], prior_of(_PRIOR, told), is_complete=is_complete)
     if max(alone, key=lambda one: alone[one]) == "usual":
         return None
     kind, chances = MOVED, alone
-    for by in (known, _usual_of(layout, usual, by_rank=True)):
+    for by in (known, usual_rates(layout, usual, by_rank=True)):
         tried = [alone if by is known else _chances(layout, by, [sums], prior_of(_PRIOR, told), is_complete=is_complete)]
         if len(since) > 1:
             tried.append(_chances(layout, by, since, _PRIOR, is_complete=is_complete))
@@ -157,24 +130,6 @@ def _told(
     )  # fmt: skip
 
 
-def _usual_of(layout: Layout, usual: Sequence[PastBlock], *, by_rank: bool = False) -> _Usual:
-    labels_B = np.sum([layout.counts(one.sums, "labels") for one in usual], axis=0)
-    group_B = None if by_rank else groups_of(labels_B)
-    counts = [_counts(layout, one.sums, group_B) for one in usual]
-    rows_HK, hits_HK = (np.array([one[i] for one in counts]) for i in range(2))
-    rate_K = (hits_HK.sum(axis=0) + 0.5) / (rows_HK.sum(axis=0) + 1.0)
-    move_H = moves_of(rate_K, rows_HK, hits_HK)
-    return _Usual(group_B, rows_HK, hits_HK, rate_K, move_H, firmness_of(rate_K, rows_HK, hits_HK, move_H))
-
-
-def _counts(layout: Layout, sums: Floats, group_B: npt.NDArray[np.int64] | None) -> tuple[Floats, Floats]:
-    """Labels and hits of each group of scores; of eighths of the block where no groups are given."""
-    labels_B, hits_B = layout.counts(sums, "labels"), layout.counts(sums, "hits")
-    if group_B is None:
-        group_B = groups_of(labels_B)
-    return grouped(labels_B, group_B), grouped(hits_B, group_B)
-
-
 def _is_complete(layout: Layout, sums: Floats, usual: Sequence[PastBlock]) -> bool:
     """About as many predictions have a label as usual: none of a class is missing."""
     before = sum(layout.value(one.sums, "num_labels") for one in usual) / max(
@@ -184,7 +139,7 @@ def _is_complete(layout: Layout, sums: Floats, usual: Sequence[PastBlock]) -> bo
 
 
 def _chances(
-    layout: Layout, known: _Usual, blocks: Sequence[Floats], prior: Mapping[str, float], *, is_complete: bool
+    layout: Layout, known: UsualRates, blocks: Sequence[Floats], prior: Mapping[str, float], *, is_complete: bool
 ) -> dict[str, float]:
     """Probability of each explanation after some blocks, which are added up."""
     evidence = _evidence(layout, known, np.sum(blocks, axis=0), min(MOST_CONCENTRATION, known.firmness * len(blocks)))
@@ -193,7 +148,7 @@ def _chances(
     return posterior(evidence, {kind: prior[kind] for kind in evidence})
 
 
-def _is_contradicted(layout: Layout, known: _Usual, kind: str, slices: Sequence[Floats]) -> bool:
+def _is_contradicted(layout: Layout, known: UsualRates, kind: str, slices: Sequence[Floats]) -> bool:
     """The slices, each by itself, are better explained by what worlds do: one broken pipeline breaks them all."""
     spoken = [one for one in slices if layout.value(one, "num_labels") >= _MIN_SLICE_LABELS]
     if len(spoken) < 2:
@@ -203,9 +158,9 @@ def _is_contradicted(layout: Layout, known: _Usual, kind: str, slices: Sequence[
     return gap > -_SPOKEN_FOR
 
 
-def _evidence(layout: Layout, known: _Usual, sums: Floats, firmness: float) -> dict[str, float]:
+def _evidence(layout: Layout, known: UsualRates, sums: Floats, firmness: float) -> dict[str, float]:
     """Log evidence of each explanation: rates by score, drawn around what it foretells."""
-    rows_K, hits_K = _counts(layout, sums, known.group_B)
+    rows_K, hits_K = label_counts(layout, sums, known.group_B)
     rate_K = known.rate_K
 
     def foretold(rate_K: Floats, rows: float = firmness) -> float:

@@ -49,9 +49,20 @@ def concentration_of(counts_HK: Floats) -> float:
     expected_HK = rows_H[:, None] * pooled_K[is_used]
     degrees = (len(rows_H) - 1) * max(1, is_used.sum() - 1)
     excess = float(((counts_HK[:, is_used] - expected_HK) ** 2 / expected_HK).sum() / degrees)
+    return concentration_by(excess, float(rows_H.mean()))
+
+
+def concentration_by(excess: float, mean_rows: float) -> float:
+    """The concentration under which the variance of shares is `excess` times what chance gives; within 2 and 400.
+
+    Source: (N + A) / (1 + A) = excess, solved for A.
+
+    Example:
+        >>> concentration_by(2.0, 100.0), concentration_by(1.0, 100.0)
+        (98.0, 400.0)
+    """
     if excess <= 1.0:
         return MOST_CONCENTRATION
-    mean_rows = float(rows_H.mean())
     return min(MOST_CONCENTRATION, max(LEAST_CONCENTRATION, (mean_rows - excess) / (excess - 1.0)))
 
 

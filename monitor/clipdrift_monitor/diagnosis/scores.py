@@ -3,16 +3,59 @@
 Axes: B score bins, K groups of them, H past blocks.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
-from clipdrift_monitor.diagnosis.likelihood import LEAST_CONCENTRATION, MOST_CONCENTRATION
+from clipdrift_monitor.diagnosis.faults import PastBlock
+from clipdrift_monitor.diagnosis.likelihood import concentration_by
 from clipdrift_monitor.risk.challengers import logit, sigmoid
 from clipdrift_monitor.windows.window import Floats, Layout
 
 NUM_GROUPS = 8
 _MIN_ROWS = 5
 _NUM_NEWTON = 8
+
+
+class UsualRates(NamedTuple):
+    """What past blocks say of rates by score, or by the rank that a score has in its block."""
+
+    group_B: npt.NDArray[np.int64] | None
+    """None by rank."""
+    rows_HK: Floats
+    hits_HK: Floats
+    rate_K: Floats
+    move_H: Floats
+    """Of the log-odds of a block, as days have more of the event or less."""
+    firmness: float
+    """Of one block, once its move is known."""
+
+
+def usual_rates(layout: Layout, usual: Sequence[PastBlock], *, by_rank: bool = False) -> UsualRates:
+    """Of the blocks in which nothing is wrong with the labels, at least one.
+
+    Args:
+        layout: Of the version.
+        usual: Those blocks.
+        by_rank: Take the scores of each block by their rank: where a broken feature moved all scores, nothing is known of the
+            rates at the scores that are left.
+    """
+    group_B = None if by_rank else groups_of(np.sum([layout.counts(one.sums, "labels") for one in usual], axis=0))
+    counts = [label_counts(layout, one.sums, group_B) for one in usual]
+    rows_HK, hits_HK = (np.array([one[i] for one in counts]) for i in range(2))
+    rate_K = (hits_HK.sum(axis=0) + 0.5) / (rows_HK.sum(axis=0) + 1.0)
+    move_H = moves_of(rate_K, rows_HK, hits_HK)
+    return UsualRates(group_B, rows_HK, hits_HK, rate_K, move_H, firmness_of(rate_K, rows_HK, hits_HK, move_H))
+
+
+def label_counts(layout: Layout, sums: Floats, group_B: npt.NDArray[np.int64] | None) -> tuple[Floats, Floats]:
+    """Labels and hits of each group of scores; of eighths of the block where no groups are given."""
+    labels_B, hits_B = layout.counts(sums, "labels"), layout.counts(sums, "hits")
+    if group_B is None:
+        group_B = groups_of(labels_B)
+    return grouped(labels_B, group_B), grouped(hits_B, group_B)
 
 
 def groups_of(rows_B: Floats) -> npt.NDArray[np.int64]:
@@ -61,10 +104,7 @@ def firmness_of(rate_K: Floats, rows_HK: Floats, hits_HK: Floats, move_H: Floats
     is_used = rows_HK >= _MIN_ROWS
     degrees = max(1, int(is_used.sum()) - len(rate_K) - len(move_H))
     excess = float((((hits_HK - rows_HK * rate_HK) ** 2 / variance_HK)[is_used]).sum() / degrees)
-    mean_rows = float(rows_HK[is_used].mean()) if is_used.any() else 1.0
-    if excess <= 1.0:
-        return MOST_CONCENTRATION
-    return min(MOST_CONCENTRATION, max(LEAST_CONCENTRATION, (mean_rows - excess) / (excess - 1.0)))
+    return concentration_by(excess, float(rows_HK[is_used].mean()) if is_used.any() else 1.0)
 
 
 def logit_moved(rate_K: Floats, slope: float, move: float) -> Floats:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from clipdrift_monitor.detectors.window_drift import DriftReport
+from clipdrift_monitor.detectors.window_drift import DriftReport, feature_of
 from clipdrift_monitor.diagnosis.broken import feature_faults
-from clipdrift_monitor.diagnosis.faults import MOVED, FaultMemory, Found, PastBlock, is_loud, remembered
+from clipdrift_monitor.diagnosis.faults import MOVED, FaultMemory, Found, Look, PastBlock, is_loud, remembered
 from clipdrift_monitor.diagnosis.labels import judged_of, label_faults
 from clipdrift_monitor.windows.window import Floats, Layout
 
@@ -41,10 +41,8 @@ def search(
     known = memory if memory.version == version else FaultMemory(version=version)
     if known.first_ms is None and past:
         known = msgspec.structs.replace(known, first_ms=past[0].start_ms)
-    found = (
-        *feature_faults(layout, sums, past, known, start_ms, width_ms, has_mix_moved=has_mix_moved),
-        *label_faults(layout, sums, past, known, start_ms, width_ms, by_slice),
-    )
+    look = Look(layout, sums, past, known, start_ms, width_ms)
+    found = (*feature_faults(look, has_mix_moved=has_mix_moved), *label_faults(look, by_slice))
     oldest_ms = past[0].start_ms if past else start_ms
     return found, remembered(known, found, judged_of(layout, sums, start_ms), oldest_ms)
 
@@ -52,7 +50,7 @@ def search(
 def with_faults(drift: DriftReport, found: Sequence[Found], harmed_since_ms: int | None) -> DriftReport:
     """The report with the faults that were found: among what is broken where they are loud, else among what is suspected; a
     feature that it calls broken is not told twice."""
-    told = {words.split()[0] for words in drift.broken}
+    told = {feature_of(words, (one.subject for one in found)) for words in drift.broken}
     new = [one for one in found if one.kind != MOVED and one.subject not in told]
     return msgspec.structs.replace(
         drift,

@@ -15,8 +15,9 @@ import numpy as np
 from clipdrift_monitor.detectors.tails import chi_square_tail
 from clipdrift_monitor.windows.window import Floats
 
-# Of any feature looking like an earlier block by accident, in one look of one model. It pages, so it must stay far below a
-# look's part of the budget (1 / 270 for three models); a feed that repeats itself is alike to the last row.
+# Of any feature looking like an earlier block by accident, in one look of one model: far below a look's part of the budget
+# (1 / 270 for three models), since it holds a retrain back where it explains a harm. A feed that repeats itself is alike to the
+# last row.
 CHANCE = 1e-6
 _MIN_BLOCKS = 3  # below, nobody knows how alike a feature's blocks are
 _MIN_BINS = 5

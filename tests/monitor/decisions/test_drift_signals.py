@@ -29,6 +29,17 @@ def test_a_share_that_moved_is_a_note_on_the_schema_about_the_one_that_moved_mos
     assert signal.summary == "site is new. pressure is gone."
 
 
+def test_a_suspicion_is_a_note_beside_the_shares_that_moved_and_a_fault_of_the_labels_names_no_feature():
+    moved = Moved(feature="site", what="new_categories", share=0.05, reference_share=0.0, p_value=1e-9, words="site is new.")
+    (both,) = told(suspected=("pressure looks +8.92 added to each",), moved=(moved,))
+    assert (both.kind, both.severity, both.feature) == ("schema", "note", "site")
+    assert both.summary == "Suspected, and nothing is harmed by it: pressure looks +8.92 added to each. site is new."
+    (alone,) = told(suspected=("pressure looks +8.92 added to each",))
+    assert (alone.kind, alone.feature) == ("schema", "pressure")
+    (broken,) = told(broken=("the labels look turned round",))
+    assert (broken.kind, broken.severity, broken.feature) == ("data_broken", "page", "")
+
+
 def test_calibration_that_drifted_is_a_note_and_one_that_did_not_is_none():
     found = CalibrationDrift(effect=0.08, p_value=1e-5, num_labels=500, is_drift=True, words="Scores are off.")
     (signal,) = told(calibration=found)

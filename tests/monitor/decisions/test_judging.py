@@ -4,7 +4,8 @@ import msgspec
 import numpy as np
 import pytest
 from court import Court
-from dialogue import DAY, POLICY, day_of, rows, run_end
+from dialogue import DAY, POLICY, PRESSURE, day_of, profile, rows, run_end
+from scipy.stats import norm
 
 from clipdrift_contract.events import ServedVersion
 from clipdrift_monitor.decisions import judging
@@ -77,6 +78,51 @@ def test_what_is_broken_is_never_retrained():
     assert any("repairable" in one.block.alarms for one in told)
     assert [one.request for one in told if one.request is not None] == []
     assert {one.severity for one in told[0].signals if one.kind == "data_broken"} == {"page"}
+
+
+def patchy(day, accuracy):
+    """Half of the rows have lost "pressure": too few to be counted as gone, enough to suspect it."""
+    columns = rows(day, accuracy=accuracy)
+    columns["pressure"] = np.where(np.arange(200) % 2 == 0, np.nan, columns["pressure"])
+    return columns
+
+
+def court_of_fine_bins():
+    """Twenty bins of "pressure": three tell too little to suspect anything by."""
+    edges = tuple(norm.ppf(np.linspace(0, 1, 21)[1:-1]).tolist())
+    pressure = msgspec.structs.replace(PRESSURE, edges=edges, counts=(50,) * 20)
+    known = profile()
+    features = tuple(pressure if one.spec.name == "pressure" else one for one in known.features)
+    return Court(profile=msgspec.structs.replace(known, features=features))
+
+
+def test_a_suspicion_that_harms_nobody_is_a_note_and_one_that_explains_a_harm_holds_the_retrain_back():
+    calm, harmed = court_of_fine_bins(), court_of_fine_bins()
+    for court in (calm, harmed):
+        court.judge_days(2, 8)
+    quiet = [calm.judge(day, patchy(day, 0.8)) for day in range(8, 12)]
+    loud = [harmed.judge(day, patchy(day, 0.1)) for day in range(8, 16)]
+
+    assert all(one.block.drift.suspected and not one.block.drift.broken for one in quiet)
+    assert {one.decision.action for one in quiet} == {"none"}
+    assert {one.severity for told in quiet for one in told.signals} == {"note"}
+    assert quiet[0].decision.diagnosis.fault == "schema_change"
+    assert "harms nobody so far" in quiet[0].decision.diagnosis.words
+    at_harm = [one for one in loud if one.block.alarms]
+    assert at_harm
+    assert all(one.block.drift.broken and "data_broken" in kinds(one) for one in at_harm)
+    assert {one.decision.action for one in at_harm} == {"alert"}
+    assert [one.request for one in loud if one.request is not None] == []
+
+
+def test_a_suspicion_that_is_younger_than_every_open_harm_does_not_explain_them():
+    court = court_of_fine_bins()
+    court.judge_days(2, 6)
+    told = [court.judge(day, rows(day, accuracy=0.1)) for day in range(6, 14)]
+    assert {test for one in told for test in one.block.alarms} == {"sudden_break", "worse_than_validated", "repairable"}
+    later = [court.judge(day, patchy(day, 0.1)) for day in range(14, 16)]
+    assert all(one.block.drift.suspected and not one.block.drift.broken for one in later)
+    assert all(one.decision.diagnosis.cause != "data_broken" for one in later)
 
 
 @pytest.mark.parametrize(("num_labelled", "is_missing"), [(99, True), (100, False), (0, True)])

@@ -1,6 +1,7 @@
 """R4 to R10: where the lost accuracy went, from labels that are due."""
 
 import math
+from typing import NamedTuple
 
 from clipdrift_contract.events import EvidenceRow, RuleFinding
 from clipdrift_monitor.diagnosis.rules.rule import (
@@ -81,27 +82,40 @@ def _mix(facts: Facts) -> RuleFinding:
     )  # fmt: skip
 
 
-def _split_error(facts: Facts) -> float:
-    """Standard error of mix - within, by the binomial spread of each slice's accuracies; rows as independent."""
+class _Shares(NamedTuple):
+    """A slice's share of the rows, validated and live, and the binomial variance of its accuracy."""
+
+    before: float
+    now: float
+    variance_before: float
+    variance_now: float
+
+
+def _shares(facts: Facts) -> list[_Shares]:
+    """Of the slices that have rows on both sides."""
     slices = [one for one in facts.slices.values() if one.num_validated and one.num_live]
     num_before, num_now = sum(one.num_validated for one in slices), sum(one.num_live for one in slices)
-    variance = 0.0
-    for one in slices:
-        p, q = one.num_validated / num_before, one.num_live / num_now
-        variance += (p - 2 * q) ** 2 * binomial_variance(one.validated, one.num_validated)
-        variance += q**2 * binomial_variance(one.live, one.num_live)
-    return math.sqrt(variance) if slices else 1.0  # nothing by slice: no more than a coin's say
+    return [
+        _Shares(
+            one.num_validated / num_before, one.num_live / num_now, binomial_variance(one.validated, one.num_validated),
+            binomial_variance(one.live, one.num_live),
+        )
+        for one in slices
+    ]  # fmt: skip
+
+
+def _split_error(facts: Facts) -> float:
+    """Standard error of mix - within, by the binomial spread of each slice's accuracies; rows as independent."""
+    shares = _shares(facts)
+    variance = sum((p - 2 * q) ** 2 * before + q**2 * now for p, q, before, now in shares)
+    return math.sqrt(variance) if shares else 1.0  # nothing by slice: no more than a coin's say
 
 
 def probability_of_mix(facts: Facts) -> float:
     """That the mix alone took more than half of what is worth a word, by the validated accuracies' binomial errors."""
-    slices = [one for one in facts.slices.values() if one.num_validated and one.num_live]
-    num_before, num_now = sum(one.num_validated for one in slices), sum(one.num_live for one in slices)
-    variance = sum(
-        (one.num_validated / num_before - one.num_live / num_now) ** 2 * binomial_variance(one.validated, one.num_validated)
-        for one in slices
-    )
-    return probability_above(facts.split.mix, PLAIN_MIX / 2, math.sqrt(variance)) if slices else 0.0
+    shares = _shares(facts)
+    variance = sum((p - q) ** 2 * before for p, q, before, _ in shares)
+    return probability_above(facts.split.mix, PLAIN_MIX / 2, math.sqrt(variance)) if shares else 0.0
 
 
 def _within(facts: Facts) -> RuleFinding:
