@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,73 +40,20 @@ from budget_worlds import (
 )
 from evidently import DataDefinition, Dataset, Report
 from evidently.presets import DataDriftPreset
+from monitor_house import POLICY, House
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
-from clipdrift_contract.bus.publishing import EventPublisher
-from clipdrift_contract.bus.sqlite import SqliteBus
-from clipdrift_contract.clock import MS_PER_DAY, ManualClock
-from clipdrift_contract.events import Event, Severity
-from clipdrift_contract.metrics import MetricSet
-from clipdrift_monitor.config import MonitorConfig
-from clipdrift_monitor.decisions.policy import Policy
-from clipdrift_monitor.engine.engine import Engine
+from clipdrift_contract.clock import MS_PER_DAY
+from clipdrift_contract.events import Severity
 from clipdrift_monitor.store.store import Store
 
 MODELS = ("a", "b", "c")
 LIVE_DAYS, SHIFT_AFTER, HARM_AFTER = 90, 20, 15
-POLICY = Policy(may_retrain=False)
 SEVERITIES: tuple[Severity, ...] = ("page", "ticket", "note")
 _REFERENCE_ROWS = 2 * NUM_ROWS  # of the peers; twice a day's rows, so that the distance of sorted rows is exact
 _SHARE = 0.5  # of columns, Evidently's default
 _DISTANCE = 0.1
-
-
-class NoJobs:
-    """Retrains are recommended and never started."""
-
-    def order(self, request: object) -> None:
-        raise AssertionError(request)
-
-    def start(self, key: str) -> None:
-        raise AssertionError(key)
-
-    def state(self, key: str) -> str:
-        return "absent"
-
-    def log_words(self, key: str) -> str:
-        return key
-
-
-class House:
-    """One monitor with its bus and store in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        config = MonitorConfig(policy=POLICY, project_name="bench", evidence_dir=folder)
-        clock = ManualClock(now_ms=1_000 * MS_PER_DAY)
-        bus = SqliteBus(folder / "bus.db", num_partitions=1)
-        self.store = Store(f"sqlite:///{folder / 'store.db'}")
-        self.engine = Engine(config, bus, self.store, NoJobs(), MetricSet(), clock)
-        self._publisher = EventPublisher(bus.publisher(), source="bench", clock=clock)
-        self._stack = ExitStack()
-        self._turn = self._stack.enter_context(self.engine.session())
-
-    def __enter__(self) -> "House":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-        self._publisher.close()
-        self.store.close()
-
-    def tell(self, events: Sequence[Event]) -> None:
-        """Tell events and take turns until all is read and judged."""
-        for event in events:
-            self._publisher.publish(event)
-        self._publisher.flush(10.0)
-        self._turn(0.0)
-        while self.engine.snapshot.lag:
-            self._turn(0.0)
 
 
 class Life(NamedTuple):

@@ -29,6 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import msgspec
 import numpy as np
+from monitor_house import NoJobs
 
 from clipdrift_contract.bus.publishing import EventPublisher
 from clipdrift_contract.bus.sqlite import SqliteBus
@@ -63,20 +64,6 @@ _WORDS = np.array([f"carrier-{i:02d}" for i in range(12)], object)
 _PEER_ROWS = 20_000
 _EDGES = tuple(float(np.float32(q)) for q in np.quantile(np.random.default_rng(1).normal(size=100_000), np.arange(1, 16) / 16))
 Batch = tuple[PredictionBatch, LabelBatch]
-
-
-class NoJobs:
-    """Starts nothing."""
-
-    def order(self, request: object) -> None: ...
-
-    def start(self, key: str) -> None: ...
-
-    def state(self, key: str) -> str:
-        return "absent"
-
-    def log_words(self, key: str) -> str:
-        return ""
 
 
 def run_end() -> RunEnd:

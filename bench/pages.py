@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,8 @@ import httpx
 import msgspec
 import numpy as np
 from budget_worlds import VALIDATED_DAYS, Traffic, World, labels_of, predictions_of, run_of
+from monitor_house import House
 
-from clipdrift_contract.bus.publishing import EventPublisher
-from clipdrift_contract.bus.sqlite import SqliteBus
-from clipdrift_contract.clock import MS_PER_DAY, ManualClock
-from clipdrift_contract.events import Event
-from clipdrift_contract.metrics import MetricSet
-from clipdrift_monitor.config import MonitorConfig
-from clipdrift_monitor.decisions.policy import Policy
-from clipdrift_monitor.engine.engine import Engine
 from clipdrift_monitor.state import JudgedBlock, ModelState
 from clipdrift_monitor.store.store import Changes, Store
 
@@ -50,47 +42,16 @@ run(msgspec.json.decode(sys.argv[1], type=MonitorConfig, dec_hook=lambda kind, v
 """
 
 
-class NoJobs:
-    """Retrains are recommended and never started."""
-
-    def order(self, request: object) -> None:
-        raise AssertionError(request)
-
-    def start(self, key: str) -> None:
-        raise AssertionError(key)
-
-    def state(self, key: str) -> str:
-        return "absent"
-
-    def log_words(self, key: str) -> str:
-        return key
-
-
-def live_through(folder: Path, store: Store) -> None:
+def live_through(house: House) -> None:
     """Two models and their days, judged by a real engine."""
-    config = MonitorConfig(policy=Policy(may_retrain=False), project_name="bench", evidence_dir=folder / "evidence")
-    clock = ManualClock(now_ms=1_000 * MS_PER_DAY)
-    bus = SqliteBus(folder / "first.db", num_partitions=1)
-    engine = Engine(config, bus, store, NoJobs(), MetricSet(), clock)
     traffic = Traffic(WORLD, len(ORIGINALS), VALIDATED_DAYS + HARM_AFTER, SEED)
-    with ExitStack() as stack:
-        publisher = EventPublisher(bus.publisher(), source="bench", clock=clock)
-        stack.callback(publisher.close)
-        turn = stack.enter_context(engine.session())
-
-        def tell(events: Sequence[Event]) -> None:
-            for event in events:
-                publisher.publish(event)
-            publisher.flush(10.0)
-            turn(0.0)
-            while engine.snapshot.lag:
-                turn(0.0)
-
-        validated = [traffic.day(number) for number in range(VALIDATED_DAYS)]
-        tell([run_of(model, [day[m] for day in validated]) for m, model in enumerate(ORIGINALS)])
-        for number in range(VALIDATED_DAYS, VALIDATED_DAYS + LIVE_DAYS + 2):
-            day = traffic.day(number)
-            tell([told(model, one) for model, one in zip(ORIGINALS, day, strict=True) for told in (predictions_of, labels_of)])
+    validated = [traffic.day(number) for number in range(VALIDATED_DAYS)]
+    house.tell([run_of(model, [day[m] for day in validated]) for m, model in enumerate(ORIGINALS)])
+    for number in range(VALIDATED_DAYS, VALIDATED_DAYS + LIVE_DAYS + 2):
+        day = traffic.day(number)
+        house.tell(
+            [told(model, one) for model, one in zip(ORIGINALS, day, strict=True) for told in (predictions_of, labels_of)]
+        )
 
 
 def renamed(value: Any, model: str, **changed: Any) -> Any:
@@ -126,13 +87,13 @@ def copied(store: Store, original: str, model: str) -> Changes:
 
 def fill(folder: Path) -> None:
     """A store with 200 models."""
-    with tempfile.TemporaryDirectory(dir=folder) as first:
-        source, store = Store(f"sqlite:///{first}/store.db"), Store(f"sqlite:///{folder}/store.db")
-        live_through(Path(first), source)
+    store = Store(f"sqlite:///{folder}/store.db")
+    with tempfile.TemporaryDirectory(dir=folder) as first, House(Path(first)) as house:
+        live_through(house)
         for number in range(NUM_MODELS):
-            store.commit(copied(source, ORIGINALS[0] if number % 3 == 0 else ORIGINALS[1], f"model-{number:03d}"))
-        source.close()
-        store.close()
+            original = ORIGINALS[0] if number % 3 == 0 else ORIGINALS[1]
+            store.commit(copied(house.store, original, f"model-{number:03d}"))
+    store.close()
 
 
 def free_port() -> int:

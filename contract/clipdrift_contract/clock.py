@@ -1,6 +1,7 @@
 """Time as a value that is handed in, so that a module which decides never reads a clock."""
 
 import time
+from datetime import UTC, datetime
 from typing import Protocol
 
 MS_PER_SECOND = 1_000
@@ -8,6 +9,16 @@ MS_PER_HOUR = 3_600_000
 MS_PER_DAY = 86_400_000
 LATEST_MS = 4_102_444_800_000
 """The year 2100: a later time in an event is a mistake in units."""
+
+
+def format_moment(time_ms: int) -> str:
+    """Date and minute in UTC.
+
+    Example:
+        >>> format_moment(1362096000000)
+        '2013-03-01 00:00'
+    """
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 class Clock(Protocol):

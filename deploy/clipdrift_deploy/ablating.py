@@ -15,11 +15,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from clipdrift_contract.clock import format_moment
 from clipdrift_contract.errors import ClipdriftError, ConfigError
 from clipdrift_contract.events import ClipKind, ClipSpec
 from clipdrift_deploy.ablation_report import rows
 from clipdrift_deploy.ablation_report.report import later_words, write_report
-from clipdrift_deploy.moments import exact_moment, format_moment, require_span
+from clipdrift_deploy.moments import exact_moment, require_span
 from clipdrift_deploy.project import Project
 from clipdrift_deploy.tasks import load_task
 from clipdrift_deploy.training import check_clip, retraining_config, task_errors, training_section

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from clipdrift_deploy.moments import format_moment
+from clipdrift_contract.clock import format_moment
 
 COLUMNS = ("incident", "severity", "since", "state", "what")
 

@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, datetime, timedelta
 
-from clipdrift_contract.clock import MS_PER_DAY, MS_PER_HOUR
+from clipdrift_contract.clock import MS_PER_DAY, MS_PER_HOUR, format_moment
 from clipdrift_contract.errors import ConfigError
 
 _MS_PER = {"m": MS_PER_HOUR // 60, "h": MS_PER_HOUR, "d": MS_PER_DAY}
@@ -25,16 +25,6 @@ def parse_moment(text: str) -> int:
         raise ConfigError(f"a moment is written like 2013-03-01 or 2013-03-01T12:30:00Z, got {text!r}") from error
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return round(aware.timestamp() * 1000)
-
-
-def format_moment(time_ms: int) -> str:
-    """Date and minute in UTC.
-
-    Example:
-        >>> format_moment(1362096000000)
-        '2013-03-01 00:00'
-    """
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def parse_duration(text: str) -> int:

@@ -5,10 +5,9 @@ from typing import Literal
 
 import msgspec
 
-from clipdrift_contract.clock import Clock
+from clipdrift_contract.clock import Clock, format_moment
 from clipdrift_contract.errors import ConfigError
 from clipdrift_contract.metrics import MetricSet
-from clipdrift_deploy.moments import format_moment
 from clipdrift_deploy.project import Project
 from clipdrift_trainer.recording.sinks.lines import LinesSink
 from clipdrift_trainer.recording.sinks.mlflow_runs import MlflowSink

@@ -23,11 +23,11 @@ from rich.text import Text
 
 from clipdrift_contract.bus.connect import connect
 from clipdrift_contract.bus.log import Consumer
+from clipdrift_contract.clock import format_moment
 from clipdrift_contract.envelope import decode
 from clipdrift_contract.errors import ConfigError, PoisonError
 from clipdrift_contract.events import TRAINING, Fault, GradWindow, RunEnd
 from clipdrift_deploy.clip_report.gathering import require_a_run
-from clipdrift_deploy.moments import format_moment
 from clipdrift_deploy.project import Project
 from clipdrift_trainer.recording.sinks.lines import LinesReader
 from clipdrift_trainer.recording.sinks.sink import Telemetry

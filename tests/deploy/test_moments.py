@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipdrift_contract.clock import format_moment
 from clipdrift_contract.errors import ConfigError
-from clipdrift_deploy.moments import format_moment, parse_moment
+from clipdrift_deploy.moments import parse_moment
 
 ZONES = st.integers(-12, 14).map(lambda hours: timezone(timedelta(hours=hours)))
 FIRST, LAST = datetime.fromisoformat("1971-01-01"), datetime.fromisoformat("2100-01-01")

@@ -10,10 +10,10 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from clipdrift_contract.clock import SystemClock
+from clipdrift_contract.clock import SystemClock, format_moment
 from clipdrift_deploy import incident_words, monitor_client
 from clipdrift_deploy.cli.app import ProjectOption, app, examples, open_project_at, out, say
-from clipdrift_deploy.moments import format_moment, parse_duration
+from clipdrift_deploy.moments import parse_duration
 
 incidents_app = typer.Typer(
     help="What is wrong with your models: one incident for each cause.\n\n"

@@ -10,11 +10,10 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from clipdrift_contract.clock import SystemClock
+from clipdrift_contract.clock import SystemClock, format_moment
 from clipdrift_contract.errors import ConfigError
 from clipdrift_deploy import monitor_client
 from clipdrift_deploy.cli.app import ModelArgument, ProjectOption, WhyOption, app, examples, open_project_at, out, say
-from clipdrift_deploy.moments import format_moment
 from clipdrift_deploy.project import Project
 
 

@@ -9,10 +9,10 @@ import msgspec
 import typer
 from rich.markup import escape
 
-from clipdrift_contract.clock import LATEST_MS, SystemClock
+from clipdrift_contract.clock import LATEST_MS, SystemClock, format_moment
 from clipdrift_contract.errors import ConfigError
 from clipdrift_deploy.cli.app import ProjectOption, examples, open_project_at, say, store_app
-from clipdrift_deploy.moments import format_moment, parse_moment, require_span
+from clipdrift_deploy.moments import parse_moment, require_span
 from clipdrift_deploy.wiring import monitor_config
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ import typer
 from rich.markup import escape
 
 from clipdrift_contract.clipping import percent
-from clipdrift_contract.clock import SystemClock
+from clipdrift_contract.clock import SystemClock, format_moment
 from clipdrift_deploy.cli.app import ModelArgument, ProjectOption, app, examples, open_project_at, out, say
 from clipdrift_deploy.initialise import initialise, split_moment_ms
-from clipdrift_deploy.moments import format_moment, parse_moment
+from clipdrift_deploy.moments import parse_moment
 from clipdrift_deploy.validation_words import validation_words
 
 SinceOption = Annotated[str, typer.Option("--from", help="First moment of the data, such as 2026-01-01.")]

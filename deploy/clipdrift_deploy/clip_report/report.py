@@ -9,6 +9,7 @@ import msgspec
 
 from clipdrift_contract.bus.connect import connect
 from clipdrift_contract.clipping import describe_clip
+from clipdrift_contract.clock import format_moment
 from clipdrift_contract.errors import ClipdriftError, ConfigError
 from clipdrift_contract.files import write_whole
 from clipdrift_deploy.clip_report.figures import MOST_STRETCHES, Course, course_of, course_of_end, slice_shares
@@ -16,7 +17,6 @@ from clipdrift_deploy.clip_report.gathering import RunRecord, from_bus, from_fil
 from clipdrift_deploy.clip_report.learned import accuracy_words, chapters_of_end
 from clipdrift_deploy.clip_report.page import chapters_of, tiles_of
 from clipdrift_deploy.clip_report.verdict import Answer, answer_of
-from clipdrift_deploy.moments import format_moment
 from clipdrift_deploy.project import Project
 
 

@@ -13,7 +13,7 @@ from clipdrift_contract.events import Deployment
 from clipdrift_deploy.demo.client import ServingClient
 from clipdrift_deploy.demo.figures import Month, months_of
 from clipdrift_deploy.demo.lives import MonthScores
-from clipdrift_deploy.demo.narration import KINDS, Line, day_of, tell_in_order
+from clipdrift_deploy.demo.narration import Line, day_of, tell_in_order
 from clipdrift_deploy.demo.report import Link, ReportModel
 from clipdrift_deploy.demo.result import (
     Control,
@@ -30,6 +30,7 @@ from clipdrift_deploy.demo.traffic import Stream
 from clipdrift_deploy.demo.watcher import MonitorWatcher
 from clipdrift_deploy.project import Project
 from clipdrift_monitor.evidence.order import paths_of
+from clipdrift_monitor.risk.severity import KIND_WORDS
 from clipdrift_trainer.export import score_rows
 from clipdrift_trainer.profiling import slice_index, slice_names
 
@@ -161,7 +162,7 @@ def _evidence(project: Project, story: Story) -> Iterator[Link]:
     for signal in story.signals.values():
         path = paths_of(evidence_folder(project), signal.signal_id).html
         if path.exists():
-            words = f"{day_of(signal.window_start_ms)}, {KINDS[signal.kind]}"
+            words = f"{day_of(signal.window_start_ms)}, {KIND_WORDS[signal.kind]}"
             yield Link(words=words, path=path.relative_to(project.folder.parent).as_posix())
 
 

@@ -7,25 +7,9 @@ from typing import Any, Literal
 import msgspec
 
 from clipdrift_contract.events import Decision, Deployment, Event, RetrainOutcome, RetrainRequest, Signal
+from clipdrift_monitor.risk.severity import KIND_WORDS
 
 Tone = Literal["bad", "busy", "good", "plain"]
-KINDS = {
-    "sudden_break": "sudden break",
-    "worse_than_validated": "worse than validated",
-    "repairable": "a retrain would help",
-    "feature_drift": "inputs have moved",
-    "prediction_drift": "predictions have moved",
-    "mix_drift": "the mix of slices has moved",
-    "calibration_drift": "scores no longer mean what they did",
-    "estimated_accuracy": "scores promise less accuracy",
-    "error_drift": "the errors have changed",
-    "joint_drift": "inputs have moved together",
-    "schema": "columns are not as they were",
-    "freshness": "no predictions for longer than usual",
-    "labels_missing": "labels are missing",
-    "data_broken": "the data are broken",
-    "training_fault": "training went wrong",
-}
 _RANKS: tuple[type[Any], ...] = (Signal, Decision, RetrainRequest, RetrainOutcome, Deployment)
 _VERDICTS = {"pass": "passes the gate", "fail": "fails the gate", "inconclusive": "stays inconclusive"}
 
@@ -81,7 +65,7 @@ def _tell_signal(signal: Signal) -> Line | None:
     return Line(
         at_ms=signal.window_end_ms - 1,  # a window of one day is that day's, not the next one's
         model=signal.model,
-        what=f"{KINDS[signal.kind]}{where}",
+        what=f"{KIND_WORDS[signal.kind]}{where}",
         why=signal.summary,
         tone="bad",
     )

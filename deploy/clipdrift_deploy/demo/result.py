@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from clipdrift_contract.clipping import describe_clip
+from clipdrift_contract.clock import format_moment
 from clipdrift_contract.events import ArmResult, ClippingVerdict, Contrast, Signal, Verdict
 from clipdrift_deploy.demo.figures import Figures, LifeMonth, Month, Share, figures_of, recovered_share
 from clipdrift_deploy.demo.lives import SAME, MonthScores, best_arm
 from clipdrift_deploy.demo.story import Retrain, Story
-from clipdrift_deploy.moments import format_moment
 from clipdrift_trainer.evaluation.scores import row_losses
 
 Scores = npt.NDArray[np.float64]

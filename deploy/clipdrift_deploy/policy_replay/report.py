@@ -6,9 +6,9 @@ from typing import Any
 
 import jinja2
 
+from clipdrift_contract.clock import format_moment
 from clipdrift_contract.errors import ClipdriftError
 from clipdrift_contract.files import write_whole
-from clipdrift_deploy.moments import format_moment
 from clipdrift_deploy.policy_replay import plots
 from clipdrift_monitor.decisions.replay import Replay, ReplayedBlock, in_a_sentence
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import jinja2
 
+from clipdrift_contract.clock import format_moment
 from clipdrift_contract.events import Signal
 from clipdrift_monitor.api import plots
 from clipdrift_monitor.api.charts import sparkline
 from clipdrift_monitor.api.intervals import anytime
 from clipdrift_monitor.api.reader import Reader, UnknownSliceError
 from clipdrift_monitor.api.rows import (
-    about,
     decision_row,
     diagnosis_told,
     in_range,
@@ -23,30 +23,14 @@ from clipdrift_monitor.api.rows import (
     retrain_row,
     slice_rows,
 )
-from clipdrift_monitor.api.words import clip_words, clipping_word, code, day, in_words, moment, number, share, window_words
+from clipdrift_monitor.api.words import clip_words, clipping_word, code, day, in_words, number, share, window_words
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.evidence.order import paths_of
-from clipdrift_monitor.incidents.precision import precision_of
+from clipdrift_monitor.risk.detectability import two_digits
+from clipdrift_monitor.risk.severity import KIND_WORDS
 from clipdrift_monitor.state import JudgedBlock, ModelState
 from clipdrift_monitor.windows.view import View
 
-_KIND_WORDS = {
-    "sudden_break": "sudden break",
-    "worse_than_validated": "worse than validated",
-    "repairable": "a retrain would help",
-    "feature_drift": "inputs have moved",
-    "prediction_drift": "predictions have moved",
-    "mix_drift": "the mix of slices has moved",
-    "calibration_drift": "scores no longer mean what they did",
-    "estimated_accuracy": "scores promise less accuracy",
-    "error_drift": "the errors have changed",
-    "joint_drift": "inputs have moved together",
-    "schema": "columns are not as they were",
-    "freshness": "no predictions for longer than usual",
-    "labels_missing": "labels are missing",
-    "data_broken": "the data look broken",
-    "training_fault": "training went wrong",
-}
 _STATE_CSS = {
     "healthy": "good",
     "harmed": "bad",
@@ -85,9 +69,9 @@ class Pages:
         self._templates.filters |= {
             "share": share,
             "number": number,
-            "moment": moment,
+            "moment": format_moment,
             "day": day,
-            "about": about,
+            "about": two_digits,
             "code": code,
         }
         for name in self._templates.list_templates():
@@ -181,7 +165,7 @@ class Pages:
             totals[one.start_ms] = totals.get(one.start_ms, 0) + one.view.num_predictions
         marks = plots.deployment_marks(self._reader.deployments(model, 100))
         blocks = self._reader.blocks(model)
-        statements = [one for block in blocks[-1:] for one in block.statements if getattr(one, "slice", "") == name]
+        statements = [one for block in blocks[-1:] for one in block.statements if one.slice == name]
         incidents = [one for one in self._reader.incidents(model, _NUM_INCIDENTS) if name in one.slices]
         return self._render(
             "slice.html.j2",
@@ -202,18 +186,12 @@ class Pages:
 
     def incidents(self) -> str:
         """Every incident, those that are open first."""
-        names = self._reader.names()
-        states = [self._reader.state(name) for name in names]
-        found = [one for name in names for one in self._reader.incidents(name, _NUM_INCIDENTS)]
+        found = [one for name in self._reader.names() for one in self._reader.incidents(name, _NUM_INCIDENTS)]
         found.sort(key=lambda one: (not one.is_open, _SEVERITIES.index(one.severity) if one.is_open else 0, -one.at_ms))
-        counts: dict[str, int] = {}
-        for state in states:
-            for verdict, count in state.num_feedback.items():
-                counts[verdict] = counts.get(verdict, 0) + count
         budget = self._config.policy.budget
         return self._render(
             "incidents.html.j2", title="Incidents", incidents=[incident_row(one) for one in found[:_NUM_INCIDENTS]],
-            num_open=sum(one.is_open for one in found), precision=precision_of(counts), budget=budget,
+            num_open=sum(one.is_open for one in found), precision=self._reader.precision(), budget=budget,
         )  # fmt: skip
 
     def incident(self, incident_id: str) -> str:
@@ -297,7 +275,7 @@ class Pages:
         evidence = paths_of(self._config.evidence_dir, signal.signal_id).html
         return {
             "signal": signal,
-            "words": _KIND_WORDS.get(signal.kind, signal.kind.replace("_", " ")),
+            "words": KIND_WORDS[signal.kind],
             "evidence": f"/evidence/{evidence.name}" if evidence.exists() else "",
         }
 

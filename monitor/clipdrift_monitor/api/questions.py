@@ -10,7 +10,6 @@ from clipdrift_contract.events import Decision, Deployment, Incident, RunEnd, Si
 from clipdrift_monitor.api import answers
 from clipdrift_monitor.api.reader import Reader
 from clipdrift_monitor.evidence.order import paths_of
-from clipdrift_monitor.incidents.precision import precision_of
 from clipdrift_monitor.state import JudgedBlock
 from clipdrift_monitor.store.audit import AuditVerdict
 from clipdrift_monitor.store.store import RetrainRow, Store
@@ -120,12 +119,8 @@ class Questions:
         found = self._store.incidents(
             asked["model"], is_open=is_open, severity=asked["severity"], limit=limit + 1, offset=offset
         )
-        counts: dict[str, int] = {}
-        for state in self._reader.snapshot.models.values():
-            for verdict, count in state.num_feedback.items():
-                counts[verdict] = counts.get(verdict, 0) + count
         page = _paged(found, asked)
-        return answers.IncidentPage(items=page.items, next=page.next, precision=precision_of(counts))
+        return answers.IncidentPage(items=page.items, next=page.next, precision=self._reader.precision())
 
     def incident(self, asked: Asked) -> Incident:
         """Raises LookupError when there is none."""

@@ -1,5 +1,6 @@
 """Reads what the monitor knows about models, as plain values: for the JSON interface, the pages and the exporter."""
 
+from collections import Counter
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from clipdrift_monitor.api.foresight import would_be_seen
 from clipdrift_monitor.api.intervals import anytime, inflation_of
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.engine.snapshot import Snapshot
+from clipdrift_monitor.incidents.precision import Precision, precision_of
 from clipdrift_monitor.risk.harm import HarmState
 from clipdrift_monitor.risk.realised import Realised
 from clipdrift_monitor.state import JudgedBlock, ModelState
@@ -108,9 +110,12 @@ class Reader:
             self._layouts[place] = Layout(run.profile)
         return self._layouts[place]
 
+    def _layout_in_service(self, state: ModelState) -> Layout | None:
+        return None if state.in_service is None else self._layout(state.model, state.in_service.version)
+
     def live(self, state: ModelState) -> LiveFigures | None:
         """Live figures of the version in service; None while there is no version."""
-        layout = self._layout(state.model, state.in_service.version) if state.in_service is not None else None
+        layout = self._layout_in_service(state)
         if layout is None:
             return None
         width = self._config.window_ms
@@ -174,10 +179,9 @@ class Reader:
     def accuracy(self, model: str, start_ms: int, end_ms: int) -> list[SliceCounts]:
         """Labels and hits of predictions made in [start, end), all versions together, by slice; "" is all."""
         state = self.state(model)
-        run = self.run(state)
-        if run is None or run.profile is None:
+        layout, counts = self._layout_in_service(state), dict[str, list[int]]()
+        if layout is None:
             return []
-        layout, counts = Layout(run.profile), dict[str, list[int]]()
         for key, sums in self._store.windows(model, start_ms, end_ms):
             labels, correct = (round(layout.value(sums, name)) for name in ("num_labels", "num_correct"))
             for name in ("", layout.slice_name(key.slice_index)):
@@ -194,7 +198,6 @@ class Reader:
             return []
         validated = {one.slice: one for one in run.validation if one.slice}
         num_validated = sum(one.num_rows for one in validated.values())
-        is_regression = run.profile is not None and run.profile.task == "regression"
         harm, found = self.harm(model), []
         for name, figures in live.slices.items():
             before = validated.get(name)
@@ -204,9 +207,7 @@ class Reader:
                     slice=name,
                     live=figures,
                     share=figures.num_predictions / live.overall.num_predictions if live.overall.num_predictions else None,
-                    validated_accuracy=before.num_correct / before.num_rows
-                    if before and has_rows and not is_regression
-                    else None,
+                    validated_accuracy=self.validated_accuracy(run, name),
                     validated_share=before.num_rows / num_validated if before and has_rows else None,
                     would_be_seen=_foresight(harm, figures, live.num_windows, name),
                 )
@@ -263,6 +264,13 @@ class Reader:
         """Judged blocks that start in [start, end), the oldest first, as they were told."""
         found = [msgspec.msgpack.decode(body, type=JudgedBlock) for body in self._store.blocks(model)]
         return [one for one in found if start_ms <= one.start_ms < end_ms]
+
+    def precision(self) -> Precision:
+        """How often people called incidents true so far, of all models."""
+        counts: Counter[str] = Counter()
+        for state in self.snapshot.models.values():
+            counts.update(state.num_feedback)
+        return precision_of(counts)
 
     def incident(self, incident_id: str) -> Incident:
         """Raises UnknownIncidentError when there is none."""

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+from clipdrift_contract.clock import format_moment
 from clipdrift_contract.events import ArmResult, Contrast, Decision, Diagnosis, EvidenceRow, Incident, RuleFinding
 from clipdrift_monitor.api.answers import SliceTold, WindowTold
-from clipdrift_monitor.api.words import clip_words, day, moment, number, share
+from clipdrift_monitor.api.words import clip_words, day, number, share
 from clipdrift_monitor.incidents.history import PastIncident
+from clipdrift_monitor.risk.detectability import two_digits
 from clipdrift_monitor.risk.realised import Realised
 from clipdrift_monitor.store.store import RetrainRow
 
@@ -18,7 +20,7 @@ def incident_row(one: Incident) -> dict[str, Any]:
     """What a list shows of an incident."""
     said = one.feedback[-1].verdict if one.feedback else ""
     seen_to = f"seen to by {one.acknowledgement.actor}" if one.acknowledgement else ""
-    silenced = f"silenced by {one.silence.actor} until {moment(one.silence.until_ms)}" if one.silence else ""
+    silenced = f"silenced by {one.silence.actor} until {format_moment(one.silence.until_ms)}" if one.silence else ""
     return {
         "id": one.incident_id,
         "model": one.model,
@@ -34,7 +36,7 @@ def incident_row(one: Incident) -> dict[str, Any]:
 
 def decision_row(one: Decision) -> dict[str, Any]:
     return {
-        "at": moment(one.at_ms),
+        "at": format_moment(one.at_ms),
         "action": one.action if one.would == "none" else f"would {one.would} (dry run)",
         "version": one.version,
         "reasons": one.reasons,
@@ -153,7 +155,7 @@ def slice_rows(found: Sequence[SliceTold]) -> dict[str, Any]:
     rows = []
     for one in found:
         seen, live = one.would_be_seen, one.live
-        within = "–" if seen is None else "never" if seen.num_labels is None else f"{about(seen.num_labels)} labels"
+        within = "–" if seen is None else "never" if seen.num_labels is None else f"{two_digits(seen.num_labels)} labels"
         known = one.validated_accuracy
         rows.append(
             {
@@ -172,18 +174,6 @@ def in_range(value: float | None, low: float | None, high: float | None, floor: 
         return None
     left, right, at = (round(100 * (one - floor) / (1 - floor), 1) for one in (low, high, value))
     return {"left": left, "width": round(right - left, 1), "at": at}
-
-
-def about(value: float) -> str:
-    """A number to two digits.
-
-    Example:
-        >>> about(1234.5), about(7.0), about(0.0647)
-        ('1,200', '7', '0.065')
-    """
-    if abs(value) < 1:
-        return f"{value:.2g}"
-    return f"{round(value, -max(0, len(f'{value:.0f}') - 2)):,.0f}"
 
 
 def realised_rows(found: Sequence[Realised], past: Sequence[PastIncident]) -> list[dict[str, Any]]:

@@ -1,11 +1,11 @@
 """How the pages put figures and states into words."""
 
 import re
-from datetime import UTC, datetime
 
 from markupsafe import Markup, escape
 
 from clipdrift_contract.clipping import describe_clip
+from clipdrift_contract.clock import format_moment
 from clipdrift_contract.events import ClipSpec
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.state import ModelState
@@ -33,16 +33,6 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
 
 
-def moment(time_ms: int) -> str:
-    """Date and minute in UTC.
-
-    Example:
-        >>> moment(0)
-        '1970-01-01 00:00'
-    """
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-
-
 def day(time_ms: int) -> str:
     """Date in UTC.
 
@@ -50,7 +40,7 @@ def day(time_ms: int) -> str:
         >>> day(0)
         '1970-01-01'
     """
-    return moment(time_ms)[:10]
+    return format_moment(time_ms)[:10]
 
 
 def code(words: str) -> Markup:

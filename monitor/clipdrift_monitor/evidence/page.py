@@ -3,9 +3,9 @@
 import html
 import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import NamedTuple
 
+from clipdrift_contract.clock import format_moment
 from clipdrift_monitor.evidence import plots
 from clipdrift_monitor.evidence.order import EvidenceOrder
 from clipdrift_monitor.evidence.plots import Shape
@@ -157,11 +157,7 @@ def _numbers(side: Side) -> str:
 def _window(start_ms: int, end_ms: int) -> str:
     if end_ms <= start_ms:
         return "none: the alarm came with the version's first window"
-    return f"{_moment(start_ms)} to {_moment(end_ms)}"
-
-
-def _moment(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+    return f"{format_moment(start_ms)} to {format_moment(end_ms)}"
 
 
 def _list(lines: Iterable[str]) -> str:

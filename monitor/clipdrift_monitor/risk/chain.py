@@ -130,17 +130,20 @@ def hypotheses(validated: ErrorRate, proven: float) -> tuple[Floats, Floats]:
     return null_K, np.minimum(null_K + rise_K * math.sqrt(variance), _HIGHEST)
 
 
+def log_ratios(null_K: Floats, other_K: Floats, rho: float, last: int) -> Floats:
+    """Log likelihood ratios [2, K] of a right answer and of an error, after a label that was right (0) or an error (1)."""
+    null, other = null_K + rho * (last - null_K), other_K + rho * (last - other_K)
+    return np.stack([np.log((1 - other) / (1 - null)), np.log(other / null)])
+
+
 def log_factors(error_N: npt.NDArray[np.uint8], null_K: Floats, other_K: Floats, rho: float) -> Floats:
     """Logarithms [N, K] of the likelihood ratios of two chains; the first label of a block has no predecessor."""
-    table = np.empty((6, len(other_K)))
-    for row, (null, other) in enumerate(
-        ((null_K, other_K), *((null_K + rho * (last - null_K), other_K + rho * (last - other_K)) for last in (0, 1)))
-    ):
-        table[2 * row] = np.log((1 - other) / (1 - null))
-        table[2 * row + 1] = np.log(other / null)
+    first = log_ratios(null_K, other_K, 0.0, 0)
+    table = np.concatenate([first, *(log_ratios(null_K, other_K, rho, last) for last in (0, 1))])
     code_N = error_N.astype(np.int64)
     code_N[1:] += 2 + 2 * error_N[:-1].astype(np.int64)
-    return table[code_N]
+    found: Floats = table[code_N]
+    return found
 
 
 def _chance_quantile(degrees: float, z: float) -> float:

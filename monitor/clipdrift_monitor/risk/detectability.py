@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clipdrift_monitor.risk.chain import ErrorRate, hypotheses
+from clipdrift_monitor.risk.chain import ErrorRate, hypotheses, log_ratios
 from clipdrift_monitor.risk.reference import Reference
 from clipdrift_monitor.risk.worse import CHAIN_SHARE, LARGEST_STAKE, LOSS_SHARES, STAKES, WorseMemory, losses_with_bound
 from clipdrift_monitor.windows.window import Floats
@@ -33,8 +33,19 @@ class Detectability(NamedTuple):
         points = f"{100 * self.rise:g} points more errors would"
         if not math.isfinite(self.num_labels):
             return f"{points} not be seen: validation is too short to tell them from chance."
-        digits = max(0, len(f"{self.num_labels:.0f}") - 2)
-        return f"{points} be seen within about {round(self.num_labels, -digits):,.0f} labels."
+        return f"{points} be seen within about {two_digits(self.num_labels)} labels."
+
+
+def two_digits(value: float) -> str:
+    """A number as precisely as a forecast is worth.
+
+    Example:
+        >>> two_digits(1234.5), two_digits(7.0), two_digits(0.0647)
+        ('1,200', '7', '0.065')
+    """
+    if abs(value) < 1:
+        return f"{value:.2g}"
+    return f"{round(value, -max(0, len(f'{value:.0f}') - 2)):,.0f}"
 
 
 def labels_until_seen(memory: WorseMemory, rise: float, labels_per_block: float) -> Detectability:
@@ -75,8 +86,7 @@ def chain_growth(validated: ErrorRate, proven: float, rise: float) -> Floats:
     growth_K = np.zeros(len(null_K))
     for last, weight in ((0, 1 - rate), (1, rate)):
         chance = rate + rho * (last - rate)
-        low_K, high_K = null_K + rho * (last - null_K), other_K + rho * (last - other_K)
-        growth_K += weight * (chance * np.log(high_K / low_K) + (1 - chance) * np.log((1 - high_K) / (1 - low_K)))
+        growth_K += weight * (np.array([1 - chance, chance]) @ log_ratios(null_K, other_K, rho, last))
     found: Floats = growth_K / proven
     return found
 

@@ -1,5 +1,6 @@
 """How loud each kind of signal is: a page wakes somebody, a ticket waits for the morning, a note explains."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -8,6 +9,26 @@ from clipdrift_contract.events import Severity, SignalKind
 
 TestName = Literal["sudden_break", "worse_than_validated", "repairable"]
 TEST_NAMES: tuple[TestName, ...] = ("sudden_break", "worse_than_validated", "repairable")
+
+
+KIND_WORDS: Mapping[SignalKind, str] = {
+    "sudden_break": "sudden break",
+    "worse_than_validated": "worse than validated",
+    "repairable": "a retrain would help",
+    "feature_drift": "inputs have moved",
+    "prediction_drift": "predictions have moved",
+    "mix_drift": "the mix of slices has moved",
+    "calibration_drift": "scores no longer mean what they did",
+    "estimated_accuracy": "scores promise less accuracy",
+    "error_drift": "the errors have changed",
+    "joint_drift": "inputs have moved together",
+    "schema": "columns are not as they were",
+    "freshness": "no predictions for longer than usual",
+    "labels_missing": "labels are missing",
+    "data_broken": "the data look broken",
+    "training_fault": "training went wrong",
+}
+"""What each kind of signal says, in a few words."""
 
 
 class Severities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

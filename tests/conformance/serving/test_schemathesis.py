@@ -1,50 +1,18 @@
 """The OpenAPI document is true: schemathesis asks the server what it allows and what it does not, and every answer fits it."""
 
 import json
-from collections import Counter
 
 import pytest
-import requests
 import schemathesis
-from hypothesis import HealthCheck, given, settings
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
+from openapi_answers import checked_answer, named, operations_of, statuses_of
 from serving_process import INPUTS
 
 from clipdrift_serving.rest.openapi import document
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
-SCHEMA = schemathesis.openapi.from_dict(document())
-OPERATIONS = {one.ok().label: one.ok() for one in SCHEMA.get_all_operations()}
-CHECKS = [
-    not_a_server_error,
-    status_code_conformance,
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-]
+OPERATIONS = operations_of(document())
 PLACES = {"nowhere": {}, "toy": {"model": "toy", "version": "v1"}}
 EXAMPLES = 100
-
-
-@pytest.fixture(scope="module")
-def session():
-    with requests.Session() as made:
-        made.trust_env = False
-        yield made
-
-
-def checked_answer(server, session: requests.Session, case: schemathesis.Case) -> requests.Response:
-    """The answer to a case, held against the document. Schemathesis's own transport does not run on every urllib3."""
-    asked = case.as_transport_kwargs(base_url=f"http://127.0.0.1:{server.port}")
-    answer = session.request(**asked, timeout=10, allow_redirects=False)
-    case.validate_response(answer, checks=CHECKS)
-    return answer
 
 
 def places_and_modes():
@@ -61,21 +29,11 @@ def places_and_modes():
 def test_whatever_is_asked_the_answer_is_one_of_the_document(server, session, label, place, mode):
     operation = OPERATIONS[label]
     parameters = named(operation, PLACES[place]) or None
-    statuses = Counter()
 
-    @given(operation.as_strategy(mode, path_parameters=parameters))
-    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    def ask(case):
-        statuses[checked_answer(server, session, case).status_code] += 1
+    statuses = statuses_of(operation, mode, parameters, EXAMPLES, lambda case: checked_answer(server.port, session, case))
 
-    ask()
     assert statuses
     assert max(statuses) < 500
-
-
-def named(operation, names):
-    """The path parameters of an operation."""
-    return {name: value for name, value in names.items() if "{" + name + "}" in operation.path}
 
 
 def good_requests(server) -> dict[str, dict]:
@@ -106,7 +64,7 @@ def test_a_right_request_is_answered_as_the_document_says(server, session, label
     operation = OPERATIONS[label]
     case = operation.Case(path_parameters=named(operation, PLACES["toy"]), **given_more)
 
-    answer = checked_answer(server, session, case)
+    answer = checked_answer(server.port, session, case)
 
     assert answer.status_code == 200
     told = json.loads(answer.content)
