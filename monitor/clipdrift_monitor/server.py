@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -42,7 +41,6 @@ _JOIN_SECONDS = 20.0
 _DRAIN_SECONDS = 10
 _COURSE_BLOCKS = 90  # that a pack shows until its alarm
 _STANDBY_SECONDS = 0.5
-_SWITCH_SECONDS = 0.0005  # the engine may compute all the time: a page must not wait 5 ms for it at each of its queries
 _KEEP_ALIVE_SECONDS = 75  # longer than clients keep an idle connection, so that it is never closed under their next request
 _log = logging.getLogger(__name__)
 
@@ -74,7 +72,6 @@ def run(config: MonitorConfig, clock: Clock | None = None) -> None:
         ClipdriftError: The engine ended by an error of its own; its story is in the log.
     """
     check_detectors(config.policy.drift)
-    sys.setswitchinterval(_SWITCH_SECONDS)
     clock = clock or SystemClock()
     config.jobs_dir.mkdir(parents=True, exist_ok=True)
     metrics = MetricSet()

@@ -20,8 +20,8 @@ def would_be_seen(harm: HarmState, labels_per_block: float, slice_name: str = ""
         slice_name: A slice; "" is all rows. A slice that is tested together with others is seen by all of their labels.
     """
     memory = harm if not slice_name else harm.slices.get(slice_name) or harm.slices.get(REST)
-    if memory is None or labels_per_block <= 0:
-        return None
+    if memory is None or labels_per_block <= 0 or (memory.reference.is_usable and not memory.reference.has_errors):
+        return None  # of values, no error rate can rise
     found = labels_until_seen(memory, RISE, labels_per_block)
     together = " It is tested together with the other small slices." if slice_name and slice_name not in harm.slices else ""
     return WouldBeSeen(

@@ -7,7 +7,9 @@ Axes: H blocks, K bins of the feature.
 """
 
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -47,8 +49,8 @@ def repeat_of(counts_K: Floats, usual_HK: Floats, since_HK: Floats, num_features
         since_HK: Of the blocks in which it was told as stale already, oldest first; none else.
         num_features: That are looked at in this block.
 
-    Source: the lower tail of Pearson's chi-square test of homogeneity of the blocks, its statistic over what the feature's own
-    blocks before them had for each degree of freedom, where that is less than 1.
+    Source: the lower tail of Pearson's chi-square test of homogeneity of the blocks, its statistic over how much
+    of what chance gives the feature's own blocks before them differed by.
 
     Example:
         >>> still, random = np.array([20.0, 31.0, 29.0, 18.0, 12.0]), np.random.default_rng(0)
@@ -63,9 +65,11 @@ def repeat_of(counts_K: Floats, usual_HK: Floats, since_HK: Floats, num_features
         return None
     looks = list(_while_still(counts_K, blocks_HK, since_HK) if len(since_HK) else _looks(counts_K, blocks_HK))
     found = []
+    num_looks = len(looks) * num_features
     for repeat, group_HK, before_HK in looks:
-        chance = min(1.0, _likeness(group_HK, _dispersion(before_HK)) * len(looks) * num_features)
-        found.append((chance, repeat._replace(chance=chance), before_HK))
+        if _likeness(group_HK) * num_looks < CHANCE:  # what the blocks before say of it can only make it likelier
+            chance = min(1.0, _likeness(group_HK, _dispersion(before_HK, len(group_HK))) * num_looks)
+            found.append((chance, repeat._replace(chance=chance), before_HK))
     chance, repeat, before_HK = min(found, key=lambda one: (one[0], -one[1].num_blocks), default=(1.0, _NONE, blocks_HK))
     if chance >= CHANCE or (repeat.blocks_ago > 1 and len(blocks_HK) < 2 * repeat.blocks_ago):
         return None
@@ -104,10 +108,35 @@ def _homogeneity(blocks_HK: Floats) -> tuple[float, int]:
     return float(((used_HK - expected_HK) ** 2 / expected_HK).sum()), (len(rows_H) - 1) * (used_HK.shape[1] - 1)
 
 
-def _dispersion(blocks_HK: Floats) -> float:
-    """How much of what chance gives blocks differ by: 1, or less where they are lawfully alike."""
-    statistic, degrees = _homogeneity(blocks_HK)
-    return min(1.0, statistic / degrees) if degrees and len(blocks_HK) >= _MIN_BLOCKS else 1.0
+def _dispersion(before_HK: Floats, group_size: int) -> float:
+    """How much of what chance gives blocks differ by: 1, or less where they are lawfully alike.
+
+    By the pairs and the groups in a row among them that are most alike, since weekdays may be alike and Saturdays not: their
+    statistic beside that which the most alike of so many has by chance.
+    """
+    pairs = list(itertools.combinations(before_HK, 2))
+    rows = [before_HK[i : i + group_size] for i in range(len(before_HK) - group_size + 1)] if group_size > 2 else []
+    return min(1.0, _most_alike([np.array(one) for one in pairs]), _most_alike(rows))
+
+
+def _most_alike(groups: Sequence[Floats]) -> float:
+    """The smallest statistic for a degree of freedom, beside the one expected of so many samples; 1 where there are none."""
+    known = [(statistic / degrees, degrees) for statistic, degrees in map(_homogeneity, groups) if degrees]
+    return min((ratio / _smallest(len(known), degrees) for ratio, degrees in known), default=1.0)
+
+
+def _smallest(num_samples: int, degrees: int) -> float:
+    """Of so many chi-square statistics, for a degree of freedom, about the smallest: the quantile at 1 / (samples + 1).
+
+    Source: Wilson, Hilferty 1931, the cube root of chi-square as a normal.
+
+    Example:
+        >>> round(_smallest(99, 10), 2)  # 2.558 at 1 %
+        0.25
+    """
+    spread = 2 / (9 * degrees)
+    cube_root = 1 - spread + NormalDist().inv_cdf(1 / (num_samples + 1)) * math.sqrt(spread)
+    return max(cube_root, 0.1) ** 3
 
 
 def _likeness(blocks_HK: Floats, dispersion: float = 1.0) -> float:

@@ -7,8 +7,8 @@ import numpy as np
 class Block(msgspec.Struct, frozen=True, kw_only=True):
     """Sums over rows; `errors` holds 0/1 in time order for the first of them.
 
-    For values (regression) the squared error over the squared validated range stands as `brier_sum`, at most 1 a row; whether a
-    value is an error is not defined, so training ships no clustering of errors and the two absolute tests rest.
+    For values (regression) the squared error over the squared validated range stands as `brier_sum`, at most 1 a row. Whether a
+    value is an error is not defined, so the test for sudden breaks rests, and `worse_than_validated` bets on that loss alone.
     """
 
     start_ms: int

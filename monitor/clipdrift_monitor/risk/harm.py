@@ -187,6 +187,11 @@ def _coarser(block: Block) -> Block:
 
 def _sudden(state: HarmState, block: Block) -> Statement:
     bound = state.sudden.bound
+    if state.reference.is_usable and not state.reference.has_errors:
+        return Statement(
+            test="sudden_break", bound=bound, level=0.0, is_alarm=False, effect=0.0,
+            detail="rests: a value is neither right nor wrong",
+        )  # fmt: skip
     null = state.reference.worst_day(bound)
     done = step_sudden(state.sudden, state.reference, block)
     return Statement(
@@ -199,9 +204,10 @@ def _worse(state: HarmState, block: Block, config: HarmConfig) -> Statement:
     null = min(0.95, state.reference.mean_loss_bound + config.tolerance)
     loss = block.brier_sum / block.num_labels
     done = step_worse(state, block, config.tolerance)
+    what = "Brier score" if state.reference.has_errors else "squared miss, of the squared range,"
     return Statement(
         test="worse_than_validated", level=done.level, bound=state.worse.bound, is_alarm=done.is_alarm, effect=loss - null,
-        detail=f"Brier score {loss:.3f}, bound of the validated mean {null:.3f}",
+        detail=f"{what} {loss:.3g}, bound of the validated mean {null:.3g}",
     )  # fmt: skip
 
 

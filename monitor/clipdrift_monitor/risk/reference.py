@@ -43,6 +43,11 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     def is_usable(self) -> bool:
         return self.num_days >= _MIN_DAYS
 
+    @property
+    def has_errors(self) -> bool:
+        """Whether a label is right or wrong; of values only the size of a miss is known."""
+        return self.day_error_bound < 1.0
+
     def worst_day(self, blocks: float) -> float:
         """The error rate that one block in `blocks` exceeds by chance, at most 0.9 and at least the 99 % bound.
 
@@ -64,7 +69,11 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
 
 def reference_of(run: RunEnd) -> Reference:
     """The bounds from a run's validation."""
-    return _bounds(next((one for one in run.clustering if one.slice == ""), None))
+    return _bounds(next((one for one in run.clustering if one.slice == ""), None), has_errors=_has_errors(run))
+
+
+def _has_errors(run: RunEnd) -> bool:
+    return run.profile is None or run.profile.task != "regression"
 
 
 def references_of_slices(run: RunEnd, names: Sequence[str], max_slices: int) -> dict[str, Reference]:
@@ -80,9 +89,10 @@ def references_of_slices(run: RunEnd, names: Sequence[str], max_slices: int) -> 
     if not chosen:
         return {}
     rest = [name for name in names if name not in chosen]
-    found = {name: _bounds(clustering[name]) for name in sorted(chosen)}
+    has_errors = _has_errors(run)
+    found = {name: _bounds(clustering[name], has_errors=has_errors) for name in sorted(chosen)}
     if rest:
-        found[REST] = _bounds(_together([clustering[name] for name in rest if name in clustering]))
+        found[REST] = _bounds(_together([clustering[name] for name in rest if name in clustering]), has_errors=has_errors)
     return found
 
 
@@ -113,12 +123,15 @@ def _together(slices: Sequence[ErrorClustering]) -> ErrorClustering | None:
     )
 
 
-def _bounds(validated: ErrorClustering | None) -> Reference:
+def _bounds(validated: ErrorClustering | None, *, has_errors: bool) -> Reference:
     """Source: t intervals over days; for one further day s * sqrt(1 + 1/n) (Hahn, Meeker, Statistical Intervals, section
     4.7)."""
     days = [day for day in validated.days if day.num_rows >= _MIN_ROWS] if validated is not None else []
     if validated is None or len(days) < 2:
         return Reference(num_days=len(days), mean_loss_bound=1.0, day_error_bound=1.0, lag1=0.0)
+    loss_bound = min(0.95, _mean_bound([day.brier_sum / day.num_rows for day in days]))
+    if not has_errors:
+        return Reference(num_days=len(days), mean_loss_bound=loss_bound, day_error_bound=1.0, lag1=0.0)
     errors = np.array([day.num_errors / day.num_rows for day in days])
     # an evening can be bad within a day that is not: the spread of hours counts where it is larger
     spread = math.sqrt(max(float(errors.var(ddof=1)), validated.between_hour_variance))
@@ -126,7 +139,7 @@ def _bounds(validated: ErrorClustering | None) -> Reference:
     log_loss = _mean_bound([day.nll_sum / day.num_rows for day in days])
     return Reference(
         num_days=n,
-        mean_loss_bound=min(0.95, _mean_bound([day.brier_sum / day.num_rows for day in days])),
+        mean_loss_bound=loss_bound,
         day_error_bound=min(0.9, float(errors.mean() + t_quantile(0.99, n - 1) * spread * math.sqrt(1 + 1 / n))),
         day_error_mean=float(errors.mean()),
         day_error_spread=float(spread * math.sqrt(1 + 1 / n)),

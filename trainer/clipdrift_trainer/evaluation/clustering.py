@@ -55,6 +55,34 @@ def cluster_errors(
     return tuple(found)
 
 
+def cluster_misses(
+    value_N: Floats,
+    label_N: Floats,
+    time_ms: npt.NDArray[np.int64],
+    slice_N: npt.NDArray[Any],
+    slice_names: Sequence[str],
+    label_span: float,
+) -> tuple[ErrorClustering, ...]:
+    """The same of values (regression): `brier_sum` holds squared misses in units of `label_span`, each at most 1, as production
+    counts them; whether a value is an error is not defined, so there are none.
+
+    Example:
+        >>> day = np.array([0, 86_400_000])
+        >>> found = cluster_misses(np.array([1.0, 9.0]), np.array([2.0, 2.0]), day, np.array([0, 0]), (), 4.0)
+        >>> [one.brier_sum for one in found[0].days], [one.num_errors for one in found[0].days]
+        ([0.0625, 1.0], [0, 0])
+    """
+    if np.any(np.diff(time_ms) < 0):
+        raise ValueError("rows must be in time order")
+    loss_N = np.minimum(np.abs(value_N - label_N) / label_span, 1.0) ** 2
+    none_N, zero_N = np.zeros(len(label_N), bool), np.zeros(len(label_N))
+    found = []
+    for index, name in [(None, ""), *enumerate(slice_names)]:
+        chosen = np.ones(len(label_N), bool) if index is None else slice_N == index
+        found.append(_cluster(name, none_N[chosen], zero_N[chosen], loss_N[chosen], time_ms[chosen]))
+    return tuple(found)
+
+
 def _cluster(
     name: str, is_error_N: npt.NDArray[np.bool_], nll_N: Floats, brier_N: Floats, time_ms: npt.NDArray[np.int64]
 ) -> ErrorClustering:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from clipdrift_contract.events import Calibration, ErrorClustering, HiddenSlice, ReliabilityBin, ScoreInterval, SliceScore
 from clipdrift_contract.profile import TaskKind
-from clipdrift_trainer.evaluation.clustering import cluster_errors
+from clipdrift_trainer.evaluation.clustering import cluster_errors, cluster_misses
 from clipdrift_trainer.evaluation.hidden import HiddenSlicePolicy, hidden_slices, slices_that_got_worse
 from clipdrift_trainer.evaluation.intervals import score_intervals
 from clipdrift_trainer.evaluation.reliability import reliability
@@ -62,11 +62,15 @@ def validate(
     Raises:
         ValueError: Rows out of time order, or scores that are not finite.
     """
+    if kind == "regression":
+        clustering = cluster_misses(scores_NK[:, 0], label_N, time_ms, slice_N, slice_names, label_span)
+    else:
+        clustering = cluster_errors(scores_NK, label_N, time_ms, slice_N, slice_names)
     rows = (scores_NK, label_N, time_ms, slice_N, slice_names, kind)
     intervals = score_intervals(*rows)
     return Validation(
         validation=score_slices(scores_NK, label_N, slice_N, slice_names, kind, num_train),
-        clustering=() if kind == "regression" else cluster_errors(scores_NK, label_N, time_ms, slice_N, slice_names),
+        clustering=clustering,
         intervals=intervals,
         hidden_slices=(
             *hidden_slices(*rows, policy=policy, label_span=label_span),
