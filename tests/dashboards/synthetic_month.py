@@ -16,7 +16,7 @@ NUM_DAYS = 30
 DAY_MS = 86_400_000
 START_MS = 1_362_096_000_000  # 2013-03-01
 HARMED, WELL = "pump", "valve"
-HARMED_FROM, REPAIRED_ON = 12, 20
+HARMED_FROM, REPAIRED_ON, DATA_CHANGED_ON = 12, 20, 7
 SLICES = ("", "north", "south", "a b")
 FEATURES = tuple(f"input {index}" for index in range(12))
 
@@ -97,6 +97,8 @@ def _deeds(metrics: MetricSet, model: str, day: int, loss: float) -> None:
         metrics.counter(names.MODEL_SIGNALS).labels(model, "worse_than_validated", "ticket").inc()
         metrics.gauge(names.MODEL_OPEN_INCIDENTS).labels(model, "ticket", "open").set(1)
         metrics.counter(names.MODEL_INCIDENTS).labels(model, "harm", "ticket").inc()
+    if model == HARMED and day == DATA_CHANGED_ON:
+        metrics.counter(names.MODEL_SIGNALS).labels(model, "schema", "note").inc()
     is_retrain = model == HARMED and day == REPAIRED_ON - 1
     action = "retrain" if is_retrain else "alert" if is_alarm else "none"
     metrics.counter(names.MODEL_DECISIONS).labels(model, action).inc()

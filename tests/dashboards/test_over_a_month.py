@@ -67,10 +67,15 @@ def test_the_deployment_is_marked_once_and_on_its_day(given: list[Answer]) -> No
     ]
 
 
-def test_data_changes_are_marked_for_the_harmed_model_alone(given: list[Answer]) -> None:
-    marks = {one.model: one.series for one in given if one.query.title == "Incidents" and one.query.board == "model"}
+@pytest.mark.parametrize(
+    ("title", "days"),
+    [("Data changes", [synthetic_month.DATA_CHANGED_ON]), ("Incidents", list(range(16, synthetic_month.REPAIRED_ON)))],
+)
+def test_a_mark_stands_on_each_day_on_which_it_happened(given: list[Answer], title: str, days: list[int]) -> None:
+    marks = {one.model: one.series for one in given if one.query.title == title and one.query.board == "model"}
     assert marks[synthetic_month.WELL] == []
-    assert {mark["metric"]["model"] for mark in marks[synthetic_month.HARMED]} == {"pump"}
+    (mark,) = marks[synthetic_month.HARMED]
+    assert [round((time - synthetic_month.START_MS / 1000) / 86_400) - 1 for time, _ in mark["values"]] == days
 
 
 def test_a_day_has_one_bar_for_its_decision(given: list[Answer]) -> None:
