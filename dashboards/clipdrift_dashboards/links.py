@@ -1,8 +1,25 @@
 """Where a click leads. Files are built for one place; the defaults are those of a machine on which all runs."""
 
+from typing import Literal
+
 import msgspec
 
-OVERVIEW_UID = "clipdrift-model-overview"
+BoardName = Literal["fleet", "model", "slices", "training", "retraining", "pipeline"]
+
+
+def uid(board: BoardName) -> str:
+    """The name that Grafana and all links know a dashboard by; it never changes.
+
+    >>> uid("fleet")
+    'clipdrift-fleet'
+    """
+    return f"clipdrift-{board}"
+
+
+def within(board: BoardName, model: str = "") -> str:
+    """A link from one dashboard to another that keeps the time range and the data source; `model` may be a template."""
+    chosen = f"&var-model={model}" if model else ""
+    return f"/d/{uid(board)}?${{datasource:queryparam}}&${{__url_time_range}}{chosen}"
 
 
 class Links(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,9 +41,9 @@ class Links(msgspec.Struct, frozen=True, kw_only=True):
         """The page of an alert."""
         return f"{self.runbooks_url}/{alert}.md"
 
-    def overview(self, model: str) -> str:
-        """The model overview; `model` may be a template that the reader of the link fills."""
-        return f"{self.grafana_url}/d/{OVERVIEW_UID}?var-model={model}"
+    def board(self, board: BoardName, model: str = "") -> str:
+        """A dashboard, from outside Grafana; `model` may be a template that the reader of the link fills."""
+        return f"{self.grafana_url}/d/{uid(board)}" + (f"?var-model={model}" if model else "")
 
     def status_page(self, model: str) -> str:
         """The monitor's own page of a model, with every decision and its reasons."""

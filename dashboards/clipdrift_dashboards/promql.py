@@ -27,6 +27,43 @@ class AnyOf(msgspec.Struct, frozen=True):
     values: tuple[str, ...]
 
 
+class NoneOf(msgspec.Struct, frozen=True):
+    """A matcher for all but some plain values."""
+
+    values: tuple[str, ...]
+
+
+class Offered(msgspec.Struct, frozen=True):
+    """A matcher for what is chosen in a variable of several values."""
+
+    variable: str
+
+
+Matcher = str | AnyOf | NoneOf | Offered
+
+
+class Bucket(msgspec.Struct, frozen=True):
+    """The buckets of a histogram, as a series of their own."""
+
+    name: str
+    labels: tuple[str, ...]
+
+    @classmethod
+    def of(cls, metric: Metric) -> "Bucket":
+        """
+        Raises:
+            ValueError: `metric` is no histogram.
+        """
+        if metric.kind != "histogram":
+            raise ValueError(f"{metric.name} is a {metric.kind}, and only a histogram has buckets")
+        return cls(f"{metric.name}_bucket", (*metric.labels, "le"))
+
+
+def none_of(*values: str) -> NoneOf:
+    """Match all but `values`."""
+    return NoneOf(any_of(*values).values)
+
+
 def any_of(*values: str) -> AnyOf:
     """Match one of `values`; they are words (letters, digits, underscores), so no regular expression hides in them."""
     bad = [value for value in values if not value.replace("_", "").isalnum()]
@@ -35,7 +72,7 @@ def any_of(*values: str) -> AnyOf:
     return AnyOf(values)
 
 
-def select(series: Series, **matchers: str | AnyOf) -> str:
+def select(series: Series, **matchers: Matcher) -> str:
     """A selector of `series`.
 
     Raises:
@@ -49,14 +86,21 @@ def select(series: Series, **matchers: str | AnyOf) -> str:
     unknown = sorted(set(matchers) - set(series.labels))
     if unknown:
         raise ValueError(f"{series.name} has the labels {', '.join(series.labels) or 'none'}, not {', '.join(unknown)}")
-    parts = [
-        f'{label}=~"{"|".join(value.values)}"' if isinstance(value, AnyOf) else f'{label}="{value}"'
-        for label, value in matchers.items()
-    ]
+    parts = [_matcher(label, value) for label, value in matchers.items()]
     return f"{series.name}{{{','.join(parts)}}}" if parts else series.name
 
 
-def newest(metric: Metric, *by: str, **matchers: str | AnyOf) -> str:
+def _matcher(label: str, value: Matcher) -> str:
+    if isinstance(value, AnyOf):
+        return f'{label}=~"{"|".join(value.values)}"'
+    if isinstance(value, NoneOf):
+        return f'{label}!~"{"|".join(value.values)}"'
+    if isinstance(value, Offered):
+        return f'{label}=~"${value.variable}"'
+    return f'{label}="{value}"'
+
+
+def newest(metric: Metric, *by: str, **matchers: Matcher) -> str:
     """A gauge as it was told last, without the labels that scraping adds: one series, also when the monitor has moved.
 
     Example:
@@ -67,6 +111,6 @@ def newest(metric: Metric, *by: str, **matchers: str | AnyOf) -> str:
     return f"max by ({', '.join(by)}) ({select(metric, **matchers)})"
 
 
-def total(metric: Metric, *by: str, **matchers: str | AnyOf) -> str:
+def total(metric: Metric, *by: str, **matchers: Matcher) -> str:
     """A counter summed over processes."""
     return f"sum by ({', '.join(by)}) ({select(metric, **matchers)})"

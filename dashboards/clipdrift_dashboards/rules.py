@@ -188,6 +188,6 @@ def _alert(alert: Alert, links: Links) -> dict[str, Any]:
             "summary": alert.summary,
             "description": alert.description,
             "runbook_url": links.runbook(alert.name),
-            "dashboard_url": links.overview(model) if model else links.overview("").partition("?")[0],
+            "dashboard_url": links.board("model", model) if model else links.board("pipeline"),
         },
     }

@@ -25,3 +25,9 @@ BLIND_FOR = "10m"
 """How long the monitor may see nothing, beyond `FLOW_WINDOW`, before somebody is woken."""
 ABSENT_FOR = "10m"
 """How long the monitor may not answer: a restart takes seconds."""
+WASTED_RETRAINS = 0.5
+"""Share of retrains that changed nothing from which on retraining costs more than it brings."""
+COMMIT_SECONDS = 1.0
+"""A commit of the monitor that takes longer holds back everything behind it."""
+OUTBOX_ORDERS = 10
+"""Orders that wait to be carried out: more at once do not go away in seconds."""

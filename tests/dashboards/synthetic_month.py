@@ -16,7 +16,7 @@ NUM_DAYS = 30
 DAY_MS = 86_400_000
 START_MS = 1_362_096_000_000  # 2013-03-01
 HARMED, WELL = "pump", "valve"
-HARMED_FROM, REPAIRED_ON = 12, 20
+HARMED_FROM, REPAIRED_ON, DATA_CHANGED_ON = 12, 20, 7
 SLICES = ("", "north", "south", "a b")
 FEATURES = tuple(f"input {index}" for index in range(12))
 
@@ -32,6 +32,8 @@ def expositions() -> Iterator[tuple[str, int]]:
             _causes(metrics, model, day, loss, dice)
             _deeds(metrics, model, day, loss)
             _flow(metrics, model, day, dice)
+            _served(metrics, model, day, dice)
+            _trained(metrics, model, dice)
         _monitor(metrics, dice)
         yield generate_latest(metrics.registry).decode(), START_MS + (day + 1) * DAY_MS
 
@@ -95,6 +97,8 @@ def _deeds(metrics: MetricSet, model: str, day: int, loss: float) -> None:
         metrics.counter(names.MODEL_SIGNALS).labels(model, "worse_than_validated", "ticket").inc()
         metrics.gauge(names.MODEL_OPEN_INCIDENTS).labels(model, "ticket", "open").set(1)
         metrics.counter(names.MODEL_INCIDENTS).labels(model, "harm", "ticket").inc()
+    if model == HARMED and day == DATA_CHANGED_ON:
+        metrics.counter(names.MODEL_SIGNALS).labels(model, "schema", "note").inc()
     is_retrain = model == HARMED and day == REPAIRED_ON - 1
     action = "retrain" if is_retrain else "alert" if is_alarm else "none"
     metrics.counter(names.MODEL_DECISIONS).labels(model, action).inc()
@@ -112,7 +116,9 @@ def _flow(metrics: MetricSet, model: str, day: int, dice: random.Random) -> None
     rows = round(900 + 80 * math.sin(day / 7 * 2 * math.pi) + dice.gauss(0, 20))
     metrics.counter(names.MODEL_PREDICTIONS).labels(model).inc(rows)
     metrics.counter(names.MODEL_LABELS).labels(model).inc(round(rows * 0.97))
-    metrics.gauge(names.MODEL_LABEL_MATURITY).labels(model).set(0.97 if day != 5 else 0.4)
+    metrics.gauge(names.MODEL_LABEL_MATURITY).labels(model).set(
+        0.4 if day == 5 or (day == NUM_DAYS - 1 and model == HARMED) else 0.97
+    )
     metrics.gauge(names.MODEL_LABEL_DELAY).labels(model).set(9_000 + dice.gauss(0, 300))
     metrics.gauge(names.MONITOR_WATERMARK).labels(model).set(START_MS / 1000 + day * 86_400)
 
@@ -124,3 +130,47 @@ def _monitor(metrics: MetricSet, dice: random.Random) -> None:
     metrics.counter(names.MONITOR_AUDIT_ROWS).inc(2)
     metrics.gauge(names.MONITOR_AUDIT_BROKEN).set(0)
     metrics.gauge(names.MONITOR_OUTBOX_PENDING).set(0)
+    metrics.counter(names.BUS_POISON).labels("clipdrift.predictions").inc(0.1)
+
+
+def _served(metrics: MetricSet, model: str, day: int, dice: random.Random) -> None:
+    version = "2013-03-20" if model == HARMED and day >= REPAIRED_ON else "2013-03-01"
+    rows = 900 + dice.randrange(100)
+    for code, num_requests in (("ok", rows), ("400", 3)):
+        metrics.counter(names.SERVING_REQUESTS).labels(model, code).inc(num_requests)
+    metrics.counter(names.SERVING_ROWS).labels(model, version, "champion").inc(rows)
+    metrics.counter(names.SERVING_CPU_SECONDS).labels(model, version).inc(0.0004 * rows)
+    metrics.counter(names.SERVING_CORRECT).labels(model, version).inc(round(0.85 * rows))
+    metrics.counter(names.SERVING_LABELS).labels(model, "accepted").inc(rows)
+    metrics.counter(names.SERVING_UNRECORDED).labels(model, "sampled").inc(5)
+    metrics.counter(names.SERVING_SWAPS).labels(model, "done").inc(day in (0, REPAIRED_ON))
+    for _ in range(20):
+        metrics.histogram(names.SERVING_LATENCY).labels(model).observe(0.002 * math.exp(dice.gauss(0, 0.7)))
+    metrics.gauge(names.SERVING_REFUSED).labels(model).set(0)
+    metrics.gauge(names.SERVING_RECORDER_QUEUE).set(dice.randrange(40))
+    metrics.gauge(names.SERVING_SPOOL_BYTES).set(dice.randrange(4096))
+    metrics.counter(names.SERVING_TURNED_AWAY).labels("deadline").inc()
+    metrics.counter(names.SERVING_WORKER_RESTARTS).inc(0)
+
+
+def _trained(metrics: MetricSet, model: str, dice: random.Random) -> None:
+    metrics.counter(names.TRAINER_STEPS).labels(model).inc(100)
+    metrics.counter(names.TRAINER_CLIPPED_STEPS).labels(model).inc(12)
+    for _ in range(100):
+        norm = math.exp(dice.gauss(-1, 0.8))
+        metrics.histogram(names.TRAINER_GRAD_NORM).labels(model).observe(norm)
+        metrics.counter(names.TRAINER_GRAD_NORM_REMOVED).labels(model).inc(max(0.0, norm - 1))
+    for metric, value in (
+        (names.TRAINER_CLIP_BOUND, 1.0), (names.TRAINER_LEARNING_RATE, 1e-3), (names.TRAINER_EFFECTIVE_LEARNING_RATE, 9e-4),
+        (names.TRAINER_LOSS, 0.4), (names.TRAINER_PROGRESS, 0.5), (names.TRAINER_WINDOWS_UNSENT, 0.0),
+    ):  # fmt: skip
+        metrics.gauge(metric).labels(model).set(value)
+    for group in ("encoder", "head"):
+        metrics.gauge(names.TRAINER_GROUP_NORM).labels(model, group).set(abs(dice.gauss(0.5, 0.1)))
+    for name in SLICES[1:]:
+        metrics.counter(names.TRAINER_SLICE_GRAD_MASS).labels(model, name).inc(10)
+    for metric in (names.TRAINER_NONFINITE_STEPS, names.TRAINER_INEFFECTIVE_STEPS, names.TRAINER_SKIPPED_STEPS):
+        metrics.counter(metric).labels(model).inc(0)
+    metrics.counter(names.TRAINER_FAULTS).labels(model, "clipped_twice").inc(0)
+    metrics.counter(names.TRAINER_SINK_FAILURES).labels(model, "bus").inc(0)
+    metrics.counter(names.TRAINER_WINDOWS_LOST).labels(model, "bus").inc(0)

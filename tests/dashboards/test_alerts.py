@@ -14,7 +14,8 @@ from clipdrift_dashboards.rules import ALERTS
 
 pytestmark = pytest.mark.prometheus
 
-OVERVIEW = "http://localhost:3000/d/clipdrift-model-overview"
+MODEL_BOARD = "http://localhost:3000/d/clipdrift-model?var-model=m"
+PIPELINE_BOARD = "http://localhost:3000/d/clipdrift-pipeline"
 ALWAYS_THERE = {"ClipdriftMonitorAbsent", "ClipdriftWatchdog"}  # what fires when there is nothing at all
 
 
@@ -181,7 +182,7 @@ def expected(case: Case) -> list[dict[str, Any]]:
                 "summary": one.summary,
                 "description": one.description,
                 "runbook_url": f"docs/runbooks/{case.alert}.md",
-                "dashboard_url": f"{OVERVIEW}?var-model=m" if "model" in one.labels else OVERVIEW,
+                "dashboard_url": MODEL_BOARD if "model" in one.labels else PIPELINE_BOARD,
             },
         }
         for one in case.told

@@ -1,10 +1,10 @@
 """Selectors can only be made from what exists."""
 
 import pytest
-from promql_names import problems
 
 from clipdrift_contract.metrics import MODEL_ACCURACY, MODEL_HARM_EVIDENCE
 from clipdrift_dashboards.promql import any_of, newest, select
+from clipdrift_dashboards.promql_names import problems
 
 
 def test_a_label_that_the_metric_has_not_is_refused() -> None:

@@ -7,9 +7,9 @@ from typing import Any, get_args
 import pytest
 import yaml
 from dashboard_queries import RULES
-from promql_names import LABELS_OF, problems
 
 from clipdrift_contract.events import SignalKind
+from clipdrift_dashboards.promql_names import LABELS_OF, problems
 from clipdrift_dashboards.rules import ALERTS, RECORDS, AlertSeverity
 
 RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks"
@@ -43,7 +43,7 @@ def test_every_alert_says_what_it_means_and_where_to_look(name: str) -> None:
     assert rule["labels"]["severity"] in get_args(AlertSeverity)
     assert 10 < len(notes["summary"]) < 110
     assert len(notes["description"]) > len(notes["summary"])
-    assert notes["dashboard_url"].startswith("http://localhost:3000/d/clipdrift-model-overview")
+    assert re.match(r"http://localhost:3000/d/clipdrift-(model\?|pipeline$)", notes["dashboard_url"])
     assert notes["runbook_url"] == f"docs/runbooks/{name}.md"
 
 

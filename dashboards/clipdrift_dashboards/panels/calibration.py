@@ -12,7 +12,7 @@ from clipdrift_dashboards.promql import newest
 _EMPTY = "No mature labels in this time range"
 
 
-def row() -> style.Row:
+def scores() -> style.Line:
     """Three proper or nearly proper scores."""
     panels = (
         (
@@ -37,7 +37,7 @@ def row() -> style.Row:
             ), 8,
         ),
     )  # fmt: skip
-    return style.Row("Do its probabilities mean what they say?", (style.Line(style.LINE_HEIGHT - 1, panels),))
+    return style.Line(style.LINE_HEIGHT - 1, panels)
 
 
 def _score(metric: Metric, title: str, legend: str, unit: str, decimals: int, description: str) -> Any:

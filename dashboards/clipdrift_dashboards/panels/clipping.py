@@ -7,10 +7,12 @@ from clipdrift_contract.metrics import Metric
 from clipdrift_dashboards.panels import style
 from clipdrift_dashboards.promql import newest
 
+_EMPTY = "No training run known for the version in service, or no monitor answers"
 
-def row() -> style.Row:
-    """Removed mass, which is the headline; clip rate, which is not."""
-    mass = _ratio(
+
+def removed_mass() -> Any:
+    """The headline."""
+    return _ratio(
         metrics.MODEL_REMOVED_MASS,
         "Gradient mass removed",
         "Share of all gradient mass that clipping removed in the run of the version in service: sum of max(0, norm - bound) "
@@ -18,22 +20,45 @@ def row() -> style.Row:
         "a shadow retrain only.",
         style.PURPLE,
     )
-    rate = _ratio(
+
+
+def clip_rate() -> Any:
+    """Not the headline."""
+    return _ratio(
         metrics.MODEL_CLIP_RATE,
         "Steps clipped",
-        "Share of optimizer steps whose norm was above the bound, in the same run. It can be 100 % in a run that lost "
-        "nothing: read the removed mass first.",
+        "Share of optimizer steps whose norm was above the bound, in the run of the version in service. It can be 100 % in a "
+        "run that lost nothing: read the removed mass first.",
         style.GREY,
     )
-    return style.Row(
-        "What did clipping remove when it was trained?", (style.Line(style.LINE_HEIGHT - 2, ((mass, 12), (rate, 12))),)
+
+
+def both(title: str) -> Any:
+    """Removed mass and clip rate in one graph, for a common time axis with drift and harm."""
+    mass, rate = "gradient mass removed", "steps clipped"
+    return (
+        style.lines(
+            title,
+            "What clipping did in the training of the version in service, so a step is a new version: the share of gradient "
+            "mass that it removed, and the share of steps that it touched. That it steps where harm begins or ends shows that "
+            "they go together, not that one causes the other: the words to the right say what is proven.",
+            style.SHARE,
+            0,
+            _EMPTY,
+        )
+        .min(0)
+        .max(1)
+        .with_target(style.query(newest(metrics.MODEL_REMOVED_MASS, "model", model=style.MODEL), mass, "A"))
+        .with_target(style.query(newest(metrics.MODEL_CLIP_RATE, "model", model=style.MODEL), rate, "B"))
+        .override_by_name(*style.series_style(mass, style.PURPLE, custom_lineInterpolation="stepAfter", custom_fillOpacity=15))
+        .override_by_name(*style.series_style(rate, style.GREY, (10, 6), custom_lineInterpolation="stepAfter"))
     )
 
 
 def _ratio(metric: Metric, title: str, description: str, color: str) -> Any:
     name = title.lower()
     return (
-        style.lines(title, description, style.SHARE, 1, "No training run known for the version in service")
+        style.lines(title, description, style.SHARE, 1, _EMPTY)
         .min(0)
         .max(1)
         .with_target(style.query(newest(metric, "model", model=style.MODEL), name))

@@ -17,24 +17,20 @@ _TESTS = {
 }
 
 
-def row(links: Links) -> style.Row:
-    """Evidence of the three tests; what a repair would bring."""
-    return style.Row(
-        "Is the harm proven, and can it be repaired?",
-        (style.Line(style.LINE_HEIGHT, ((_evidence(links), 16), (_worth(), 8))),),
-    )
+_EMPTY = "No block judged in this time range, or no monitor answers"
 
 
-def _evidence(links: Links) -> Any:
+def evidence(links: Links, title: str) -> Any:
+    """The three tests."""
     panel = style.with_bound(
         style.lines(
-            "Evidence of harm, by test",
+            title,
             "Evidence over its alarm bound (dashed line: an alarm); equal steps are equal factors. Sudden break: something "
             "broke at once. Worse than validated: day after day. Repairable: a simple repair is proven to do better; only "
             "this one leads to a retrain. After an alarm a test begins again.",
             units.NoUnit,
             2,
-            "No block judged in this time range",
+            _EMPTY,
         ),
         thresholds.HARM_EVIDENCE,
     )
@@ -49,7 +45,8 @@ def _evidence(links: Links) -> Any:
     return panel
 
 
-def _worth() -> Any:
+def worth() -> Any:
+    """What the best challenger would have gained."""
     return (
         style.lines(
             "What a repair would gain",
@@ -57,7 +54,7 @@ def _worth() -> Any:
             "Above 0 a retrain has something to win; about 0 the days are harder, and no model would do better.",
             units.NoUnit,
             4,
-            "No block judged in this time range",
+            _EMPTY,
         )
         .with_target(style.query(newest(metrics.MODEL_REPAIR_WORTH, "model", model=style.MODEL), "Brier score gained"))
         .override_by_name(*style.series_style("Brier score gained", style.GREEN, custom_fillOpacity=15))

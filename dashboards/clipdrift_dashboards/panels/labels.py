@@ -11,14 +11,8 @@ from clipdrift_dashboards.panels import style
 from clipdrift_dashboards.promql import newest
 
 
-def row(links: Links) -> style.Row:
-    """Maturity and delay."""
-    return style.Row(
-        "How much is known, and how late?", (style.Line(style.LINE_HEIGHT - 1, ((_maturity(links), 12), (_delay(), 12))),)
-    )
-
-
-def _maturity(links: Links) -> Any:
+def maturity(links: Links) -> Any:
+    """Which share is labelled."""
     return (
         style.with_bound(
             style.lines(
@@ -27,7 +21,7 @@ def _maturity(links: Links) -> Any:
                 "missing; what is missing rarely is a random part, so live accuracy may be wrong then.",
                 style.SHARE,
                 0,
-                "No window closed in this time range",
+                "No window closed in this time range, or no monitor answers",
             ),
             thresholds.LABEL_SHARE,
         )
@@ -41,7 +35,8 @@ def _maturity(links: Links) -> Any:
     )
 
 
-def _delay() -> Any:
+def delay() -> Any:
+    """How late labels come."""
     return (
         style.lines(
             "Time until a label comes",
@@ -49,7 +44,7 @@ def _delay() -> Any:
             "end: labels that come later than that still count as accuracy, and are late for the harm tests.",
             units.Seconds,
             1,
-            "No labels in this time range",
+            "No labels in this time range, or no monitor answers",
         )
         .min(0)
         .with_target(style.query(newest(metrics.MODEL_LABEL_DELAY, "model", model=style.MODEL), "mean delay"))

@@ -21,15 +21,8 @@ _ACTIONS = {
 _VERDICTS = {"pass": (style.GREEN, ()), "fail": (style.VERMILION, (12, 6)), "inconclusive": (style.ORANGE, (3, 6))}
 
 
-def row(links: Links) -> style.Row:
-    """Decisions by action; retrains by verdict."""
-    return style.Row(
-        "What was decided, and what came of it?",
-        (style.Line(style.LINE_HEIGHT, ((_decisions(links), 12), (_retrains(links), 12))),),
-    )
-
-
-def _decisions(links: Links) -> Any:
+def decisions(links: Links) -> Any:
+    """By action."""
     counter = select(metrics.MODEL_DECISIONS, model=style.MODEL)
     # A counter of rare events is born with its first event, which rate() and increase() do not see; a difference does.
     before = f"sum by (action) (last_over_time({counter}[$__interval] offset $__interval))"
@@ -41,7 +34,7 @@ def _decisions(links: Links) -> Any:
             "that was not judged. The status page has the reasons of each.",
             units.LocaleFormat,
             0,
-            "No decision in this time range",
+            "No decision in this time range, or no monitor answers",
         )
         .draw_style(common.GraphDrawStyle.BARS)
         .stacking(common_builders.StackingConfig().mode(common.StackingMode.NORMAL).group("A"))
@@ -57,7 +50,8 @@ def _decisions(links: Links) -> Any:
     return panel
 
 
-def _retrains(links: Links) -> Any:
+def verdicts(links: Links) -> Any:
+    """By verdict."""
     so_far = total(metrics.MODEL_RETRAINS, "verdict", model=style.MODEL)
     none = (
         f'label_replace(0 * {newest(metrics.MODEL_GENERATION, "model", model=style.MODEL)}, "verdict", "none so far", "", "")'
@@ -69,7 +63,7 @@ def _retrains(links: Links) -> Any:
             "'inconclusive' one after another: read their reasons before the next one is paid for.",
             units.LocaleFormat,
             0,
-            "The monitor does not know this model",
+            "The monitor does not know this model, or does not answer",
         )
         .min(0)
         .axis_soft_max(3)

@@ -1,26 +1,17 @@
-"""Does the monitor see all of it, and in time?"""
+"""How much is asked, how fast and at what cost is it answered?"""
 
 from typing import Any
 
-from grafana_foundation_sdk.models import common, units
+from grafana_foundation_sdk.models import units
 
 from clipdrift_contract import metrics
 from clipdrift_contract.metrics import Metric
-from clipdrift_dashboards import thresholds
-from clipdrift_dashboards.links import Links
 from clipdrift_dashboards.panels import style
-from clipdrift_dashboards.promql import newest, select
+from clipdrift_dashboards.promql import Bucket, none_of, select
 
 
-def row(links: Links) -> style.Row:
-    """Arrivals; how far the monitor is behind; up to when it has judged."""
-    return style.Row(
-        "Does the monitor see all of it, and in time?",
-        (style.Line(style.LINE_HEIGHT - 1, ((_arrivals(), 12), (_lag(links), 7), (_watermark(), 5))),),
-    )
-
-
-def _arrivals() -> Any:
+def arrivals() -> Any:
+    """What reached the monitor."""
     return (
         style.lines(
             "Predictions and labels per hour",
@@ -28,7 +19,7 @@ def _arrivals() -> Any:
             "their delay.",
             units.LocaleFormat,
             0,
-            "No traffic in this time range",
+            "No traffic in this time range, or no monitor answers",
         )
         .min(0)
         .with_target(style.query(_per_hour(metrics.MODEL_PREDICTIONS), "predictions", "A"))
@@ -38,40 +29,83 @@ def _arrivals() -> Any:
     )
 
 
-def _per_hour(metric: Metric) -> str:
-    return f"3600 * sum by (model) (rate({select(metric, model=style.MODEL)}[$__rate_interval]))"
-
-
-def _lag(links: Links) -> Any:
+def latency() -> Any:
+    """Half of the requests, and the slow ones."""
+    buckets = select(Bucket.of(metrics.SERVING_LATENCY), model=style.MODEL)
+    rate = f"sum by (le) (rate({buckets}[$__rate_interval]))"
     return (
-        style.with_bound(
-            style.lines(
-                "Records not read yet",
-                "Records on the bus that the monitor has not read, of all models. From the dashed line on, for long, somebody "
-                "is told. While it is high, every figure above is old.",
-                units.LocaleFormat,
-                0,
-                "The monitor does not answer",
-            ),
-            thresholds.LAG_RECORDS,
+        style.lines(
+            "Time to answer a request",
+            "Time inside the server: half of the requests are answered within the lower line, 99 in 100 within the upper one. "
+            "It is read from buckets, so steps of a factor of about two are as fine as it gets.",
+            units.Seconds,
+            3,
+            "Serving's metrics are not scraped, or nobody asked in this time range",
         )
         .min(0)
-        .links([style.link("What to do", links.runbook("ClipdriftMonitorBehind"))])
-        .with_target(style.query(f"max({select(metrics.MONITOR_LAG)})", "not read yet"))
-        .override_by_name(*style.series_style("not read yet", style.BLUE))
+        .with_target(style.query(f"histogram_quantile(0.99, {rate})", "99 in 100", "A"))
+        .with_target(style.query(f"histogram_quantile(0.5, {rate})", "half", "B"))
+        .override_by_name(*style.series_style("99 in 100", style.ORANGE, (12, 6)))
+        .override_by_name(*style.series_style("half", style.BLUE))
     )
 
 
-def _watermark() -> Any:
+def failures() -> Any:
+    """Answers that were none."""
+    failed = (
+        f"sum by (code) (rate({select(metrics.SERVING_REQUESTS, model=style.MODEL, code=none_of('ok'))}[$__rate_interval]))"
+    )
+    all_of_them = f"sum (rate({select(metrics.SERVING_REQUESTS, model=style.MODEL)}[$__rate_interval]))"
     return (
-        style.figure(
-            "Judged up to",
-            "Event time up to which windows are closed. It should stay behind the traffic by a window and the label horizon, "
-            "not more.",
-            units.DatetimeISO,
-            0,
-            "No window closed yet",
+        style.lines(
+            "Requests that failed, by HTTP status",
+            "Share of requests that were not answered with a prediction. 4xx: what was asked does not fit the model; 5xx: the "
+            "server could not. A change of 4xx often is a change in a client, and comes before drift.",
+            style.SHARE,
+            2,
+            "Serving's metrics are not scraped, or nobody asked in this time range",
         )
-        .text_mode(common.BigValueTextMode.VALUE)
-        .with_target(style.now(f"1000 * {newest(metrics.MONITOR_WATERMARK, 'model', model=style.MODEL)}", "judged up to"))
+        .min(0)
+        .with_target(style.query(f"{failed} / on () group_left () {all_of_them} or on () 0 * {all_of_them}", "{{code}}"))
     )
+
+
+def cost() -> Any:
+    """CPU by version."""
+    spent = f"sum by (version) (rate({select(metrics.SERVING_CPU_SECONDS, model=style.MODEL)}[$__rate_interval]))"
+    rows = f"sum by (version) (rate({select(metrics.SERVING_ROWS, model=style.MODEL)}[$__rate_interval]))"
+    return (
+        style.lines(
+            "CPU time for one prediction, by version",
+            "CPU time of the runs of a version and of what is done with their answers, over the rows that it predicted. A new "
+            "version that needs twice the time costs twice the machines.",
+            units.Seconds,
+            6,
+            "Serving's metrics are not scraped, or nobody asked in this time range",
+        )
+        .min(0)
+        .legend(style.ranking())
+        .with_target(style.query(f"{spent} / {rows}", "{{version}}"))
+    )
+
+
+def versions() -> Any:
+    """Who answers."""
+    rows = f"sum by (version, role) (rate({select(metrics.SERVING_ROWS, model=style.MODEL)}[$__rate_interval]))"
+    return (
+        style.lines(
+            "Predictions per second, by version and role",
+            "Which version answers how much: the champion, a canary with its share of the traffic, a shadow that predicts and "
+            "never answers. After a promotion or a rollback one line ends where another begins.",
+            units.LocaleFormat,
+            1,
+            "Serving's metrics are not scraped, or nobody asked in this time range",
+        )
+        .min(0)
+        .legend(style.ranking())
+        .with_target(style.query(rows, "{{version}} ({{role}})"))
+    )
+
+
+def _per_hour(metric: Metric) -> str:
+    return f"3600 * sum by (model) (rate({select(metric, model=style.MODEL)}[$__rate_interval]))"
