@@ -24,7 +24,8 @@ Severity = Literal["page", "ticket", "note"]
 Verdict = Literal["pass", "fail", "inconclusive"]
 ClippingVerdict = Literal["implicated", "associated", "not_implicated", "unknown"]
 Role = Literal["champion", "canary", "shadow"]
-Action = Literal["none", "alert", "retrain", "promote", "rollback", "hold"]
+Action = Literal["none", "alert", "retrain", "ask", "canary", "promote", "rollback", "hold"]
+CheckVerdict = Literal["pass", "fail", "inconclusive", "unreachable"]
 SignalKind = Literal[
     "sudden_break", "worse_than_validated", "repairable", "feature_drift", "prediction_drift", "mix_drift",
     "labels_missing", "data_broken", "training_fault", "calibration_drift", "estimated_accuracy", "error_drift", "joint_drift",
@@ -364,6 +365,8 @@ class PredictionBatch(msgspec.Struct, frozen=True, kw_only=True):
     role: Role = "champion"
     generation: int = 0  # of the deployment that was in service
     num_unrecorded: int = 0  # predictions answered but not recorded since the last batch
+    num_failed: int = 0  # requests to this version that it could not answer, since the last batch
+    latency_histogram: dict[int, int] = {}  # bucket b counts answers after [2**(b/4), 2**((b+1)/4)) microseconds
 
 
 class LabelBatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -568,6 +571,8 @@ class RetrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...] = (0,)
+    policy_version: str = ""
+    evidence_digest: str = ""  # of the decision that ordered it
 
 
 class Contrast(msgspec.Struct, frozen=True, kw_only=True):
@@ -597,6 +602,23 @@ class ArmResult(msgspec.Struct, frozen=True, kw_only=True):
     seeds: tuple[int, ...] = (0,)
 
 
+class GateCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that a candidate must show. A figure that is bad is a fail; one that nobody could measure is unreachable."""
+
+    name: str  # loss, calibration, latency, size, robustness, membership, data, ...
+    outcome: CheckVerdict
+    words: str
+    slice: str = ""
+    value: float | None = None
+    low: float | None = None  # 95 % interval
+    high: float | None = None
+    bound: float | None = None  # what `value` is held against
+    unit: str = ""
+    num_rows: int = 0
+    num_blocks: int = 0
+    is_decisive: bool = True  # False: shown, and changes no verdict (a check on trial)
+
+
 class RetrainOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What a retraining job found. Only verdict "pass" may lead to a deployment."""
 
@@ -615,6 +637,10 @@ class RetrainOutcome(msgspec.Struct, frozen=True, kw_only=True):
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
     probe: GradProbe | None = None  # what the model in service foretold of this retrain's gradients, and what they were
+    checks: tuple[GateCheck, ...] = ()  # of the gate
+    run_url: str = ""  # where the CI shows the job that found this
+    card_digest: str = ""  # sha256 of the candidate's model card as JSON
+    is_signed: bool = False  # whether the candidate's files were signed
 
 
 class ServedVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -635,6 +661,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     shadow: ServedVersion | None = None
     reason: str = ""
     decision_id: str = ""
+    rollout_id: str = ""  # of the rollout that this is a step of
+    stage: str = ""  # "shadow", "canary 0.1", ...; empty: no rollout
 
 
 Event = (
