@@ -17,12 +17,12 @@ from clipdrift_monitor.decisions.judging import judge, total
 from clipdrift_monitor.decisions.subject import BySlice, Subject
 from clipdrift_monitor.decisions.worth import PastRetrains, past_retrains
 from clipdrift_monitor.diagnosis.faults import PastBlock, past_from_ms
+from clipdrift_monitor.engine.deployments import Deployments
 from clipdrift_monitor.engine.draft import Alarm, Draft
 from clipdrift_monitor.engine.incidents import Incidents
 from clipdrift_monitor.engine.memory import Memory
 from clipdrift_monitor.engine.retrains import order
 from clipdrift_monitor.engine.spending import Spending
-from clipdrift_monitor.engine.versions import Versions
 from clipdrift_monitor.rollout import rollout
 from clipdrift_monitor.state import JudgingFault, ModelState
 from clipdrift_monitor.windows.correction import Correction, correct
@@ -38,18 +38,24 @@ class Blocks:
         config: Of the monitor.
         memory: Whose states and tests are moved on.
         incidents: Take up what is judged.
-        versions: Puts the version before back into service.
+        deployments: Puts the version before back into service.
         spending: Of the budget of false alarms.
         clock: For when a retrain was started.
     """
 
     def __init__(
-        self, config: MonitorConfig, memory: Memory, incidents: Incidents, versions: Versions, spending: Spending, clock: Clock
+        self,
+        config: MonitorConfig,
+        memory: Memory,
+        incidents: Incidents,
+        deployments: Deployments,
+        spending: Spending,
+        clock: Clock,
     ) -> None:
         self._config = config
         self._memory = memory
         self._incidents = incidents
-        self._versions = versions
+        self._deployments = deployments
         self._spending = spending
         self._clock = clock
         self._failed_at_ms: dict[str, int] = {}  # by model: up to where blocks were due when one of them could not be judged
@@ -212,7 +218,7 @@ class Blocks:
         step = rollout.roll_back(state, decision.at_ms, f"rolled back by itself: {decision.reasons[0]}", decision.decision_id)
         run = self._memory.run(state.model, step.deployment.champion.version)
         assert run is not None, step.deployment.champion
-        self._versions.deploy(state, step, run, draft)
+        self._deployments.deploy(state, step, run, draft)
 
     def _past_retrains(self) -> PastRetrains:
         """Of all models together."""

@@ -6,10 +6,10 @@ from clipdrift_contract.events import Decision, Deployment, RetrainRequest
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.decisions.digest import digest_of
 from clipdrift_monitor.decisions.orders import note_order, order_retrain
+from clipdrift_monitor.engine.deployments import Deployments
 from clipdrift_monitor.engine.draft import Draft
 from clipdrift_monitor.engine.memory import Memory
 from clipdrift_monitor.engine.retrains import order
-from clipdrift_monitor.engine.versions import Versions
 from clipdrift_monitor.rollout import rollout
 from clipdrift_monitor.state import ModelState, counted
 from clipdrift_monitor.store.store import Store
@@ -26,15 +26,15 @@ class Commands:
         config: Of the monitor.
         memory: Whose states are changed.
         store: Knows what was ordered before.
-        versions: Puts a version into service.
+        deployments: Puts a version into service.
         clock: For the times of what people order.
     """
 
-    def __init__(self, config: MonitorConfig, memory: Memory, store: Store, versions: Versions, clock: Clock) -> None:
+    def __init__(self, config: MonitorConfig, memory: Memory, store: Store, deployments: Deployments, clock: Clock) -> None:
         self._config = config
         self._memory = memory
         self._store = store
-        self._versions = versions
+        self._deployments = deployments
         self._clock = clock
 
     def roll_back(self, draft: Draft, model: str, reason: str, actor: str) -> Deployment:
@@ -62,7 +62,7 @@ class Commands:
             ),
             actor,
         )  # fmt: skip
-        self._versions.deploy(state, step, run, draft, actor)
+        self._deployments.deploy(state, step, run, draft, actor)
         return deployment
 
     def order(self, draft: Draft, model: str, reason: str, actor: str) -> RetrainRequest:

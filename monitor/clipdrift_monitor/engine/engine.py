@@ -36,6 +36,7 @@ from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.decisions.judging import Judgement
 from clipdrift_monitor.engine.blocks import Blocks
 from clipdrift_monitor.engine.commands import CommandError, Commands
+from clipdrift_monitor.engine.deployments import Deployments
 from clipdrift_monitor.engine.draft import ACTOR, Alarm, Draft
 from clipdrift_monitor.engine.incidents import Incidents
 from clipdrift_monitor.engine.memory import Memory
@@ -44,6 +45,7 @@ from clipdrift_monitor.engine.pruning import Pruning
 from clipdrift_monitor.engine.rehearsals import Rehearsals
 from clipdrift_monitor.engine.responses import Responses
 from clipdrift_monitor.engine.retrains import JobWatch
+from clipdrift_monitor.engine.rollouts import Rollouts
 from clipdrift_monitor.engine.rows import Rows
 from clipdrift_monitor.engine.snapshot import Snapshot
 from clipdrift_monitor.engine.spending import Spending
@@ -110,9 +112,11 @@ class Engine:
         self.rows = Rows(config, self._memory, store, metrics, clock)
         self._incidents = Incidents(config, self._memory, clock)
         self._spending = Spending(config, self._memory)
-        self._versions = Versions(config, self._memory, self.rows, self._incidents, self._spending)
-        self._blocks = Blocks(config, self._memory, self._incidents, self._versions, self._spending, clock)
-        self.commands = Commands(config, self._memory, store, self._versions, clock)
+        deployments = Deployments(config, self._memory, self._incidents, self._spending)
+        self._rollouts = Rollouts(config, self._memory, deployments)
+        self._versions = Versions(config, self._memory, self.rows, deployments, self._rollouts)
+        self._blocks = Blocks(config, self._memory, self._incidents, deployments, self._spending, clock)
+        self.commands = Commands(config, self._memory, store, deployments, clock)
         self.responses = Responses(config, self._memory, store, clock)
         self._watch = JobWatch(self._memory, store, jobs, clock, config.max_job_attempts, self._versions.take_outcome)
         self._pruning = Pruning(config, self._memory, store, clock)

@@ -2,19 +2,15 @@
 
 import logging
 
-import msgspec
-
 from clipdrift_contract.errors import PoisonError
-from clipdrift_contract.events import Deployment, RetrainOutcome, RunEnd
+from clipdrift_contract.events import Deployment, RetrainOutcome, RetrainRequest, RunEnd
 from clipdrift_monitor.config import MonitorConfig
-from clipdrift_monitor.engine.draft import ACTOR, Draft
-from clipdrift_monitor.engine.incidents import Incidents
+from clipdrift_monitor.engine.deployments import Deployments
+from clipdrift_monitor.engine.draft import Draft
 from clipdrift_monitor.engine.memory import Memory
+from clipdrift_monitor.engine.rollouts import Rollouts
 from clipdrift_monitor.engine.rows import Rows
-from clipdrift_monitor.engine.spending import Spending
 from clipdrift_monitor.intake.columns import check_profile, check_times
-from clipdrift_monitor.risk.harm import start
-from clipdrift_monitor.risk.reference import Reference, reference_of, references_of_slices
 from clipdrift_monitor.rollout import rollout
 from clipdrift_monitor.state import ModelState
 
@@ -28,16 +24,16 @@ class Versions:
         config: Of the monitor.
         memory: Whose states are changed.
         rows: Places those that waited for their run.
-        incidents: Those of a version end with it.
-        spending: Of the budget of false alarms, which a new model takes a part of.
+        deployments: Puts versions into service.
+        rollouts: Takes a candidate that has passed from there into service.
     """
 
-    def __init__(self, config: MonitorConfig, memory: Memory, rows: Rows, incidents: Incidents, spending: Spending) -> None:
+    def __init__(self, config: MonitorConfig, memory: Memory, rows: Rows, deployments: Deployments, rollouts: Rollouts) -> None:
         self._config = config
         self._memory = memory
         self._rows = rows
-        self._incidents = incidents
-        self._spending = spending
+        self._deployments = deployments
+        self._rollouts = rollouts
 
     def take_run(self, run: RunEnd, draft: Draft) -> bool:
         """Keep the run of a version, put the first into service; False where it is poison, which changes nothing."""
@@ -53,7 +49,7 @@ class Versions:
         if run.profile is None or not run.artifact_uri:
             _log.error("%s version %s has no reference profile or artifact: it is not put into service", run.model, run.version)
         elif state.generation == 0 and not run.retrain_key and state.waiting_deployment is None:
-            self.deploy(state, rollout.first_deployment(state, run), run, draft)
+            self._deployments.deploy(state, rollout.first_deployment(state, run), run, draft)
         self._rows.place(run, draft)
         self._take_up_waiting(state, run, draft)
         return True
@@ -76,13 +72,12 @@ class Versions:
         del memory.unfinished[outcome.key]
         memory.started.pop(outcome.model, None)
         state.waiting_outcome = None
-        decision = rollout.conclude(state, request, outcome, champion, self._config.policy)
+        held = rollout.conclude(state, request, outcome, champion, self._config.policy)
         draft.changes.outcomes.append(outcome)
-        draft.decide(decision)
-        if decision.action == "promote":
-            candidate = memory.run(outcome.model, outcome.candidate_version)
-            assert candidate is not None, outcome.candidate_version
-            self.deploy(state, rollout.promote(state, outcome, request.as_of_ms, decision.decision_id), candidate, draft)
+        if held is None:
+            self._accept(state, request, outcome, draft)
+        else:
+            draft.decide(held)
         return True
 
     def take_deployment(self, deployment: Deployment, draft: Draft) -> None:
@@ -100,16 +95,11 @@ class Versions:
         step = rollout.adopt(state, deployment)
         draft.changes.deployments.append(deployment)
         draft.audit("adopt", deployment.model, {"generation": deployment.generation})
-        self._replace(state, step, run, draft)
+        self._deployments.replace(state, step, run, draft)
 
-    def deploy(self, state: ModelState, step: rollout.Step, run: RunEnd, draft: Draft, actor: str = ACTOR) -> None:
-        """Put the version that `run` made into service."""
-        deployment = step.deployment
-        draft.changes.deployments.append(deployment)
-        draft.publish(deployment, f"deployment-{state.model}-{deployment.generation}")
-        body = {"generation": deployment.generation, "version": deployment.champion.version, "reason": deployment.reason}
-        draft.audit("deploy", state.model, body, actor)
-        self._replace(state, step, run, draft)
+    def _accept(self, state: ModelState, request: RetrainRequest, outcome: RetrainOutcome, draft: Draft) -> None:
+        """What becomes of a candidate that the gate has passed and that nothing stands against."""
+        self._rollouts.begin(state, request, outcome, draft)
 
     def _check_run(self, run: RunEnd) -> None:
         known = self._memory.run(run.model, run.version)
@@ -130,17 +120,3 @@ class Versions:
         if outcome is not None and outcome.candidate_version == run.version:
             state.waiting_outcome = None
             self.take_outcome(outcome, draft)
-
-    def _replace(self, state: ModelState, step: rollout.Step, run: RunEnd, draft: Draft) -> None:
-        """What was open about the version before is closed, and the tests begin again."""
-        draft.tell(step.closed, f"generation-{state.generation}")
-        state.judging_fault = None  # it was of the version before
-        self._incidents.retire(state, draft)
-        harm = start(reference_of(run), self._spending.allotment(), self._references_of_slices(run))
-        self._memory.harm[state.model] = harm
-        self._spending.share_out(draft)
-        draft.changes.harm[state.model] = msgspec.msgpack.encode(harm)
-
-    def _references_of_slices(self, run: RunEnd) -> dict[str, Reference]:
-        names = run.profile.slice_names if run.profile is not None else ()
-        return references_of_slices(run, names, self._config.policy.harm.max_slices)

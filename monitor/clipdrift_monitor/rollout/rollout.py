@@ -5,7 +5,16 @@ from typing import NamedTuple
 import msgspec
 
 from clipdrift_contract.errors import ClipdriftError
-from clipdrift_contract.events import Decision, Deployment, RetrainOutcome, RetrainRequest, RunEnd, ServedVersion, Signal
+from clipdrift_contract.events import (
+    Action,
+    Decision,
+    Deployment,
+    RetrainOutcome,
+    RetrainRequest,
+    RunEnd,
+    ServedVersion,
+    Signal,
+)
 from clipdrift_monitor.clipping.association import associate
 from clipdrift_monitor.clipping.evidence import evidence_of
 from clipdrift_monitor.clipping.seen import with_probe
@@ -36,8 +45,11 @@ def first_deployment(state: ModelState, run: RunEnd) -> Step:
     return _deploy(state, served_version(run), run.as_of_ms, "the first version of this model", "")
 
 
-def conclude(state: ModelState, request: RetrainRequest, outcome: RetrainOutcome, run: RunEnd, policy: Policy) -> Decision:
-    """Take up the outcome of a retrain that was ordered for the version in service: what it says, and whether to promote.
+def conclude(
+    state: ModelState, request: RetrainRequest, outcome: RetrainOutcome, run: RunEnd, policy: Policy
+) -> Decision | None:
+    """Take up the outcome of a retrain that was ordered for the version in service; the decision to hold it, or None where its
+    candidate has passed and nothing stands against it.
 
     Args:
         state: Of the model; changed.
@@ -50,7 +62,6 @@ def conclude(state: ModelState, request: RetrainRequest, outcome: RetrainOutcome
         state.tried = outcome
     state.num_retrains = counted(state.num_retrains, outcome.verdict)
     obstacle = _obstacle(state, request, outcome)
-    is_promoted = outcome.verdict == "pass" and not obstacle
     has_failed = outcome.verdict != "pass"
     state.history = msgspec.structs.replace(
         state.history,
@@ -68,19 +79,14 @@ def conclude(state: ModelState, request: RetrainRequest, outcome: RetrainOutcome
     if state.facts is not None:
         state.facts = msgspec.structs.replace(state.facts, clipping=clipping, association=state.association)
         state.diagnosis = diagnose(state.facts)
-    state.num_decisions = counted(state.num_decisions, "promote" if is_promoted else "hold")
-    return Decision(
-        decision_id=f"{state.model}-outcome-{outcome.key}",
-        model=state.model,
-        version=run.version,
-        at_ms=request.as_of_ms,
-        action="promote" if is_promoted else "hold",
-        reasons=(*outcome.reasons, *((obstacle,) if obstacle else ())),
-        policy_version=policy.version,
-        evidence_digest=digest_of(outcome),
-        cause_key=outcome.key,
-        diagnosis=state.diagnosis,
-    )
+    if not has_failed and not obstacle:
+        return None
+    return _decision(state, request, outcome, policy, "hold", (obstacle,) if obstacle else ())
+
+
+def accepted(state: ModelState, request: RetrainRequest, outcome: RetrainOutcome, policy: Policy) -> Decision:
+    """The decision to put a candidate that has passed into service; the state counts it."""
+    return _decision(state, request, outcome, policy, "promote")
 
 
 def promote(state: ModelState, outcome: RetrainOutcome, at_ms: int, decision_id: str) -> Step:
@@ -110,6 +116,27 @@ def adopt(state: ModelState, deployment: Deployment) -> Step:
     """Take over a deployment that is newer than what this store knows: of a store that was lost, say."""
     state.generation = deployment.generation
     return Step(deployment, _put_into_service(state, deployment.champion, deployment.decided_at_ms))
+
+
+def _decision(
+    state: ModelState, request: RetrainRequest, outcome: RetrainOutcome, policy: Policy, action: Action,
+    more: tuple[str, ...] = (),
+) -> Decision:  # fmt: skip
+    """On an outcome."""
+    assert state.in_service is not None
+    state.num_decisions = counted(state.num_decisions, action)
+    return Decision(
+        decision_id=f"{state.model}-outcome-{outcome.key}",
+        model=state.model,
+        version=state.in_service.version,
+        at_ms=request.as_of_ms,
+        action=action,
+        reasons=(*outcome.reasons, *more),
+        policy_version=policy.version,
+        evidence_digest=digest_of(outcome),
+        cause_key=outcome.key,
+        diagnosis=state.diagnosis,
+    )
 
 
 def _obstacle(state: ModelState, request: RetrainRequest, outcome: RetrainOutcome) -> str:
