@@ -29,7 +29,7 @@ demo: $(VENV)/.runtime ## the whole loop on real flights of 2013, in about four 
 test: lint types imports system-packages ## everything: lint, types, import contracts, doctests, unit, conformance, system
 	@$(BIN)/python tests/run.py all
 
-test-quick: $(VENV)/.dev ## what needs no server: under two minutes
+test-quick: $(VENV)/.dev ## what needs no server: about five minutes on two cores
 	@$(BIN)/python tests/run.py quick
 
 lint: $(VENV)/.dev ## ruff: rules and layout

@@ -130,8 +130,8 @@ def block_of(day: Day, number: int) -> Block:
     ((_, sums),) = label_sums(LAYOUT, batch, np.ones(num_rows, bool), DAY_MS)
     return Block(
         start_ms=start_ms, end_ms=start_ms + DAY_MS, num_labels=LAYOUT.value(sums, "num_labels"),
-        brier_sum=LAYOUT.value(sums, "brier_sum"), labels=LAYOUT.counts(sums, "labels").tolist(),
-        hits=LAYOUT.counts(sums, "hits").tolist(), score_sum=LAYOUT.counts(sums, "score_sum").tolist(),
+        brier_sum=LAYOUT.value(sums, "brier_sum"), labels=tuple(LAYOUT.counts(sums, "labels").tolist()),
+        hits=tuple(LAYOUT.counts(sums, "hits").tolist()), score_sum=tuple(LAYOUT.counts(sums, "score_sum").tolist()),
         errors=day.errors.astype(np.uint8).tobytes(), num_errors=float(day.errors.sum()),
         log_loss_sum=LAYOUT.value(sums, "nll_sum"),
     )  # fmt: skip

@@ -58,8 +58,8 @@ def block_for(error_N: Errors, start_ms: int) -> Block:
     num_labels, num_errors = float(len(error_N)), float(error_N.sum())
     num_right = num_labels - num_errors
     return Block(
-        start_ms=start_ms, end_ms=start_ms + DAY_MS, num_labels=num_labels, num_errors=num_errors, labels=[], hits=[],
-        score_sum=[], errors=error_N.tobytes(), brier_sum=num_right * _SAYS**2 + num_errors * (1 - _SAYS) ** 2,
+        start_ms=start_ms, end_ms=start_ms + DAY_MS, num_labels=num_labels, num_errors=num_errors, labels=(), hits=(),
+        score_sum=(), errors=error_N.tobytes(), brier_sum=num_right * _SAYS**2 + num_errors * (1 - _SAYS) ** 2,
         log_loss_sum=-num_right * np.log(1 - _SAYS) - num_errors * np.log(_SAYS),
     )  # fmt: skip
 

@@ -174,8 +174,8 @@ def _day(
     error_N = (predicted_N != label_N).astype(np.uint8)
     block = Block(
         start_ms=start_ms, end_ms=start_ms + DAY_MS, num_labels=float(num_rows), brier_sum=layout.value(sums, "brier_sum"),
-        labels=layout.counts(sums, "labels").tolist(), hits=layout.counts(sums, "hits").tolist(),
-        score_sum=layout.counts(sums, "score_sum").tolist(), errors=error_N.tobytes(), num_errors=float(error_N.sum()),
+        labels=tuple(layout.counts(sums, "labels").tolist()), hits=tuple(layout.counts(sums, "hits").tolist()),
+        score_sum=tuple(layout.counts(sums, "score_sum").tolist()), errors=error_N.tobytes(), num_errors=float(error_N.sum()),
         log_loss_sum=layout.value(sums, "nll_sum"),
     )  # fmt: skip
     return DayOfRows(block, error_N, _is_drifted(seen_ND, x_ND, is_category_D))

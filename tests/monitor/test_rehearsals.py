@@ -54,7 +54,7 @@ def test_days_of_a_harm_are_not_rehearsed(dialogue):
     lived(dialogue, last=8)
     dialogue.go(*(batch for day in range(8, 16) for batch in day_of(day, accuracy=0.1)))
     dialogue.turn(1)
-    (_, rehearsal) = dialogue.engine._rehearsals._known["pump"]
+    (_, rehearsal) = dialogue.engine._rehearsals._current
     assert len(rehearsal._days) <= 8 + 7
 
 

@@ -2,16 +2,24 @@
 
 import math
 
+import msgspec
+
 from clipdrift_monitor.api.answers import WouldBeSeen
 from clipdrift_monitor.risk.detectability import labels_until_seen
-from clipdrift_monitor.risk.harm import HarmState
 from clipdrift_monitor.risk.reference import REST
+from clipdrift_monitor.risk.worse import WorseMemory
 
 RISE = 0.05
 """Of the error rate: the harm that is asked about."""
 
 
-def would_be_seen(harm: HarmState, labels_per_block: float, slice_name: str = "") -> WouldBeSeen | None:
+class SavedTests(WorseMemory, kw_only=True):
+    """Of a saved `HarmState` what is needed here; to leave its history aside takes a tenth of the time to read it."""
+
+    slices: dict[str, WorseMemory] = msgspec.field(default_factory=dict)
+
+
+def would_be_seen(harm: SavedTests, labels_per_block: float, slice_name: str = "") -> WouldBeSeen | None:
     """When a lasting rise of the error rate by 5 points would raise an alarm; None while there is no traffic to say it of.
 
     Args:

@@ -17,12 +17,11 @@ from clipdrift_monitor.api.answers import (
     WindowTold,
     WouldBeSeen,
 )
-from clipdrift_monitor.api.foresight import would_be_seen
+from clipdrift_monitor.api.foresight import SavedTests, would_be_seen
 from clipdrift_monitor.api.intervals import anytime, inflation_of
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.engine.snapshot import Snapshot
 from clipdrift_monitor.incidents.precision import Precision, precision_of
-from clipdrift_monitor.risk.harm import HarmState
 from clipdrift_monitor.risk.realised import Realised
 from clipdrift_monitor.state import JudgedBlock, ModelState
 from clipdrift_monitor.store.store import RetrainRow, Store
@@ -53,6 +52,14 @@ class LiveFigures(NamedTuple):
     num_windows: int = 0  # that have predictions
 
 
+class _Looked(NamedTuple):
+    """What was worked out of a state, and how that state is told from a later one."""
+
+    key: tuple[object, ...]
+    live: LiveFigures | None
+    harm: SavedTests | None
+
+
 class Reader:
     """Thread-safe: reads the engine's snapshot and the store.
 
@@ -69,6 +76,7 @@ class Reader:
         self._runs: dict[tuple[str, str], RunEnd] = {}
         self._layouts: dict[tuple[str, str], Layout] = {}
         self._inflations: dict[tuple[str, str], float] = {}
+        self._looked: _Looked | None = None  # the newest alone: a page asks several times for the same, and memory stays small
 
     @property
     def snapshot(self) -> Snapshot:
@@ -115,6 +123,17 @@ class Reader:
 
     def live(self, state: ModelState) -> LiveFigures | None:
         """Live figures of the version in service; None while there is no version."""
+        return self._look(state).live
+
+    def _look(self, state: ModelState) -> _Looked:
+        counts = (state.num_predictions, state.num_labels, state.watermark_ms, state.judged_until_ms)
+        key = (state.model, state.generation, *counts)
+        looked = self._looked
+        if looked is None or looked.key != key:
+            looked = self._looked = _Looked(key, self._live(state), self._harm(state.model))
+        return looked
+
+    def _live(self, state: ModelState) -> LiveFigures | None:
         layout = self._layout_in_service(state)
         if layout is None:
             return None
@@ -166,10 +185,9 @@ class Reader:
         slices = {layout.slice_name(index): anytime(view(layout, sums), inflation) for index, sums in sorted(by_slice.items())}
         return LiveFigures(anytime(view(layout, overall), inflation), slices, is_mature, len(starts))
 
-    def harm(self, model: str) -> HarmState | None:
-        """Memory of the harm tests of the version in service."""
+    def _harm(self, model: str) -> SavedTests | None:
         body = self._store.harm(model)
-        return None if body is None else msgspec.msgpack.decode(body, type=HarmState)
+        return None if body is None else msgspec.msgpack.decode(body, type=SavedTests)
 
     def realised(self, model: str) -> tuple[Realised, ...]:
         """False alarms in 90 days by severity, as promised and as the model's own days would bring them; empty before that is
@@ -198,7 +216,7 @@ class Reader:
             return []
         validated = {one.slice: one for one in run.validation if one.slice}
         num_validated = sum(one.num_rows for one in validated.values())
-        harm, found = self.harm(model), []
+        harm, found = self._look(state).harm, []
         for name, figures in live.slices.items():
             before = validated.get(name)
             has_rows = before is not None and before.num_rows > 0
@@ -341,7 +359,7 @@ class Reader:
             clipping=state.diagnosis.clipping if state.diagnosis else "unknown",
             association=state.association,
             diagnosis=state.diagnosis,
-            would_be_seen=None if live is None else _foresight(self.harm(model), live.overall, live.num_windows),
+            would_be_seen=None if live is None else _foresight(self._look(state).harm, live.overall, live.num_windows),
             realised=self.realised(model),
             open_signals=tuple(state.open_signals),
             open_incidents=tuple(one.incident_id for one in state.incidents if one.is_open),
@@ -366,7 +384,7 @@ def _with_maturity(state: ModelState, told: WindowTold, usual_share: float | Non
     return msgspec.structs.replace(told, maturity=maturity if is_counted else msgspec.structs.replace(maturity, accuracy=None))
 
 
-def _foresight(harm: HarmState | None, figures: View, num_windows: int, slice_name: str = "") -> WouldBeSeen | None:
+def _foresight(harm: SavedTests | None, figures: View, num_windows: int, slice_name: str = "") -> WouldBeSeen | None:
     if harm is None or not num_windows:
         return None
     return would_be_seen(harm, figures.num_labels / num_windows, slice_name)

@@ -1,6 +1,7 @@
 """How many false alarms each model's own healthy days would bring, found out while there is nothing else to do."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,16 +16,25 @@ from clipdrift_monitor.state import JudgedBlock, ModelState
 from clipdrift_monitor.store.store import Store
 
 _NUM_REPLAYS = 80
+_REPLAYS_A_TURN = 20  # of one model before the next: the first that a figure is said of
 _BLOCKS_A_PORTION = 4  # some 10 ms
 _NEW_AFTER_BLOCKS = 7  # a history that has grown by so many is rehearsed anew
 _MAX_BLOCKS = 120  # of a history, the newest
 _MIN_BLOCKS = 21  # healthy ones in production; with fewer the validated days are taken, too
 
 
+class _Progress(NamedTuple):
+    """How far a model is; `key` says of which history and with which tests."""
+
+    key: tuple[object, ...]
+    counts: tuple[dict[Severity, int], ...] = ()
+    is_over: bool = False
+
+
 class Rehearsals:
     """Replays the harm tests of each model in service on its own healthy days, a few at a time.
 
-    Nothing of it is saved: the same comes of the same history after a restart.
+    Nothing of it is saved: the same comes of the same history after a restart. Of hundreds of models one history is in memory.
 
     Args:
         config: Of the monitor.
@@ -38,7 +48,8 @@ class Rehearsals:
         self._memory = memory
         self._store = store
         self._spending = spending
-        self._known: dict[str, tuple[object, Rehearsal[Day] | None]] = {}
+        self._progress: dict[str, _Progress] = {}
+        self._current: tuple[str, Rehearsal[Day]] | None = None
         self._figures: dict[str, tuple[Realised, ...]] = {}
 
     @property
@@ -48,23 +59,52 @@ class Rehearsals:
 
     def forget(self) -> None:
         """Begin again from what the memory holds now."""
-        self._known, self._figures = {}, {}
+        self._progress, self._current, self._figures = {}, None, {}
 
     def portion(self) -> None:
         """A little of the work; to be called by the engine's thread when nothing waits."""
-        waiting = []
-        for model, state in self._memory.states.items():
-            rehearsal = self._of(state)
-            if rehearsal is not None and rehearsal.num_replays < _NUM_REPLAYS:
-                waiting.append((rehearsal.num_replays, model, rehearsal))
-        if not waiting:
+        if self._current is None:
+            self._begin_next()
             return
-        _, model, rehearsal = min(waiting, key=lambda one: one[:2])
+        model, rehearsal = self._current
+        state = self._memory.states.get(model)
+        if state is None or self._progress[model].key != self._key(state):
+            self._current = None
+            return
         num_replays = rehearsal.num_replays
         for _ in range(_BLOCKS_A_PORTION):
             rehearsal.step()
         if rehearsal.num_replays > num_replays:
-            self._figures = {**self._figures, **self._said(model, rehearsal)}
+            self._note(model, rehearsal)
+
+    def _begin_next(self) -> None:
+        """Take up the model that is least far."""
+        waiting = []
+        for model, state in self._memory.states.items():
+            key = self._key(state)
+            if key is None:
+                continue
+            if model not in self._progress or self._progress[model].key != key:
+                self._progress[model] = _Progress(key)
+            if not self._progress[model].is_over:
+                waiting.append((len(self._progress[model].counts), model))
+        if not waiting:
+            return
+        _, model = min(waiting)
+        progress, history = self._progress[model], self._history(self._memory.states[model])
+        if len(history) < MIN_DAYS:
+            self._progress[model] = progress._replace(is_over=True)
+            return
+        harm, allotment, config = self._memory.harm[model], self._spending.allotment(), self._config.policy.harm
+        self._current = model, Rehearsal(history, lambda: begin_tests(harm, allotment, config), counts=progress.counts)
+
+    def _note(self, model: str, rehearsal: Rehearsal[Day]) -> None:
+        """After each replay; others take their turn after so many that a figure can be said."""
+        self._figures = {**self._figures, **self._said(model, rehearsal)}
+        is_over = rehearsal.num_replays >= _NUM_REPLAYS
+        if is_over or rehearsal.num_replays % _REPLAYS_A_TURN == 0:
+            self._progress[model] = self._progress[model]._replace(counts=rehearsal.counts, is_over=is_over)
+            self._current = None
 
     def _said(self, model: str, rehearsal: Rehearsal[Day]) -> dict[str, tuple[Realised, ...]]:
         allotment, found = self._spending.allotment(), []
@@ -78,20 +118,13 @@ class Rehearsals:
                 found.append(one)
         return {model: tuple(found)} if found else {}
 
-    def _of(self, state: ModelState) -> Rehearsal[Day] | None:
-        """The rehearsal of the version in service; None while it has too little history."""
+    def _key(self, state: ModelState) -> tuple[object, ...] | None:
+        """Another one begins the rehearsal anew; None while no version is in service."""
         if state.in_service is None or state.model not in self._memory.harm:
             return None
-        allotment, age = self._spending.allotment(), state.judged_until_ms // self._config.window_ms // _NEW_AFTER_BLOCKS
+        age = state.judged_until_ms // self._config.window_ms // _NEW_AFTER_BLOCKS
         verdicts = tuple(one.incident_id for one in state.past_incidents if one.verdict == "false")
-        key = (state.generation, age, allotment, verdicts)
-        known = self._known.get(state.model)
-        if known is not None and known[0] == key:
-            return known[1]
-        history, harm, config = self._history(state), self._memory.harm[state.model], self._config.policy.harm
-        rehearsal = Rehearsal(history, lambda: begin_tests(harm, allotment, config)) if len(history) >= MIN_DAYS else None
-        self._known[state.model] = (key, rehearsal)
-        return rehearsal
+        return state.generation, age, self._spending.allotment(), verdicts
 
     def _history(self, state: ModelState) -> list[Day]:
         assert state.in_service is not None

@@ -90,10 +90,10 @@ def with_errors(block: Block, num_errors: float, lag1: float, seed: Sequence[int
 def _block_of_score(day: BlockScore, window_ms: int) -> Block:
     middle = np.zeros(NUM_SCORE_BINS)
     middle[NUM_SCORE_BINS // 2] = 1.0
-    half = (day.num_rows / 2 * middle).tolist()
+    half = tuple((day.num_rows / 2 * middle).tolist())
     return Block(
         start_ms=day.start_ms, end_ms=day.start_ms + window_ms, num_labels=day.num_rows, brier_sum=day.brier_sum,
-        labels=(day.num_rows * middle).tolist(), hits=half, score_sum=half, errors=b"", num_errors=day.num_errors,
+        labels=tuple((day.num_rows * middle).tolist()), hits=half, score_sum=half, errors=b"", num_errors=day.num_errors,
         log_loss_sum=day.nll_sum,
     )  # fmt: skip
 

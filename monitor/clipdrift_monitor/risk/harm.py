@@ -176,8 +176,8 @@ def _of_block(allotment: Allotment, state: HarmState) -> Allotment:
 
 
 def _coarser(block: Block) -> Block:
-    def added(values: list[float]) -> list[float]:
-        return [sum(values[i : i + _BINS_OF_SLICE]) for i in range(0, len(values), _BINS_OF_SLICE)]
+    def added(values: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(sum(values[i : i + _BINS_OF_SLICE]) for i in range(0, len(values), _BINS_OF_SLICE))
 
     return msgspec.structs.replace(block, labels=added(block.labels), hits=added(block.hits), score_sum=added(block.score_sum))
 

@@ -55,6 +55,7 @@ class Rehearsal(Generic[D]):
         begin: Gives tests that have just begun, as a function that steps them by one day.
         seed: Of all draws.
         mean_stretch: Mean number of days in a row that are kept together, >= 1.
+        counts: Of an earlier rehearsal of the same days, to go on from there.
 
     Raises:
         ValueError: There are fewer than 10 days, or the stretch is below 1.
@@ -70,16 +71,22 @@ class Rehearsal(Generic[D]):
     """
 
     def __init__(
-        self, days: Sequence[D], begin: Callable[[], StepTests[D]], *, seed: int = 0, mean_stretch: float = _WEEK
-    ) -> None:
+        self, days: Sequence[D], begin: Callable[[], StepTests[D]], *, seed: int = 0, mean_stretch: float = _WEEK,
+        counts: Sequence[dict[Severity, int]] = (),
+    ) -> None:  # fmt: skip
         if len(days) < MIN_DAYS:
             raise ValueError(f"a rehearsal needs at least {MIN_DAYS} days, got {len(days)}")
         self._days = days
         self._begin = begin
         self._seed = seed
         self._mean_stretch = mean_stretch
-        self._counts: list[dict[Severity, int]] = []
+        self._counts = list(counts)
         self._days_of_replays = self._replays()
+
+    @property
+    def counts(self) -> tuple[dict[Severity, int], ...]:
+        """Alarms of each replay that is through, by severity: another rehearsal of the same days goes on from there."""
+        return tuple(self._counts)
 
     @property
     def num_replays(self) -> int:

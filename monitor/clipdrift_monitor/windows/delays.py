@@ -64,9 +64,7 @@ class LabelDelays(msgspec.Struct, frozen=True, kw_only=True):
 
         Within a step, labels are taken to lie evenly.
         """
-        counts = self._counts(is_right)
-        total = counts.sum()
-        return float(np.interp(age_ms, EDGES_MS, np.concatenate([[0.0], np.cumsum(counts)])) / total) if total else 0.0
+        return float(self._shares_by(np.array([age_ms]), is_right)[0])
 
     def quantile_ms(self, share: float) -> float | None:
         """In what time that share of all labels came; None while fewer than 200 are known."""
@@ -102,8 +100,9 @@ class LabelDelays(msgspec.Struct, frozen=True, kw_only=True):
         share = min(1.0, num_labels / num_predictions) if num_predictions else None
         if self.num_labels < _MIN_LABELS:
             return Maturity(share=share, accuracy=num_correct / num_labels if num_labels else None)
-        ages = [max(0.0, now_ms - start_ms - (end_ms - start_ms) * (i + 0.5) / _NUM_AGES) for i in range(_NUM_AGES)]
-        come = {is_right: float(np.mean([self.share_by(age, is_right) for age in ages])) for is_right in (None, False, True)}
+        middles_A = start_ms + (end_ms - start_ms) * (np.arange(_NUM_AGES) + 0.5) / _NUM_AGES
+        ages_A = np.maximum(0.0, now_ms - middles_A)
+        come = {is_right: float(self._shares_by(ages_A, is_right).mean()) for is_right in (None, False, True)}
         stands_for = {
             is_right: number / max(come[is_right], _MIN_SHARE) if number else 0.0
             for is_right, number in ((True, num_correct), (False, num_labels - num_correct))
@@ -115,6 +114,11 @@ class LabelDelays(msgspec.Struct, frozen=True, kw_only=True):
             is_mature=come[None] >= MATURE_SHARE,
             accuracy=stands_for[True] / total if total else None,
         )
+
+    def _shares_by(self, ages_A: npt.NDArray[np.float64], is_right: bool | None) -> npt.NDArray[np.float64]:
+        below = np.concatenate([[0.0], np.cumsum(self._counts(is_right))])
+        shares_A: npt.NDArray[np.float64] = np.interp(ages_A, EDGES_MS, below) / (below[-1] or 1.0)
+        return shares_A
 
     def _counts(self, is_right: bool | None) -> npt.NDArray[np.float64]:
         of_both = np.array([self.wrong, self.right], np.float64)

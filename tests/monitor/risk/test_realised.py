@@ -127,3 +127,19 @@ def test_the_same_seed_gives_the_same_replays():
     assert rehearsed(days, seed=1, num_replays=24).realised("page", 1.0) != rehearsed(days, num_replays=24).realised(
         "page", 1.0
     )
+
+
+def test_a_rehearsal_that_is_taken_up_again_goes_on_as_if_it_had_never_rested():
+    def begun(counts=()):
+        return Rehearsal([0.1] * 19 + [0.9], lambda: lambda day, _: ["page"] if day > 0.5 else [], counts=counts)
+
+    whole, first = begun(), begun()
+    for _ in range(12):
+        whole.replay()
+    for _ in range(7):
+        first.replay()
+    second = begun(first.counts)
+    for _ in range(5):
+        second.replay()
+    assert second.counts == whole.counts
+    assert sum(one.get("page", 0) for one in whole.counts) > 12
