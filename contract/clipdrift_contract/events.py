@@ -383,6 +383,7 @@ class LabelBatch(msgspec.Struct, frozen=True, kw_only=True):
     label: Column  # f8 [N]: class index, or the value
     label_time_ms: Column  # i8 [N]
     role: Role = "champion"
+    generation: int = 0  # of the deployment under which the predictions were made
 
 
 class FeedbackBatch(msgspec.Struct, frozen=True, kw_only=True):

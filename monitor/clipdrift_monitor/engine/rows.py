@@ -53,6 +53,9 @@ class Rows:
     def take(self, read: Read, batch: Batch, draft: Draft) -> None:
         """Have the rows of a batch counted by the next `settle`, or keep them until their run comes."""
         topic = read.record.topic
+        if not len(batch.sequence):  # it only says how requests fared
+            self._events.labels(topic, "applied").inc()
+            return
         if self._memory.run(batch.model, batch.version) is not None:
             self._taken.append(batch)
             return

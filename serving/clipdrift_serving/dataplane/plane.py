@@ -31,6 +31,7 @@ from clipdrift_serving.dataplane.tensors import Tensor, check_inputs, check_valu
 from clipdrift_serving.dataplane.usage import Usage
 from clipdrift_serving.dataplane.worker import Schedule, Worker
 from clipdrift_serving.recording.recorder import Recorder
+from clipdrift_serving.recording.tally import Tally
 
 _EARLIEST_MS = 0
 
@@ -47,7 +48,7 @@ class _Waiting(NamedTuple):
 class _Served:
     """A version in its role, with what is counted for it; made once a deployment."""
 
-    __slots__ = ("count_rows", "generation", "live", "model", "name", "role", "serving", "usage")
+    __slots__ = ("count_rows", "generation", "live", "model", "name", "role", "serving", "shadow_tally", "tally", "usage")
 
     def __init__(
         self,
@@ -56,6 +57,8 @@ class _Served:
         model: LoadedModel,
         role: Role,
         usage: Usage,
+        tally: Tally,
+        shadow_tally: Tally,
         live: Live,
         count_rows: Callable[[float], None],
     ) -> None:
@@ -65,6 +68,8 @@ class _Served:
         self.model = model
         self.role = role
         self.usage = usage
+        self.tally = tally
+        self.shadow_tally = shadow_tally
         self.live = live
         self.count_rows = count_rows
 
@@ -106,6 +111,7 @@ class DataPlane:
         self.usage: dict[tuple[str, str], Usage] = {}  # by name and version
         self.num_waiting = 0
         self._config = config
+        self._recorder = recorder
         self._ledger = Ledger(receipts, recorder, clock, must_write=config.record_before_answer)
         self._elsewhere = ElsewhereDesk(repository, self._ledger, config.max_rows)
         self._labels = LabelDesk(config, repository, receipts, recorder, clock, metrics, self.live, find)
@@ -133,6 +139,7 @@ class DataPlane:
             event_time_N = self._event_times(asked.parameters, num_rows)
         except RequestError as error:
             served.usage.num_failed += 1
+            served.tally.num_failed += 1
             asked.done(error)
             return
         self.num_waiting += 1
@@ -218,16 +225,19 @@ class DataPlane:
                 return
             self.num_waiting -= 1
             served.usage.num_failed += 1
+            served.tally.num_failed += 1
             batch[0].asked.done(ran)
             return
         cpu_started_ns = thread_time_ns()
         self._answer(served, batch, ran, self._record(served, batch, ran))
         usage = served.usage
         usage.cpu_ns += ran.cpu_ns + thread_time_ns() - cpu_started_ns
-        ended = perf_counter()
+        ended, latency_ns = perf_counter(), served.tally.latency_ns
         for one in batch:
             usage.queue_ns += int((started - one.asked.received_at) * 1e9)
-            usage.total_ns += int((ended - one.asked.received_at) * 1e9)
+            spent_ns = int((ended - one.asked.received_at) * 1e9)
+            usage.total_ns += spent_ns
+            latency_ns.append(spent_ns)
 
     def _record(self, served: _Served, batch: list[_Waiting], ran: _Ran) -> list[list[str]]:
         """Record the run's rows, and issue their receipts: one list for each head."""
@@ -242,9 +252,8 @@ class DataPlane:
         )
         shadow = served.serving.shadow
         if shadow is not None and served.role == "champion":
-            self._shadow.offer(
-                Shadowed(served.name, shadow, served.generation, entry.sequence_N, entry.event_time_N, ran.inputs)
-            )
+            rows = entry.sequence_N, entry.event_time_N, ran.inputs
+            self._shadow.offer(Shadowed(served.name, shadow, served.generation, *rows, served.shadow_tally))
         served.usage.last_ms = entry.now_ms
         return entry.receipts
 
@@ -276,12 +285,15 @@ class DataPlane:
     def _serve(self, name: str, serving: InService, model: LoadedModel, role: Role) -> _Served:
         if len(self._served) > 4 * len(self.repository.names()) + 16:  # of deployments that are over
             self._served.clear()
+        shadow = serving.shadow
         served = self._served[(serving, model)] = _Served(
             name,
             serving,
             model,
             role,
             self.usage.setdefault((name, model.version), Usage()),
+            self._recorder.tally(name, model.version, role, serving.generation),
+            self._recorder.tally(name, model.version if shadow is None else shadow.version, "shadow", serving.generation),
             self.live.of(name),
             self._rows.labels(name, model.version, role).inc,
         )

@@ -18,6 +18,7 @@ from clipdrift_serving.dataplane.model import LoadedModel
 from clipdrift_serving.dataplane.tensors import Tensor
 from clipdrift_serving.dataplane.worker import Schedule
 from clipdrift_serving.recording.recorder import Predicted
+from clipdrift_serving.recording.tally import Tally
 
 _NICENESS = 19  # the least: the shadow computes when nobody else wants to
 _log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class Shadowed(NamedTuple):
     sequence_N: npt.NDArray[np.uint64]
     event_time_N: npt.NDArray[np.int64]
     inputs: dict[str, Tensor]
+    tally: Tally  # of the shadow: rows that it could not answer
 
 
 class ShadowRunner:
@@ -60,7 +62,7 @@ class ShadowRunner:
     def offer(self, rows: Shadowed) -> None:
         """Queue rows; returns at once."""
         if self._schedule is None:
-            self._record_if_any(_predicted(rows))
+            self._take(rows, _predicted(rows))
             return
         with self._changed:
             if self._num_rows + len(rows.sequence_N) > self._max_rows:
@@ -94,9 +96,12 @@ class ShadowRunner:
             predicted = _predicted(rows)
             with self._changed:
                 self._num_rows -= len(rows.sequence_N)
-            self._schedule(lambda predicted=predicted: self._record_if_any(predicted))  # type: ignore[misc]
+            self._schedule(lambda rows=rows, predicted=predicted: self._take(rows, predicted))  # type: ignore[misc]
 
-    def _record_if_any(self, predicted: list[Predicted]) -> None:
+    def _take(self, rows: Shadowed, predicted: list[Predicted]) -> None:
+        """On the loop's thread."""
+        if not predicted:
+            rows.tally.num_failed += len(rows.sequence_N)
         for one in predicted:
             self._record(one)
 

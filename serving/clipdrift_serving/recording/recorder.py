@@ -9,6 +9,7 @@ Axes: N rows, K scores.
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
+from weakref import WeakValueDictionary
 
 import msgspec
 import numpy as np
@@ -21,8 +22,10 @@ from clipdrift_contract.metrics import MetricSet
 from clipdrift_contract.profile import ReferenceProfile
 from clipdrift_serving.dataplane.receipts import Origin, Receipt, rows_of, scores_in
 from clipdrift_serving.recording.spool import SpoolFullError
+from clipdrift_serving.recording.tally import Tally
 
 BATCH_ROWS = 512
+_Place = tuple[str, str, Role, int]  # model, version, role, generation
 _ARRAYS = ("sequence", "event_time_ms", "slice_index", "predicted", "scores")
 _log = logging.getLogger(__name__)
 
@@ -149,10 +152,22 @@ class Recorder:
         self._pending: list[Predicted] = []
         self._num_pending = 0
         self._num_unrecorded: dict[str, int] = {}
+        self._tallies: WeakValueDictionary[_Place, Tally] = WeakValueDictionary()
 
     @property
     def num_pending_rows(self) -> int:
         return self._num_pending
+
+    def tally(self, model: str, version: str, role: Role, generation: int) -> Tally:
+        """Where to count how requests to a version in its role fare; the same one as long as anybody holds it.
+
+        What stands in it goes with the next batch of that version, or, where requests fail and no row comes of them, by itself.
+        """
+        place = (model, version, role, generation)
+        found = self._tallies.get(place)
+        if found is None:
+            found = self._tallies[place] = Tally()
+        return found
 
     def add(self, predicted: Predicted) -> None:
         """Keep a reference; counted as dropped when too many wait."""
@@ -174,6 +189,9 @@ class Recorder:
             except Exception:  # noqa: BLE001  what cannot be packed must not end the recording of everything else
                 _log.exception("predictions of %s are dropped", group[0].model)
                 self._drop(group[0].model, sum(len(one.sequence) for one in group), "fault")
+        for place, tally in list(self._tallies.items()):
+            if tally.num_failed or len(tally.latency_ns) >= BATCH_ROWS:
+                self._tell_alone(place, tally)
         self._queue_gauge.set(self._num_pending)
 
     def add_labels(self, labelled: Sequence[Labelled]) -> None:
@@ -188,8 +206,15 @@ class Recorder:
 
     def _write(self, group: list[Predicted]) -> None:
         """Pack and write one version's rows; raises, for what cannot be packed, only before the first of them is written."""
+        first = group[0]
+        tally = self._tallies.get((first.model, first.version, first.role, first.generation)) or Tally()
         for batch in list(self._batches(group)):
-            batch = msgspec.structs.replace(batch, num_unrecorded=self._num_unrecorded.get(batch.model, 0))
+            batch = msgspec.structs.replace(
+                batch,
+                num_unrecorded=self._num_unrecorded.get(batch.model, 0),
+                num_failed=tally.num_failed,
+                latency_histogram=tally.latency_histogram(),
+            )
             try:
                 self._spool.append(batch)
             except SpoolFullError as error:
@@ -200,6 +225,25 @@ class Recorder:
                 self._drop(batch.model, len(batch.sequence), "fault")
             else:
                 self._num_unrecorded.pop(batch.model, None)
+                tally.clear()
+
+    def _tell_alone(self, place: _Place, tally: Tally) -> None:
+        """A batch without rows that says how requests fared; kept for the next flush where there is no room."""
+        model, version, role, generation = place
+        none = np.zeros(0)
+        batch = PredictionBatch(
+            model=model, version=version, epoch=self._epoch, sequence=Column.of(none.astype("u8")),
+            event_time_ms=Column.of(none.astype("i8")), slice_index=Column.of(none.astype("i2")), predicted=Column.of(none),
+            scores=Column.of(np.zeros((0, 1), "f4")), role=role, generation=generation, num_failed=tally.num_failed,
+            latency_histogram=tally.latency_histogram(),
+        )  # fmt: skip
+        try:
+            self._spool.append(batch)
+        except SpoolFullError as error:
+            _log.error("how requests to %s fared is not told yet: %s", model, error)
+            del tally.latency_ns[BATCH_ROWS:]  # a sample; it must not grow while there is no room
+        else:
+            tally.clear()
 
     def _batches(self, group: list[Predicted]) -> Iterator[PredictionBatch]:
         first = group[0]
@@ -267,6 +311,7 @@ def _label_batch(origin: Origin, group: list[Labelled]) -> LabelBatch:
         version=origin.version,
         epoch=origin.epoch,
         role=origin.role,
+        generation=origin.generation,
         sequence=Column.of(rows_N["sequence"]),
         event_time_ms=Column.of(rows_N["event_time_ms"]),
         slice_index=Column.of(rows_N["slice_index"]),

@@ -2,6 +2,7 @@
 
 import queue
 
+import msgspec
 import numpy as np
 import pytest
 from toy_service import KEY, KeptEvents, deploy, write_model, yes
@@ -159,3 +160,45 @@ def test_a_request_with_inputs_of_the_wrong_form_never_waits(tmp_path):
     assert faults == {"a": "bad_input", "b": "unknown_model"}
     with pytest.raises(queue.Empty):
         made.loop.turn()
+
+
+def test_answers_and_failures_are_told_with_the_rows_of_their_role(tmp_path):
+    made = Made(tmp_path)
+    made.repository.apply(
+        msgspec.structs.replace(
+            deploy(write_model(tmp_path, "v1", 0.0)),
+            generation=9,
+            canary=deploy(write_model(tmp_path, "v2", 1.0)).champion,
+            canary_weight=0.5,
+        )
+    )
+    for number in range(10):
+        made.ask(str(number), float("inf") if number in (3, 4, 5) else 0.5)
+        made.loop.turn()
+    made.recorder.flush()
+
+    told = {batch.role: batch for batch in made.spool.events}
+    by_role = {role: (batch.num_failed, sum(batch.latency_histogram.values())) for role, batch in told.items()}
+    assert {role: sum(numbers) for role, numbers in by_role.items()} == {"champion": 5, "canary": 5}
+    assert sum(failed for failed, _ in by_role.values()) == 3
+    assert {batch.generation for batch in made.spool.events} == {9}
+
+
+def test_rows_that_a_shadow_cannot_answer_are_told_as_its_failures(tmp_path, monkeypatch):
+    made = Made(tmp_path)
+    shadow = deploy(write_model(tmp_path, "v2", 1.0)).champion
+    made.repository.apply(msgspec.structs.replace(deploy(write_model(tmp_path, "v1", 0.0)), generation=9, shadow=shadow))
+    loaded = made.repository.get("toy").shadow
+
+    def refuse(_):
+        raise RequestError("bad_input", "an input of another kind")
+
+    monkeypatch.setattr(loaded, "infer", refuse)
+    made.ask("one", 0.5, 1.5)
+    made.loop.turn()
+    made.loop.turn(5.0)
+    made.recorder.flush()
+
+    told = {batch.role: (batch.version, batch.num_failed, len(batch.sequence)) for batch in made.spool.events}
+    assert told == {"champion": ("v1", 0, 2), "shadow": ("v2", 2, 0)}
+    check(made.answers["one"], 0.5, 1.5)
