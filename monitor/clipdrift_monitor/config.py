@@ -81,7 +81,7 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise ValueError(f"monitor.min_label_share must be in 0..1, got {self.min_label_share!r}")
         if self.max_job_attempts < 1:
             raise ValueError(f"monitor.max_job_attempts must be >= 1, got {self.max_job_attempts!r}")
-
+        self.policy.approval.check_answerable(self.api_keys_file)
         needed_days = ((self.view_windows + 1) * self.window_ms + self.label_horizon_ms) / MS_PER_DAY
         if 0 < self.retention.window_days < 2 * needed_days:
             raise ValueError(

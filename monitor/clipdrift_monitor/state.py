@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipdrift_contract.events import Deployment, Diagnosis, Incident, RetrainOutcome, ServedVersion, Signal
+from clipdrift_monitor.approvals.approval import WaitingApproval
 from clipdrift_monitor.clipping.association import Association
 from clipdrift_monitor.clipping.seen import SeenVersion
 from clipdrift_monitor.decisions.decide import History
@@ -125,6 +126,9 @@ class ModelState(msgspec.Struct, kw_only=True):
     tried: RetrainOutcome | None = None  # the last shadow retrain that was ordered for the version in service
     waiting_outcome: RetrainOutcome | None = None  # it came before the run that it speaks of
     waiting_deployment: Deployment | None = None  # the same, of another life's store
+    waiting_approval: WaitingApproval | None = None  # what a person is asked
+    orderers: dict[str, str] = {}  # who ordered the retrains whose end is open, by key; the monitor's own are not in it
+    num_approvals: dict[str, int] = {}  # over, by "kind/state"
     num_signals: dict[str, int] = {}  # by "kind/severity"
     past_incidents: list[PastIncident] = []  # of the last 90 days
     num_incidents: dict[str, int] = {}  # by "root/severity" when they opened

@@ -8,6 +8,7 @@ import msgspec
 
 from clipdrift_contract.clock import MS_PER_DAY
 from clipdrift_contract.events import Action, Diagnosis
+from clipdrift_monitor.approvals.rules import is_needed
 from clipdrift_monitor.decisions.policy import MAX_OF_BLOCKS, Policy
 from clipdrift_monitor.decisions.worth import PastRetrains, Weighed, Worth, weigh
 from clipdrift_monitor.diagnosis.rules.broken import SKEW
@@ -20,6 +21,7 @@ class History(msgspec.Struct, kw_only=True):
     """What was done about a model before."""
 
     running_key: str = ""
+    asked_key: str = ""  # of the retrain that a person is asked about
     last_retrain_ms: int | None = None
     retrain_times_ms: list[int] = []
     num_failures_in_a_row: int = 0
@@ -166,7 +168,11 @@ def _ruling_on_retrain(case: Case, history: History, policy: Policy) -> Ruling:
     terms = {} if weighed is None or case.worth is None else {**weighed.terms, **_worth_terms(case.worth)}
     if obstacles:
         return Ruling(action="alert", reasons=(*reasons, *obstacles), terms=terms)
-    return _dry(Ruling(action="retrain", reasons=(*reasons, *_pays(weighed)), terms=terms), policy)
+    ruling = Ruling(action="retrain", reasons=(*reasons, *_pays(weighed)), terms=terms)
+    if is_needed("retrain", policy.approval) and not policy.is_dry_run:
+        words = "The policy wants a person to agree first: `clipdrift approvals`."
+        return msgspec.structs.replace(ruling, action="ask", reasons=(*ruling.reasons, words))
+    return _dry(ruling, policy)
 
 
 def _dry(ruling: Ruling, policy: Policy) -> Ruling:
@@ -206,6 +212,8 @@ def _obstacles(case: Case, history: History, policy: Policy) -> tuple[str, ...]:
         found.append("The policy leaves the order to a person: `clipdrift retrain MODEL --why ...`.")
     if history.running_key:
         found.append("A retrain is running already.")
+    if history.asked_key:
+        found.append("A person is asked already: `clipdrift approvals`.")
     if case.num_labels < policy.min_labels:
         found.append(f"{case.num_labels} labels so far; the policy wants {policy.min_labels}.")
     if case.maturity is not None and case.maturity < policy.min_maturity:

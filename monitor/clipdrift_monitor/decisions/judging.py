@@ -35,7 +35,8 @@ _RECENT_BLOCKS = 14  # that say how many predictions a day are, and how much a g
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """What is said of a block. `signals` holds those that were opened, told again, or closed."""
+    """What is said of a block. `signals` holds those that were opened, told again, or closed; `request` is the retrain that the
+    decision orders, or asks a person for."""
 
     block: JudgedBlock
     signals: tuple[Signal, ...]
@@ -123,7 +124,8 @@ def judge(
         statements=tuple(said), alarms=alarms, drift=drift,
     )  # fmt: skip
     decision = _decision(subject, state, ruling, diagnosis, block, signals)
-    request = _order(subject, state, decision, end_ms + subject.label_horizon_ms) if ruling.action == "retrain" else None
+    is_order = ruling.action in ("retrain", "ask")
+    request = _order(subject, state, decision, end_ms + subject.label_horizon_ms) if is_order else None
     for signal in signals:
         if signal.is_open and signal.window_start_ms == start_ms:  # what is told again was counted when it was raised
             state.num_signals = counted(state.num_signals, f"{signal.kind}/{signal.severity}")
@@ -267,5 +269,6 @@ def _order(subject: Subject, state: ModelState, decision: Decision, as_of_ms: in
     request = order_retrain(
         subject.run, state, subject.policy, cause=decision.diagnosis.cause, decision_id=decision.decision_id, as_of_ms=as_of_ms
     )
-    note_order(state, request)
+    if decision.action == "retrain":
+        note_order(state, request)
     return request

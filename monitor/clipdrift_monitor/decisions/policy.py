@@ -4,6 +4,7 @@ import hashlib
 
 import msgspec
 
+from clipdrift_monitor.approvals.config import ApprovalConfig
 from clipdrift_monitor.decisions.worth import RetrainCost
 from clipdrift_monitor.detectors.window_drift import DriftConfig
 from clipdrift_monitor.diagnosis.rules import DiagnosisConfig
@@ -29,6 +30,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What the diagnosis is told: see `[policy.diagnosis]`."""
     cost: RetrainCost = RetrainCost()
     """What a retrain costs and what a better model is worth: see `[policy.cost]`."""
+    approval: ApprovalConfig = ApprovalConfig()
+    """What a person must agree to: see `[policy.approval]`."""
     needed_blocks: int = 1
     """A retrain needs so many of the last `of_blocks` blocks with a repair that is proven to help, or was and still is."""
     of_blocks: int = 1

@@ -122,13 +122,18 @@ def replay(past: Past, policy: Policy, *, start_ms: int = 0, end_ms: int | None 
 
 
 def _action(ruling: Ruling) -> Action:
-    return ruling.would if ruling.would != "none" else ruling.action
+    return _agreed(ruling.would if ruling.would != "none" else ruling.action)
+
+
+def _agreed(action: Action) -> Action:
+    """A person who is asked is taken to agree."""
+    return "retrain" if action == "ask" else action
 
 
 def _told(block: JudgedBlock, decision: Decision, action: Action, ruling: Ruling, retrain: Retrained | None) -> ReplayedBlock:
     outcome = retrain.outcome if retrain is not None else None
     return ReplayedBlock(
-        at_ms=decision.at_ms, version=block.version, did=decision.action, would=action, reasons=ruling.reasons,
+        at_ms=decision.at_ms, version=block.version, did=_agreed(decision.action), would=action, reasons=ruling.reasons,
         terms=ruling.terms, evidence=block.levels.get("repairable", 0.0), outcome=outcome.verdict if outcome else "",
     )  # fmt: skip
 

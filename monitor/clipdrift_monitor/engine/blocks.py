@@ -17,8 +17,9 @@ from clipdrift_monitor.decisions.judging import judge, total
 from clipdrift_monitor.decisions.subject import BySlice, Subject
 from clipdrift_monitor.decisions.worth import PastRetrains, past_retrains
 from clipdrift_monitor.diagnosis.faults import PastBlock, past_from_ms
+from clipdrift_monitor.engine.approvals import Approvals, evidence_digest_of
 from clipdrift_monitor.engine.deployments import Deployments
-from clipdrift_monitor.engine.draft import Alarm, Draft
+from clipdrift_monitor.engine.draft import ACTOR, Alarm, Draft
 from clipdrift_monitor.engine.incidents import Incidents
 from clipdrift_monitor.engine.memory import Memory
 from clipdrift_monitor.engine.retrains import order
@@ -40,6 +41,7 @@ class Blocks:
         incidents: Take up what is judged.
         deployments: Puts the version before back into service.
         spending: Of the budget of false alarms.
+        approvals: Ask people about retrains, where the policy wants it.
         clock: For when a retrain was started.
     """
 
@@ -50,6 +52,7 @@ class Blocks:
         incidents: Incidents,
         deployments: Deployments,
         spending: Spending,
+        approvals: Approvals,
         clock: Clock,
     ) -> None:
         self._config = config
@@ -57,6 +60,7 @@ class Blocks:
         self._incidents = incidents
         self._deployments = deployments
         self._spending = spending
+        self._approvals = approvals
         self._clock = clock
         self._failed_at_ms: dict[str, int] = {}  # by model: up to where blocks were due when one of them could not be judged
 
@@ -205,7 +209,10 @@ class Blocks:
         draft.tell(told.signals, str(start_ms))
         draft.decide(told.decision)
         self._incidents.see(told, state, draft)
-        if told.request is not None:
+        if told.request is not None and told.decision.action == "ask":
+            digest, place = evidence_digest_of(told.block), (version, start_ms)
+            self._approvals.ask_retrain(state, told.request, digest, ACTOR, draft, place)
+        elif told.request is not None:
             order(told.request, memory, draft, self._clock.now_ms())
         if told.decision.action == "rollback":
             self._roll_back(told.decision, state, draft)

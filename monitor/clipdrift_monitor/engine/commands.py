@@ -1,5 +1,7 @@
 """What people may order."""
 
+from typing import Literal, Protocol
+
 from clipdrift_contract.clock import Clock
 from clipdrift_contract.errors import ClipdriftError
 from clipdrift_contract.events import Decision, Deployment, RetrainRequest
@@ -19,6 +21,15 @@ class CommandError(ClipdriftError):
     """A command of a person that cannot be carried out; the message says why."""
 
 
+class RetrainApprovals(Protocol):
+    """What asks people about a retrain."""
+
+    def asks(self, kind: Literal["promotion", "retrain"]) -> bool: ...
+    def ask_retrain(
+        self, state: ModelState, request: RetrainRequest, evidence_digest: str, actor: str, draft: Draft
+    ) -> object: ...
+
+
 class Commands:
     """Each is to be carried out by the engine's thread: see `Engine.command`.
 
@@ -28,14 +39,24 @@ class Commands:
         store: Knows what was ordered before.
         deployments: Puts a version into service.
         clock: For the times of what people order.
+        approvals: Ask another person first, where the policy wants it.
     """
 
-    def __init__(self, config: MonitorConfig, memory: Memory, store: Store, deployments: Deployments, clock: Clock) -> None:
+    def __init__(
+        self,
+        config: MonitorConfig,
+        memory: Memory,
+        store: Store,
+        deployments: Deployments,
+        clock: Clock,
+        approvals: RetrainApprovals,
+    ) -> None:
         self._config = config
         self._memory = memory
         self._store = store
         self._deployments = deployments
         self._clock = clock
+        self._approvals = approvals
 
     def roll_back(self, draft: Draft, model: str, reason: str, actor: str) -> Deployment:
         """The version before the present one goes back into service.
@@ -66,14 +87,16 @@ class Commands:
         return deployment
 
     def order(self, draft: Draft, model: str, reason: str, actor: str) -> RetrainRequest:
-        """A retrain of the version in service.
+        """A retrain of the version in service; where the policy wants it, another person is asked first.
 
         Raises:
-            CommandError: There is no such model, or a retrain of it is running.
+            CommandError: There is no such model, a retrain of it is running, or a person is asked about one.
         """
         state = self._known(model)
         if state.history.running_key:
             raise CommandError(f"a retrain of {model} is running already: {state.history.running_key}")
+        if state.history.asked_key:
+            raise CommandError(f"a person is asked about {model} already: answer that first (`clipdrift approvals {model}`)")
         assert state.in_service is not None
         run = self._memory.run(model, state.in_service.version)
         assert run is not None, state.in_service
@@ -84,17 +107,22 @@ class Commands:
         )
         if self._store.retrain(request.key) is not None:
             raise CommandError(f"the same retrain was ordered before: {request.key}; it would find the same again")
-        note_order(state, request)
-        state.num_decisions = counted(state.num_decisions, "retrain")
+        is_asked, digest = self._approvals.asks("retrain"), digest_of({"reason": reason, "actor": actor})
+        state.orderers = {**state.orderers, request.key: actor}
+        state.num_decisions = counted(state.num_decisions, "ask" if is_asked else "retrain")
         draft.decide(
             Decision(
-                decision_id=decision_id, model=model, version=state.in_service.version, at_ms=at_ms, action="retrain",
-                reasons=(f"Ordered by {actor}: {reason}",), policy_version=self._config.policy.version,
-                evidence_digest=digest_of({"reason": reason, "actor": actor}), diagnosis=state.diagnosis,
+                decision_id=decision_id, model=model, version=state.in_service.version, at_ms=at_ms,
+                action="ask" if is_asked else "retrain", reasons=(f"Ordered by {actor}: {reason}",),
+                policy_version=self._config.policy.version, evidence_digest=digest, diagnosis=state.diagnosis,
             ),
             actor,
         )  # fmt: skip
-        order(request, self._memory, draft, self._clock.now_ms())
+        if is_asked:
+            self._approvals.ask_retrain(state, request, digest, actor, draft)
+        else:
+            note_order(state, request)
+            order(request, self._memory, draft, self._clock.now_ms())
         return request
 
     def _event_now_ms(self, state: ModelState) -> int:

@@ -34,6 +34,7 @@ from clipdrift_monitor.actions.jobs import Jobs
 from clipdrift_monitor.actions.outbox import Outbox, to_publish
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.decisions.judging import Judgement
+from clipdrift_monitor.engine.approvals import Approvals
 from clipdrift_monitor.engine.blocks import Blocks
 from clipdrift_monitor.engine.commands import CommandError, Commands
 from clipdrift_monitor.engine.deployments import Deployments
@@ -114,9 +115,10 @@ class Engine:
         self._spending = Spending(config, self._memory)
         deployments = Deployments(config, self._memory, self._incidents, self._spending)
         self._rollouts = Rollouts(config, self._memory, deployments)
-        self._versions = Versions(config, self._memory, self.rows, deployments, self._rollouts)
-        self._blocks = Blocks(config, self._memory, self._incidents, deployments, self._spending, clock)
-        self.commands = Commands(config, self._memory, store, deployments, clock)
+        self.approvals = Approvals(config, self._memory, store, clock, self._rollouts.begin)
+        self._versions = Versions(config, self._memory, self.rows, deployments, self._rollouts, self.approvals)
+        self._blocks = Blocks(config, self._memory, self._incidents, deployments, self._spending, self.approvals, clock)
+        self.commands = Commands(config, self._memory, store, deployments, clock, self.approvals)
         self.responses = Responses(config, self._memory, store, clock)
         self._watch = JobWatch(self._memory, store, jobs, clock, config.max_job_attempts, self._versions.take_outcome)
         self._pruning = Pruning(config, self._memory, store, clock)
@@ -240,6 +242,7 @@ class Engine:
         try:
             self._obey(draft, answers)
             self._incidents.lapse(draft)
+            self.approvals.lapse(draft)
             draft.changes.offsets = moved(reader.consumer, self._memory.offsets)
             lag = reader.consumer.lag()
             if not self._has_outbox and not draft.changes.outbox:  # no job waits to be started

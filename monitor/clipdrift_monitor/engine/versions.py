@@ -5,6 +5,7 @@ import logging
 from clipdrift_contract.errors import PoisonError
 from clipdrift_contract.events import Deployment, RetrainOutcome, RetrainRequest, RunEnd
 from clipdrift_monitor.config import MonitorConfig
+from clipdrift_monitor.engine.approvals import Approvals
 from clipdrift_monitor.engine.deployments import Deployments
 from clipdrift_monitor.engine.draft import Draft
 from clipdrift_monitor.engine.memory import Memory
@@ -26,14 +27,24 @@ class Versions:
         rows: Places those that waited for their run.
         deployments: Puts versions into service.
         rollouts: Takes a candidate that has passed from there into service.
+        approvals: Asks people first, where the policy wants it.
     """
 
-    def __init__(self, config: MonitorConfig, memory: Memory, rows: Rows, deployments: Deployments, rollouts: Rollouts) -> None:
+    def __init__(
+        self,
+        config: MonitorConfig,
+        memory: Memory,
+        rows: Rows,
+        deployments: Deployments,
+        rollouts: Rollouts,
+        approvals: Approvals,
+    ) -> None:
         self._config = config
         self._memory = memory
         self._rows = rows
         self._deployments = deployments
         self._rollouts = rollouts
+        self._approvals = approvals
 
     def take_run(self, run: RunEnd, draft: Draft) -> bool:
         """Keep the run of a version, put the first into service; False where it is poison, which changes nothing."""
@@ -78,6 +89,7 @@ class Versions:
             self._accept(state, request, outcome, draft)
         else:
             draft.decide(held)
+        state.orderers = {key: actor for key, actor in state.orderers.items() if key != outcome.key}
         return True
 
     def take_deployment(self, deployment: Deployment, draft: Draft) -> None:
@@ -99,7 +111,10 @@ class Versions:
 
     def _accept(self, state: ModelState, request: RetrainRequest, outcome: RetrainOutcome, draft: Draft) -> None:
         """What becomes of a candidate that the gate has passed and that nothing stands against."""
-        self._rollouts.begin(state, request, outcome, draft)
+        if self._approvals.asks("promotion"):
+            self._approvals.ask_promotion(state, request, outcome, draft)
+        else:
+            self._rollouts.begin(state, request, outcome, draft)
 
     def _check_run(self, run: RunEnd) -> None:
         known = self._memory.run(run.model, run.version)

@@ -1,6 +1,7 @@
 """Whether a store can be relied on: its schema, its file, its audit log, and that what it holds can be read."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Collection, Iterator
 
 import msgspec
 from sqlalchemy import Connection, func, inspect, select
@@ -46,7 +47,7 @@ def check(database: Database) -> StoreReport:
             problems = ["the database is empty: there is no store yet"]
         else:
             audit = verify(_audit_rows(connection))
-            problems = [*_file_problems(connection), *_reading_problems(connection)]
+            problems = [*_file_problems(connection), *_reading_problems(connection), *_approval_problems(connection, names)]
     if not audit.is_intact:
         problems.append(f"the audit log is broken at row {audit.broken_at}: {audit.reason}")
     return StoreReport(
@@ -58,6 +59,28 @@ def check(database: Database) -> StoreReport:
 def _audit_rows(connection: Connection) -> Iterator[AuditRow]:
     rows = connection.execution_options(yield_per=_CHUNK_ROWS).execute(select(t.AUDIT).order_by(t.AUDIT.c.seq))
     return (AuditRow(**row._mapping) for row in rows)
+
+
+def _approval_problems(connection: Connection, names: Collection[str]) -> list[str]:
+    """Approvals that are not what the newest row of the audit log about them says."""
+    if t.APPROVALS.name not in names:
+        return []
+    is_about_one = t.AUDIT.c.action.startswith("approval: ")
+    named = {
+        row.subject: (row.seq, msgspec.json.decode(row.body).get("record", ""))
+        for row in connection.execute(select(t.AUDIT).where(is_about_one).order_by(t.AUDIT.c.seq))
+    }
+    kept = {row.approval_id: hashlib.sha256(row.body).hexdigest() for row in connection.execute(select(t.APPROVALS))}
+    problems = []
+    for approval_id in sorted(named | kept):
+        seq, digest = named.get(approval_id, (0, ""))
+        if approval_id not in kept:
+            problems.append(f"approval {approval_id} is missing: row {seq} of the audit log says that there is one")
+        elif not seq:
+            problems.append(f"approval {approval_id} is nowhere in the audit log: it was not made by a monitor")
+        elif digest != kept[approval_id]:
+            problems.append(f"approval {approval_id} was changed: it is not what row {seq} of the audit log says of it")
+    return problems
 
 
 def _file_problems(connection: Connection) -> list[str]:

@@ -99,6 +99,15 @@ STEPS: Sequence[Step] = (
         ),
         tuple(f"ALTER TABLE {table} ALTER COLUMN {column} TYPE {{words}}" for table, column in _BOUNDED),
     ),
+    Step(
+        3,
+        "approvals",
+        (
+            "CREATE TABLE approvals (approval_id {words} NOT NULL PRIMARY KEY, model {words} NOT NULL, at_ms BIGINT NOT NULL,"
+            " state {words} NOT NULL, body {bytes} NOT NULL)",
+            "CREATE INDEX approvals_by_time ON approvals (model, at_ms)",
+        ),
+    ),
 )
 NEWEST = STEPS[-1].version
 

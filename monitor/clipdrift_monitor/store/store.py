@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from clipdrift_contract.bus.log import TopicPartition
 from clipdrift_contract.events import Decision, Deployment, Incident, RetrainOutcome, RetrainRequest, RunEnd, Signal
+from clipdrift_monitor.approvals.approval import Approval, encoded
 from clipdrift_monitor.store import tables as t
 from clipdrift_monitor.store.audit import GENESIS, AuditRow, AuditVerdict, canonical, row_hash, verify
 from clipdrift_monitor.store.database import Database, take_writers_place
@@ -78,6 +79,7 @@ class Changes(msgspec.Struct, kw_only=True):
     requests: list[RetrainRequest] = []
     outcomes: list[RetrainOutcome] = []
     deployments: list[Deployment] = []
+    approvals: list[Approval] = []  # of one that changed several times, the last counts
     outbox: list[OutboxEntry] = []
     audit: list[AuditEntry] = []
 
@@ -207,6 +209,11 @@ class Store:
             {"incident_id": one.incident_id, "model": one.model, "at_ms": one.at_ms, "is_open": one.is_open,
              "severity": one.severity, "body": encode(one)}
             for one in changes.incidents
+        ])  # fmt: skip
+        self._put(connection, t.APPROVALS, ("approval_id",), [
+            {"approval_id": one.approval_id, "model": one.model, "at_ms": one.asked_at_ms, "state": one.state,
+             "body": encoded(one)[0]}
+            for one in changes.approvals
         ])  # fmt: skip
         for one in changes.deployments:  # plain insert: a second writer of the same generation must fail
             connection.execute(insert(t.DEPLOYMENTS).values(
@@ -433,6 +440,29 @@ class Store:
                 query = query.where(column == wanted)
         with self._reading() as connection:
             return [msgspec.msgpack.decode(body, type=Incident) for body in connection.execute(query).scalars()]
+
+    def approval(self, approval_id: str) -> Approval | None:
+        with self._reading() as connection:
+            query = select(t.APPROVALS.c.body).where(t.APPROVALS.c.approval_id == approval_id)
+            found = connection.execute(query).scalar()
+        return None if found is None else msgspec.msgpack.decode(found, type=Approval)
+
+    def approvals(self, model: str | None = None, *, state: str | None = None, limit: int, offset: int = 0) -> list[Approval]:
+        """The last asked first; of all models and states where none is named."""
+        c = t.APPROVALS.c
+        query = select(c.body).order_by(c.at_ms.desc(), c.approval_id.desc()).limit(limit).offset(offset)
+        for column, wanted in ((c.model, model), (c.state, state)):
+            if wanted is not None:
+                query = query.where(column == wanted)
+        with self._reading() as connection:
+            return [msgspec.msgpack.decode(body, type=Approval) for body in connection.execute(query).scalars()]
+
+    def audited_record(self, subject: str) -> str:
+        """The digest that the newest row of the audit log about `subject` names; "" where there is none."""
+        c = t.AUDIT.c
+        with self._reading() as connection:
+            body = connection.execute(select(c.body).where(c.subject == subject).order_by(c.seq.desc()).limit(1)).scalar()
+        return "" if body is None else str(msgspec.json.decode(body).get("record", ""))
 
     def verify_audit(self) -> AuditVerdict:
         """Walk the whole audit log."""

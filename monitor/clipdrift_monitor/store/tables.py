@@ -121,6 +121,16 @@ RETRAINS = Table(
     Column("request", LargeBinary, nullable=False),
     Column("outcome", LargeBinary),
 )
+APPROVALS = Table(
+    "approvals",
+    METADATA,
+    Column("approval_id", Text, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),  # of its asking
+    Column("state", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Index("approvals_by_time", "model", "at_ms"),
+)
 DEPLOYMENTS = Table(
     "deployments",
     METADATA,

@@ -1,0 +1,194 @@
+CREATE TABLE public.audit (
+    seq integer NOT NULL,
+    at_ms bigint NOT NULL,
+    actor text NOT NULL COLLATE pg_catalog."C",
+    action text NOT NULL COLLATE pg_catalog."C",
+    subject text NOT NULL COLLATE pg_catalog."C",
+    body text NOT NULL COLLATE pg_catalog."C",
+    previous text NOT NULL COLLATE pg_catalog."C",
+    hash text NOT NULL COLLATE pg_catalog."C"
+);
+CREATE TABLE public.blocks (
+    model text NOT NULL COLLATE pg_catalog."C",
+    version text NOT NULL COLLATE pg_catalog."C",
+    start_ms bigint NOT NULL,
+    body bytea NOT NULL
+);
+CREATE TABLE public.decisions (
+    decision_id text NOT NULL COLLATE pg_catalog."C",
+    model text NOT NULL COLLATE pg_catalog."C",
+    at_ms bigint NOT NULL,
+    action text NOT NULL COLLATE pg_catalog."C",
+    body bytea NOT NULL
+);
+CREATE TABLE public.deployments (
+    model text NOT NULL COLLATE pg_catalog."C",
+    generation integer NOT NULL,
+    at_ms bigint NOT NULL,
+    body bytea NOT NULL
+);
+CREATE TABLE public.floors (
+    name text NOT NULL COLLATE pg_catalog."C",
+    ms bigint NOT NULL
+);
+CREATE TABLE public.harm (
+    model text NOT NULL COLLATE pg_catalog."C",
+    body bytea NOT NULL
+);
+CREATE TABLE public.incidents (
+    incident_id text NOT NULL COLLATE pg_catalog."C",
+    model text NOT NULL COLLATE pg_catalog."C",
+    at_ms bigint NOT NULL,
+    is_open boolean NOT NULL,
+    severity text NOT NULL COLLATE pg_catalog."C",
+    body bytea NOT NULL
+);
+CREATE TABLE public.models (
+    model text NOT NULL COLLATE pg_catalog."C",
+    body bytea NOT NULL
+);
+CREATE TABLE public.offsets (
+    topic text NOT NULL COLLATE pg_catalog."C",
+    part integer NOT NULL,
+    next bigint NOT NULL,
+    highest bigint DEFAULT 0 NOT NULL
+);
+CREATE TABLE public.outbox (
+    id integer NOT NULL,
+    event_id text NOT NULL COLLATE pg_catalog."C",
+    kind text NOT NULL COLLATE pg_catalog."C",
+    body bytea NOT NULL
+);
+CREATE SEQUENCE public.outbox_id_seq
+    AS integer
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+ALTER SEQUENCE public.outbox_id_seq OWNED BY public.outbox.id;
+CREATE TABLE public.retrains (
+    key text NOT NULL COLLATE pg_catalog."C",
+    model text NOT NULL COLLATE pg_catalog."C",
+    at_ms bigint NOT NULL,
+    state text NOT NULL COLLATE pg_catalog."C",
+    attempts integer NOT NULL,
+    request bytea NOT NULL,
+    outcome bytea
+);
+CREATE TABLE public.runs (
+    run_id text NOT NULL COLLATE pg_catalog."C",
+    model text NOT NULL COLLATE pg_catalog."C",
+    version text NOT NULL COLLATE pg_catalog."C",
+    at_ms bigint NOT NULL,
+    body bytea NOT NULL
+);
+CREATE TABLE public.schema_version (
+    version integer NOT NULL
+);
+CREATE TABLE public.seen_events (
+    id text NOT NULL COLLATE pg_catalog."C",
+    at_ms bigint DEFAULT 0 NOT NULL
+);
+CREATE TABLE public.seen_labels (
+    model text NOT NULL COLLATE pg_catalog."C",
+    epoch text NOT NULL COLLATE pg_catalog."C",
+    chunk bigint NOT NULL,
+    bits bytea NOT NULL,
+    newest_ms bigint DEFAULT 0 NOT NULL
+);
+CREATE TABLE public.signals (
+    signal_id text NOT NULL COLLATE pg_catalog."C",
+    model text NOT NULL COLLATE pg_catalog."C",
+    at_ms bigint NOT NULL,
+    body bytea NOT NULL
+);
+CREATE TABLE public.unplaced (
+    id text NOT NULL COLLATE pg_catalog."C",
+    model text NOT NULL COLLATE pg_catalog."C",
+    version text NOT NULL COLLATE pg_catalog."C",
+    headers bytea NOT NULL,
+    value bytea NOT NULL
+);
+CREATE TABLE public.windows (
+    model text NOT NULL COLLATE pg_catalog."C",
+    version text NOT NULL COLLATE pg_catalog."C",
+    slice_index integer NOT NULL,
+    start_ms bigint NOT NULL,
+    sums bytea NOT NULL
+);
+CREATE TABLE public.writer (
+    id integer NOT NULL,
+    epoch bigint NOT NULL,
+    owner text NOT NULL COLLATE pg_catalog."C",
+    beat bigint NOT NULL
+);
+ALTER TABLE ONLY public.outbox ALTER COLUMN id SET DEFAULT nextval('public.outbox_id_seq'::regclass);
+INSERT INTO public.audit VALUES (1, 1, 'monitor', 'decide', 'm', '{"a":[null],"b":1}', '0000000000000000000000000000000000000000000000000000000000000000', 'cf5f181129fae87008c86bd745ebc47dec5c7b0252e921030599331ca2fe409e');
+INSERT INTO public.blocks VALUES ('m', 'v1', 0, '\x626c6f636b');
+INSERT INTO public.decisions VALUES ('d1', 'm', 1, 'none', '\x8dab6465636973696f6e5f6964a26431a56d6f64656ca16da776657273696f6ea27631a561745f6d7301a6616374696f6ea46e6f6e65a7726561736f6e7391b84e6f20746573742072616973656420616e20616c61726d2eae706f6c6963795f76657273696f6ea170af65766964656e63655f646967657374a165a963617573655f6b6579a0aa7369676e616c5f69647390a9646961676e6f736973c0a5776f756c64a46e6f6e65a57465726d7380');
+INSERT INTO public.deployments VALUES ('m', 1, 10, '\x8ba56d6f64656ca16daa67656e65726174696f6e01a86368616d70696f6e83a776657273696f6ea27632a3757269a966696c653a2f2f2f78a6646967657374a164ad646563696465645f61745f6d730aa663616e617279c0ad63616e6172795f776569676874cb0000000000000000a6736861646f77c0a6726561736f6ea0ab6465636973696f6e5f6964a0aa726f6c6c6f75745f6964a0a57374616765a0');
+INSERT INTO public.harm VALUES ('m', '\x6d656d6f7279');
+INSERT INTO public.incidents VALUES ('i1', 'm', 1, true, 'page', '\xde0028ab696e636964656e745f6964a26931a56d6f64656ca16da776657273696f6ea27631a4726f6f74a46861726da87365766572697479a470616765a769735f6f70656ec3a66368616e6765a66f70656e6564a87265766973696f6e01a769735f6e657773c3a561745f6d7301ac6f70656e65645f61745f6d7300af66697273745f77696e646f775f6d7300ae6c6173745f77696e646f775f6d7301ae7265736f6c7665645f61745f6d73c0aa7265736f6c7574696f6ea0ae776f7273745f7365766572697479a46e6f7465ad746f6c645f7365766572697479a46e6f7465a56361757365a0a56661756c74a0a773756d6d617279a0a5776f726473a0a5706c61696ea0a6736c6963657390a8666561747572657390aa7369676e616c5f69647390af6f70656e5f7369676e616c5f69647390ab6e756d5f7369676e616c7300ab6e756d5f77696e646f777300b16e756d5f71756965745f77696e646f777300b26e756d5f6d696c6465725f77696e646f777300ac6e756d5f72656f70656e656400a9646961676e6f736973c0ab6465636973696f6e5f6964a0ac65766964656e63655f757269a0ad64617368626f6172645f75726ca0ab72756e626f6f6b5f75726ca0af61636b6e6f776c656467656d656e74c0a773696c656e6365c0ac69735f68656c645f6261636bc2a8666565646261636b90');
+INSERT INTO public.models VALUES ('m', '\x7374617465');
+INSERT INTO public.offsets VALUES ('clipdrift.labels', 0, 41, 41);
+INSERT INTO public.outbox VALUES (1, 'o1', 'Decision', '\x78');
+INSERT INTO public.retrains VALUES ('k', 'm', 7, 'requested', 0, '\xde0010a36b6579a16ba56d6f64656ca16da56361757365a56472696674ab6465636973696f6e5f6964a164af7265717565737465645f61745f6d7307a861735f6f665f6d7307ad646174615f73746172745f6d7300b06368616d70696f6e5f76657273696f6ea27631ac6368616d70696f6e5f757269a0af6368616d70696f6e5f646967657374a0ad6368616d70696f6e5f636c697085a46b696e64a36f6666a86d61785f6e6f726dc0aa70657263656e74696c65cb4024000000000000a96e6f726d5f74797065cb4000000000000000a76f7074696f6e7380aa67656e65726174696f6e01a461726d739183a46e616d65a473616d65a4636c697085a46b696e64a36f6666a86d61785f6e6f726dc0aa70657263656e74696c65cb4024000000000000a96e6f726d5f74797065cb4000000000000000a76f7074696f6e7380aa70726f76656e616e6365a0a573656564739100ae706f6c6963795f76657273696f6ea0af65766964656e63655f646967657374a0', NULL);
+INSERT INTO public.runs VALUES ('r', 'm', 'v1', 5, '\xde002ba672756e5f6964a172a56d6f64656ca16da776657273696f6ea27631ad737461727465645f61745f6d7300ab656e6465645f61745f6d7305ad646174615f73746172745f6d7300ab646174615f656e645f6d7301a861735f6f665f6d7301ab646174615f646967657374a0ad636f64655f7265766973696f6ea0a47365656400a96f7074696d697a6572a3534744ad6c6561726e696e675f72617465cb3fb999999999999aa4636c697085a46b696e64a36f6666a86d61785f6e6f726dc0aa70657263656e74696c65cb4024000000000000a96e6f726d5f74797065cb4000000000000000a76f7074696f6e7380a96e756d5f737465707309ae6e756d5f706172616d657465727300b272656d6f7665645f6d6173735f726174696fcb0000000000000000af636c69705f726174655f726174696fcb0000000000000000ad6e756d5f6e6f6e66696e69746500af6e756d5f696e65666665637469766500ab6e756d5f636865636b656400ae6e6f726d5f7175616e74696c6573c0aa63616e6469646174657390aa76616c69646174696f6e90aa636c7573746572696e6790a770726f66696c65c0ac61727469666163745f757269a0af61727469666163745f646967657374a0ab74656d7065726174757265cb3ff0000000000000ac72656769737472795f757269a0ab7265747261696e5f6b6579a0a361726da0ab646174615f636865636b7390a9696e74657276616c7390ad68696464656e5f736c6963657390ab63616c6962726174696f6ec0ab72656c696162696c69747990a66661756c747390af736c6963655f6772616469656e747390a770726976616379c0aa6d656d62657273686970c0a9707265636973696f6ea7666c6f61743332af707265636973696f6e5f776f726473a0');
+INSERT INTO public.schema_version VALUES (2);
+INSERT INTO public.seen_events VALUES ('a', 10);
+INSERT INTO public.seen_events VALUES ('b', 20);
+INSERT INTO public.seen_labels VALUES ('m', 'epoch', 0, '\x01', 15);
+INSERT INTO public.signals VALUES ('s1', 'm', 2, '\xde0013a97369676e616c5f6964a27331a56d6f64656ca16da776657273696f6ea27631a46b696e64aa72657061697261626c65a87365766572697479a67469636b6574a86465746563746f72aa72657061697261626c65af77696e646f775f73746172745f6d7301ad77696e646f775f656e645f6d7302a9737461746973746963cb3ff0000000000000a97468726573686f6c64cb4000000000000000a5736c696365a0a766656174757265a0a6656666656374cb0000000000000000aa6566666563745f6c6f77c0ab6566666563745f68696768c0aa6e756d5f6c6162656c7300a769735f6f70656ec3a773756d6d617279a0a865766964656e636580');
+INSERT INTO public.unplaced VALUES ('e1', 'm', 'v9', '\x68656164657273', '\x76616c7565');
+INSERT INTO public.windows VALUES ('m', 'v1', 3, 86400000, '\x000000000000f03f343333333333d33f9c7500883ce4377e');
+INSERT INTO public.writer VALUES (1, 0, '', 0);
+SELECT pg_catalog.setval('public.outbox_id_seq', 1, true);
+ALTER TABLE ONLY public.audit
+    ADD CONSTRAINT audit_pkey PRIMARY KEY (seq);
+ALTER TABLE ONLY public.blocks
+    ADD CONSTRAINT blocks_pkey PRIMARY KEY (model, version, start_ms);
+ALTER TABLE ONLY public.decisions
+    ADD CONSTRAINT decisions_pkey PRIMARY KEY (decision_id);
+ALTER TABLE ONLY public.deployments
+    ADD CONSTRAINT deployments_pkey PRIMARY KEY (model, generation);
+ALTER TABLE ONLY public.floors
+    ADD CONSTRAINT floors_pkey PRIMARY KEY (name);
+ALTER TABLE ONLY public.harm
+    ADD CONSTRAINT harm_pkey PRIMARY KEY (model);
+ALTER TABLE ONLY public.incidents
+    ADD CONSTRAINT incidents_pkey PRIMARY KEY (incident_id);
+ALTER TABLE ONLY public.models
+    ADD CONSTRAINT models_pkey PRIMARY KEY (model);
+ALTER TABLE ONLY public.offsets
+    ADD CONSTRAINT offsets_pkey PRIMARY KEY (topic, part);
+ALTER TABLE ONLY public.outbox
+    ADD CONSTRAINT outbox_event_id_key UNIQUE (event_id);
+ALTER TABLE ONLY public.outbox
+    ADD CONSTRAINT outbox_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY public.retrains
+    ADD CONSTRAINT retrains_pkey PRIMARY KEY (key);
+ALTER TABLE ONLY public.runs
+    ADD CONSTRAINT runs_pkey PRIMARY KEY (run_id);
+ALTER TABLE ONLY public.schema_version
+    ADD CONSTRAINT schema_version_pkey PRIMARY KEY (version);
+ALTER TABLE ONLY public.seen_events
+    ADD CONSTRAINT seen_events_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY public.seen_labels
+    ADD CONSTRAINT seen_labels_pkey PRIMARY KEY (model, epoch, chunk);
+ALTER TABLE ONLY public.signals
+    ADD CONSTRAINT signals_pkey PRIMARY KEY (signal_id);
+ALTER TABLE ONLY public.unplaced
+    ADD CONSTRAINT unplaced_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY public.windows
+    ADD CONSTRAINT windows_pkey PRIMARY KEY (model, version, slice_index, start_ms);
+ALTER TABLE ONLY public.writer
+    ADD CONSTRAINT writer_pkey PRIMARY KEY (id);
+CREATE INDEX decisions_by_time ON public.decisions USING btree (model, at_ms);
+CREATE INDEX incidents_by_time ON public.incidents USING btree (model, at_ms);
+CREATE INDEX runs_by_version ON public.runs USING btree (model, version);
+CREATE INDEX seen_events_by_time ON public.seen_events USING btree (at_ms);
+CREATE INDEX seen_labels_by_time ON public.seen_labels USING btree (model, newest_ms);
+CREATE INDEX signals_by_time ON public.signals USING btree (model, at_ms);
+CREATE INDEX unplaced_by_version ON public.unplaced USING btree (model, version);
+CREATE INDEX windows_by_time ON public.windows USING btree (model, start_ms);
