@@ -113,7 +113,7 @@ def test_a_training_on_leaking_rows_says_which_feature(make_project, small_task:
         train(make_project(task=leaking(small_task)))
 
 
-def test_a_retrain_on_leaking_rows_is_inconclusive_and_says_why(make_project, small_task: str) -> None:
+def test_a_retrain_on_leaking_rows_fails_at_the_gate_and_says_why(make_project, small_task: str) -> None:
     champion = train(make_project('[training.quality]\nmode = "off"\n'))
     project = make_project(task=leaking(small_task))
     folder = JobFolder(project.jobs, "order-1")
@@ -138,6 +138,8 @@ def test_a_retrain_on_leaking_rows_is_inconclusive_and_says_why(make_project, sm
     outcome = carry_out(project, folder.path)
 
     assert outcome is not None
-    assert (outcome.verdict, outcome.candidate_version) == ("inconclusive", "")
+    assert (outcome.verdict, outcome.candidate_version) == ("fail", "")
     assert "not fit to train on. single_feature: pressure" in outcome.reasons[0]
-    assert msgspec.json.decode((folder.path / "outcome.json").read_bytes())["verdict"] == "inconclusive"
+    (check,) = outcome.checks
+    assert (check.name, check.outcome, check.is_decisive) == ("data", "fail", True)
+    assert msgspec.json.decode((folder.path / "outcome.json").read_bytes())["verdict"] == "fail"

@@ -65,10 +65,8 @@ def probe_champion(
     if not len(train):
         raise ProbeError(f"the task gives none of the rows any more that version {lineage.version} was trained on")
     trained = own.select(train)
-    vocabularies = {one.spec.name: one.categories for one in champion.profile.features if one.spec.kind == "categorical"}
-    module = task.build(BuildContext(trained, vocabularies))
-    load_weights(module, champion.path.parent / WEIGHTS_NAME, lineage.weights_digest)
-    _require_same_answers(task, module, champion, content, recent, vocabularies)
+    vocabularies = vocabularies_in(champion)
+    module = rebuild_module(task, champion, content, built_from=trained, checked_on=recent)
     probe = probe_gradients(
         task, module, recent=recent, trained=trained, vocabularies=vocabularies, clip=clip, model=lineage.model,
         version=lineage.version, at_ms=at_ms, seed=seed, config=config,
@@ -76,6 +74,32 @@ def probe_champion(
     if data_digest(own) == lineage.data_digest:
         return probe
     return msgspec.structs.replace(probe, words=f"{probe.words}; its training data have changed since it was trained")
+
+
+def vocabularies_in(artifact: Artifact) -> dict[str, tuple[str, ...]]:
+    """The categories of each categorical feature that the model knows."""
+    return {one.spec.name: one.categories for one in artifact.profile.features if one.spec.kind == "categorical"}
+
+
+def rebuild_module(task: Task, artifact: Artifact, content: bytes, *, built_from: Rows, checked_on: Rows) -> nn.Module:
+    """The module of an exported model, in evaluation mode: built by the task, with the weights that lie beside the file.
+
+    Args:
+        task: The model's task, as it is now.
+        artifact: The model.
+        content: Of its file.
+        built_from: Given to the task's `build`; the weights replace what it keeps in parameters and buffers.
+        checked_on: Rows on which the module must answer like the file.
+
+    Raises:
+        ProbeError: The module answers otherwise.
+        WeightsError: There are no weights, they are not those of the model, or do not fit.
+    """
+    vocabularies = vocabularies_in(artifact)
+    module = task.build(BuildContext(built_from, vocabularies))
+    load_weights(module, artifact.path.parent / WEIGHTS_NAME, artifact.lineage.weights_digest)
+    _require_same_answers(task, module, artifact, content, checked_on, vocabularies)
+    return module
 
 
 def _require_same_answers(

@@ -10,20 +10,21 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import msgspec
+import numpy as np
 
 from clipdrift_contract.bus.publishing import EventPublisher
 from clipdrift_contract.clock import Clock
 from clipdrift_contract.errors import ClipdriftError
-from clipdrift_contract.events import ArmResult, GradProbe, RetrainOutcome, RetrainRequest, RunEnd
+from clipdrift_contract.events import ArmResult, Contrast, GradProbe, RetrainOutcome, RetrainRequest, RunEnd
 from clipdrift_contract.jobs import JobFolder, JobTakenError
 from clipdrift_contract.metrics import MetricSet
-from clipdrift_trainer.export import Artifact, parse_artifact, score_rows
+from clipdrift_trainer.export import Artifact, parse_artifact
 from clipdrift_trainer.probing.champion import probe_champion
 from clipdrift_trainer.probing.probe import with_seen
-from clipdrift_trainer.profiling import slice_index, slice_names
+from clipdrift_trainer.quality.checking import QualityError
 from clipdrift_trainer.quality.policy import QualityPolicy
 from clipdrift_trainer.recording.sinks import WindowSink
-from clipdrift_trainer.registry import Registry
+from clipdrift_trainer.registry import NoRegistry, Registry
 from clipdrift_trainer.retraining.arms import (
     FittedArm,
     Work,
@@ -34,11 +35,14 @@ from clipdrift_trainer.retraining.arms import (
     run_id_of,
     training_for,
 )
+from clipdrift_trainer.retraining.checks.data import check_data
+from clipdrift_trainer.retraining.contestants import case_of, held_out_of, judging_rows_of, served_scores
 from clipdrift_trainer.retraining.gate import GatePolicy, GateVerdict
-from clipdrift_trainer.retraining.judging import HeldOut, Judgement, JudgingRows, choose_arm, judgement_of, only_arm
+from clipdrift_trainer.retraining.judging import Judgement, against_champion, choose_arm, judgement_of, only_arm
+from clipdrift_trainer.retraining.measuring import measure_checks
 from clipdrift_trainer.retraining.selection import SAME
 from clipdrift_trainer.tasks.task import Rows, Task
-from clipdrift_trainer.training import Prepared, TrainingConfig, finish, inspect, prepare, split_held_out
+from clipdrift_trainer.training import Prepared, TrainingConfig, finish, inspect, prepare
 from clipdrift_trainer.validation_file import read_validation
 from clipdrift_trainer.workers import single_threaded
 
@@ -145,6 +149,8 @@ def _carry_out(job: _Job) -> tuple[RetrainOutcome, RunEnd | None]:
     try:
         with single_threaded():
             judgement, run_end, probe = _retrain(job)
+    except QualityError as error:
+        return _outcome(job, spent, _unfit(error, job.config.gate), None, None), None
     except Exception as error:  # noqa: BLE001  an order must end with a reason, whatever the user's task raises
         _log.exception("retrain %s of %s did not come to a verdict", request.key, request.model)
         kind = "" if isinstance(error, ClipdriftError) else f"{type(error).__name__}: "
@@ -156,8 +162,15 @@ def _carry_out(job: _Job) -> tuple[RetrainOutcome, RunEnd | None]:
     return _outcome(job, spent, judgement, run_end, probe), run_end
 
 
+def _unfit(error: QualityError, policy: GatePolicy) -> Judgement:
+    """Rows that are not fit to train on are the fault of no provider: the gate's check of the data fails."""
+    _log.error("%s", error)
+    checks = check_data(error.checks, msgspec.structs.replace(policy.data, role="decisive"))
+    return Judgement(results=(), winner="", verdict=GateVerdict(verdict="fail", reasons=(str(error),)), checks=checks)
+
+
 def _retrain(job: _Job) -> tuple[Judgement, RunEnd, GradProbe | None]:
-    request, task = job.request, job.task
+    request, task, policy = job.request, job.task, job.config.gate
     training = training_for(request.arms, job.config.training)
     started_at_ms = job.clock.now_ms()
     champion, content = _read_champion(request, task)
@@ -172,25 +185,37 @@ def _retrain(job: _Job) -> tuple[Judgement, RunEnd, GradProbe | None]:
         inspected.append(inspect(task, prepared, job.config.quality, profile=champion.profile, clip=request.champion_clip))
         foretold.append(_foretell(job, champion, content, prepared.rows))
 
-    held_out = _held_out(work, champion, content)
+    held_out = held_out_of(work, champion, content)
+    of_shadow: tuple[Contrast, ...] = ()
     if len(request.arms) > 1:
         older = in_time_order(work)
         shadows = fit_arms(older, job.config.max_workers, meanwhile)
-        choice = choose_arm(shadows, _judging_rows(older, champion), job.config.gate)
+        choice = choose_arm(shadows, judging_rows_of(older, champion), policy)
+        of_shadow = against_champion(_shadow_of(choice.winner, shadows).scores, held_out_of(older, champion, content))
         (best,) = fit_arms(of_one_arm(work, choice.winner), max_workers=1, meanwhile=_nothing)
     else:
         shadows = fit_arms(of_one_arm(work, request.arms[0].name), max_workers=1, meanwhile=meanwhile)
         (best,) = shadows
         choice = only_arm(best, held_out)
-    judgement = judgement_of(choice, best, held_out, job.config.gate)
+    if not np.isfinite(best.scores).all():
+        raise ClipdriftError("the candidate diverged: lower the task's learning rate")
     _send_windows(job, best)
     done = finish(
         task, training, order_of(request, best.arm, best.seed, job.code_revision), inspected[0], best.fit,
         run_id=run_id_of(request, best.arm, best.seed), started_at_ms=started_at_ms,
-        artifacts=job.artifacts, registry=job.registry, publisher=None, clock=job.clock,
+        artifacts=job.artifacts, registry=NoRegistry(), publisher=None, clock=job.clock,
         in_service=read_validation(champion.path.parent),
     )  # fmt: skip
-    return judgement, done.run_end, _with_seen(foretold[0], shadows)
+    served = msgspec.structs.replace(best, scores=served_scores(work, done))
+    measured = measure_checks(case_of(work, served, done, held_out, champion, content, inspected[0].checks), policy)
+    judgement = judgement_of(choice, served, held_out, policy, of_shadow=of_shadow, measured=measured)
+    registered = msgspec.structs.replace(done.run_end, registry_uri=job.registry.register(done.run_end))
+    return judgement, registered, _with_seen(foretold[0], shadows)
+
+
+def _shadow_of(winner: str, shadows: Sequence[FittedArm]) -> FittedArm:
+    """The winner's shadow with the seed that will be exported."""
+    return next(one for one in shadows if one.arm.name == winner)
 
 
 def _foretell(job: _Job, champion: Artifact, content: bytes, rows: Rows) -> GradProbe | None:
@@ -238,35 +263,6 @@ def _read_champion(request: RetrainRequest, task: Task) -> tuple[Artifact, bytes
             "train a new model under a new name"
         )
     return champion, content
-
-
-def _held_out(work: Work, champion: Artifact, content: bytes) -> HeldOut:
-    rows = _judging(work)
-    is_fresh = rows.time_ms >= champion.lineage.data_end_ms
-    specs = [one.spec for one in champion.profile.features]
-    return HeldOut(
-        **msgspec.structs.asdict(_judging_rows(work, champion)),
-        is_fresh=is_fresh,
-        champion_scores=score_rows(content, specs, rows.select(is_fresh)),
-    )
-
-
-def _judging_rows(work: Work, champion: Artifact) -> JudgingRows:
-    task, rows = work.task, _judging(work)
-    return JudgingRows(
-        kind=task.kind,
-        label=rows.label,
-        time_ms=rows.time_ms,
-        slice_index=slice_index(task, rows),
-        slice_names=slice_names(task),
-        label_span=champion.profile.label_high - champion.profile.label_low,
-    )
-
-
-def _judging(work: Work) -> Rows:
-    held_out = work.prepared.rows.select(work.prepared.held_out)
-    _, judging = split_held_out(work.task, work.training, held_out)
-    return held_out.select(judging)
 
 
 def _nothing() -> None:
@@ -318,6 +314,7 @@ def _outcome(job: _Job, spent: _Spent, judgement: Judgement, run_end: RunEnd | N
         wall_seconds=spent.wall_seconds(),
         cpu_seconds=spent.cpu_seconds(),
         probe=probe,
+        checks=judgement.checks,
     )
 
 

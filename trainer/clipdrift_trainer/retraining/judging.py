@@ -7,13 +7,21 @@ import numpy as np
 import numpy.typing as npt
 
 from clipdrift_contract.errors import ClipdriftError
-from clipdrift_contract.events import ArmResult, ClipSpec, Contrast
+from clipdrift_contract.events import ArmResult, ClipSpec, Contrast, GateCheck
 from clipdrift_contract.profile import TaskKind
 from clipdrift_trainer.evaluation.blocks import Days
 from clipdrift_trainer.evaluation.scores import Floats, score_slices
 from clipdrift_trainer.retraining.arms import FittedArm
 from clipdrift_trainer.retraining.contrast import contrasts, difference, losses_by_metric
-from clipdrift_trainer.retraining.gate import GatePolicy, GateVerdict, judge, slice_verdict
+from clipdrift_trainer.retraining.gate import (
+    GatePolicy,
+    GateVerdict,
+    judge,
+    loss_checks,
+    slice_verdict,
+    time_order_check,
+    verdict_of,
+)
 from clipdrift_trainer.retraining.selection import SAME, select
 from clipdrift_trainer.retraining.stability import instability
 
@@ -32,7 +40,7 @@ class JudgingRows(msgspec.Struct, frozen=True, kw_only=True):
 class HeldOut(JudgingRows, frozen=True, kw_only=True):
     """The held-out rows of a candidate, and what the model in service says to the fresh ones."""
 
-    is_fresh: npt.NDArray[np.bool_]  # newer than all data of the model in service: neither model was trained on them
+    is_fresh: npt.NDArray[np.bool_]  # new to the model in service too, with labels that are all in: see `may_judge`
     champion_scores: Floats  # [number of fresh rows, K]
 
 
@@ -45,11 +53,12 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """Each arm's figures, the winner's name, the gate's verdict on it."""
+    """Each arm's figures, the winner's name, what the gate checked of it, and its verdict."""
 
     results: tuple[ArmResult, ...]
     winner: str
     verdict: GateVerdict
+    checks: tuple[GateCheck, ...] = ()
 
 
 def choose_arm(shadows: Sequence[FittedArm], rows: JudgingRows, policy: GatePolicy) -> Choice:
@@ -88,29 +97,55 @@ def choose_arm(shadows: Sequence[FittedArm], rows: JudgingRows, policy: GatePoli
 
 
 def judge_candidate(candidate: FittedArm, rows: HeldOut, policy: GatePolicy) -> tuple[tuple[Contrast, ...], GateVerdict]:
-    """The candidate against the model in service on the fresh held-out rows: contrasts, and the gate's verdict on them."""
-    metric = "brier" if rows.kind == "regression" else policy.metric
+    """The candidate against the model in service on the fresh held-out rows: contrasts, and the verdict by the loss alone."""
     if not np.isfinite(candidate.scores).all():
         return (), GateVerdict(verdict="inconclusive", reasons=("the candidate diverged: lower the task's learning rate",))
+    found = against_champion(candidate.scores, rows)
+    return found, judge(found, _by_metric(policy, rows))
+
+
+def against_champion(scores_NK: Floats, rows: HeldOut) -> tuple[Contrast, ...]:
+    """Contrasts of a model minus the model in service on the fresh rows, from its finite answers to all held-out rows."""
     fresh, span = rows.is_fresh, rows.label_span
     label = rows.label[fresh]
-    found = contrasts(
-        [losses_by_metric(candidate.scores[fresh], label, rows.kind, span)],
+    return contrasts(
+        [losses_by_metric(scores_NK[fresh], label, rows.kind, span)],
         [losses_by_metric(rows.champion_scores, label, rows.kind, span)],
         rows.time_ms[fresh], rows.slice_index[fresh], rows.slice_names,
     )  # fmt: skip
-    return found, judge(found, msgspec.structs.replace(policy, metric=metric))
 
 
-def judgement_of(choice: Choice, candidate: FittedArm, rows: HeldOut, policy: GatePolicy) -> Judgement:
-    """The whole: what the shadows showed of every arm, and what the gate says to the winner, fitted on all days."""
-    against_champion, verdict = judge_candidate(candidate, rows, policy)
+def judgement_of(
+    choice: Choice,
+    candidate: FittedArm,
+    rows: HeldOut,
+    policy: GatePolicy,
+    *,
+    of_shadow: Sequence[Contrast] = (),
+    measured: Sequence[GateCheck] = (),
+) -> Judgement:
+    """The whole: what the shadows showed of every arm, and what the gate says to the winner, fitted on all days.
+
+    Args:
+        choice: Between the arms.
+        candidate: The winner, with finite answers to the held-out rows.
+        rows: Those rows.
+        policy: What a candidate must show.
+        of_shadow: The winner's shadow minus the model in service on the newest days; empty where there is none.
+        measured: The other checks, see `measure_checks`.
+    """
+    found, by_metric = against_champion(candidate.scores, rows), _by_metric(policy, rows)
     results = tuple(
-        msgspec.structs.replace(one, against_champion=against_champion) if one.arm.name == choice.winner else one
-        for one in choice.results
+        msgspec.structs.replace(one, against_champion=found) if one.arm.name == choice.winner else one for one in choice.results
     )
+    checks = (*loss_checks(found, by_metric), *time_order_check(of_shadow, by_metric), *measured)
+    verdict = verdict_of(checks, policy)
     verdict = msgspec.structs.replace(verdict, reasons=(*verdict.reasons, *choice.notes))
-    return Judgement(results=results, winner=choice.winner, verdict=verdict)
+    return Judgement(results=results, winner=choice.winner, verdict=verdict, checks=checks)
+
+
+def _by_metric(policy: GatePolicy, rows: JudgingRows) -> GatePolicy:
+    return msgspec.structs.replace(policy, metric="brier") if rows.kind == "regression" else policy
 
 
 def only_arm(candidate: FittedArm, rows: JudgingRows) -> Choice:
