@@ -26,6 +26,7 @@ from clipdrift_monitor.api.app import Api
 from clipdrift_monitor.api.exporter import Exporter
 from clipdrift_monitor.api.pages import Pages
 from clipdrift_monitor.api.reader import Reader
+from clipdrift_monitor.api.retrain_reader import RetrainReader
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.decisions.judging import Judgement
 from clipdrift_monitor.detectors.window_drift import check_detectors
@@ -86,8 +87,9 @@ def run(config: MonitorConfig, clock: Clock | None = None) -> None:
     )  # fmt: skip
     reader = Reader(config, store, lambda: engine.snapshot)
     api = Api(
-        engine, reader, store, Exporter(reader, metrics), Pages(reader, config), _access(config, clock), config.evidence_dir
-    )
+        engine, reader, store, Exporter(reader, metrics), Pages(reader, config), RetrainReader(config, store, reader),
+        _access(config, clock), config.evidence_dir,
+    )  # fmt: skip
     server = _Listener(
         uvicorn.Config(
             api.app(),

@@ -9,7 +9,7 @@ from typing import Literal
 
 from clipdrift_contract.access.keys import ApiKeys, UnauthorizedError, credentials
 
-MonitorScope = Literal["read", "respond", "operate"]
+MonitorScope = Literal["read", "respond", "operate", "approve"]
 _HOW = "this needs the header Authorization: Bearer <api token>"
 
 

@@ -25,6 +25,7 @@ from clipdrift_monitor.api.orders import Orders, read_order
 from clipdrift_monitor.api.pages import Pages
 from clipdrift_monitor.api.questions import Asked, Questions
 from clipdrift_monitor.api.reader import Reader, UnknownIncidentError, UnknownModelError, UnknownSliceError
+from clipdrift_monitor.api.retrain_reader import RetrainReader, UnknownApprovalError, UnknownRetrainError
 from clipdrift_monitor.engine.commands import CommandError
 from clipdrift_monitor.engine.engine import Engine
 from clipdrift_monitor.store.store import Store
@@ -54,6 +55,7 @@ class Api:
         store: For the audit log and incidents.
         exporter: For Prometheus.
         pages: For people.
+        retrains: Answers what is asked of retrains and approvals.
         access: Who may do what.
         evidence_dir: Where evidence packs lie.
         command_seconds: How long a command may wait for the engine.
@@ -66,12 +68,14 @@ class Api:
         store: Store,
         exporter: Exporter,
         pages: Pages,
+        retrains: RetrainReader,
         access: Access,
         evidence_dir: Path,
         command_seconds: float = _COMMAND_SECONDS,
     ) -> None:
-        self._questions = Questions(reader, store, evidence_dir)
-        self._orders = Orders(engine, reader, command_seconds)
+        self._questions = Questions(reader, store, retrains, evidence_dir)
+        self._orders = Orders(engine, reader, retrains, command_seconds)
+        self._retrains = retrains
         self._exporter = exporter
         self._pages = pages
         self._access = access
@@ -103,6 +107,8 @@ class Api:
                 UnknownModelError: _on_unknown,
                 UnknownIncidentError: _on_unknown,
                 UnknownSliceError: _on_unknown,
+                UnknownApprovalError: _on_unknown,
+                UnknownRetrainError: _on_unknown,
                 UnauthorizedError: _on_stranger,
                 ForbiddenError: _on_forbidden,
                 CommandError: _on_refusal,
@@ -120,19 +126,21 @@ class Api:
         async def order(request: Request) -> Response:
             model = await run_in_threadpool(self._model_of, request.path_params)
             holder = self._access.check(request.headers, one.scope or "operate", model)
-            asked = _asked(request, one.parameters)
+            asked = {**_asked(request, one.parameters), "holder": holder}
             return _json(await obey(asked, await read_order(request, kind, holder)), one.status)
 
         return order
 
     def _model_of(self, named: Mapping[str, str]) -> str | None:
-        """Which model a request is about; None: none in particular, or an incident that is not known."""
-        if "incident_id" not in named:
-            return named.get("model")
+        """Which model a request is about; None: none in particular, or an incident or approval that is not known."""
         try:
-            return self._questions.incident(named).model
-        except UnknownIncidentError:
+            if "incident_id" in named:
+                return self._questions.incident(named).model
+            if "approval_id" in named:
+                return self._retrains.approval(named["approval_id"]).model
+        except (UnknownIncidentError, UnknownApprovalError):
             return None
+        return named.get("model")
 
     def _asked_by(self, scope: MonitorScope | None, answer: Callable[[Request], Response]) -> Endpoint:
         async def endpoint(request: Request) -> Response:

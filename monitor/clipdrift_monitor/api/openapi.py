@@ -14,7 +14,7 @@ WORDS: dict[int, str] = {
     400: "What was asked with is wrong; the message says what, what came, and what is allowed",
     401: "Nobody known is asking",
     403: "The API key is not for this",
-    404: "There is no such model or incident; the message says how to find those there are",
+    404: "There is no such model, incident or approval; the message says how to find those there are",
     408: "The command did not arrive in time",
     409: "The command is refused; the message says why",
     413: "The command is larger than allowed",
@@ -34,8 +34,8 @@ def document() -> Json:
     types = [Problem, *(one.answer for one in OPERATIONS), *{one.body for one in OPERATIONS if one.body is not None}]
     references, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     by_type = dict(zip(map(repr, types), references, strict=True))
-    for name in ("Order", "Until", "Feedback"):
-        _bound(schemas[name]["properties"])
+    for name in ("Order", "Until", "Feedback", "Look", "Agreement"):
+        _bound(schemas[name]["properties"], may_be_silent=name == "Agreement")
     paths: Json = {}
     for one in OPERATIONS:
         paths.setdefault(one.path, {})[one.method.lower()] = _operation(one, by_type)
@@ -69,7 +69,7 @@ def _operation(one: Operation, by_type: dict[str, Json]) -> Json:
         "operationId": one.name,
         "summary": one.words,
         "tags": [one.scope or "process"],
-        "security": [{"bearer": []}] if one.scope in ("respond", "operate") else [{}, {"bearer": []}],
+        "security": [{"bearer": []}] if one.scope in ("respond", "operate", "approve") else [{}, {"bearer": []}],
         "responses": {
             str(one.status): {"description": one.words, "content": _content(by_type[repr(one.answer)])},
             **{str(status): {"$ref": f"#/components/responses/e{status}"} for status in statuses},
@@ -93,13 +93,16 @@ def _parameter(one: Parameter) -> Json:
     return {"name": one.name, "in": "query", "required": False, "description": one.words, "schema": schema}
 
 
-def _bound(properties: Json) -> None:
-    """What `orders` checks beyond the types."""
-    properties["reason"] |= {
-        "minLength": 1,
-        "maxLength": MAX_REASON_CHARACTERS,
-        "pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$",
-    }
+def _bound(properties: Json, *, may_be_silent: bool = False) -> None:
+    """What `orders` checks beyond the types; whether an answer to an approval needs a reason, the policy says."""
+    if may_be_silent:
+        properties["reason"] |= {"maxLength": MAX_REASON_CHARACTERS, "pattern": r"^[^\u0000]*$"}
+    elif "reason" in properties:
+        properties["reason"] |= {
+            "minLength": 1,
+            "maxLength": MAX_REASON_CHARACTERS,
+            "pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$",
+        }
     properties["actor"] |= {"minLength": 1, "maxLength": MAX_ACTOR_CHARACTERS, "pattern": "^[ -~]+$"}
 
 

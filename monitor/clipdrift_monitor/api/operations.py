@@ -7,6 +7,8 @@ import msgspec
 from clipdrift_contract.events import Decision, Deployment, FeedbackVerdict, Incident, RunEnd, Signal
 from clipdrift_monitor.api import answers
 from clipdrift_monitor.api.access import MonitorScope
+from clipdrift_monitor.api.retrain_answers import Agreement, ApprovalPage, ApprovalTold, Look
+from clipdrift_monitor.approvals.approval import Approval
 from clipdrift_monitor.state import JudgedBlock
 from clipdrift_monitor.store.audit import AuditVerdict
 from clipdrift_monitor.store.store import RetrainRow
@@ -64,7 +66,7 @@ class Operation(NamedTuple):
     answer: Any
     scope: MonitorScope | None = "read"  # None: for whatever watches the process
     parameters: tuple[Parameter, ...] = ()
-    body: type[Order] | type[Until] | type[Feedback] | None = None
+    body: type[Order] | type[Until] | type[Feedback] | type[Look] | type[Agreement] | None = None
     status: int = 200
     may_be: tuple[int, ...] = ()  # refusals of its own
 
@@ -72,6 +74,7 @@ class Operation(NamedTuple):
 _API = "/api/v1"
 _MODEL = f"{_API}/models/{{model}}"
 _INCIDENT = f"{_API}/incidents/{{incident_id}}"
+_APPROVAL = f"{_API}/approvals/{{approval_id}}"
 _PAGED = (
     Parameter("limit", "At most so many", 50, MAX_LIMIT),
     Parameter("offset", "So many are left out first", 0, 2**31),
@@ -153,6 +156,33 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "POST", f"{_INCIDENT}/feedback", "feedback", "Say whether an incident was true, false, or known before", Incident,
         "respond", body=Feedback, may_be=_ORDERED,
+    ),
+    Operation(
+        "GET", f"{_API}/approvals", "approvals", "What people are and were asked, the last asked first, and how they answered",
+        ApprovalPage,
+        parameters=(
+            Parameter("model", "Only of this model"),
+            Parameter("state", "Only in this state", choices=("waiting", "approved", "rejected", "void", "expired")),
+            *_PAGED,
+        ),
+        may_be=_ONE,
+    ),
+    Operation("GET", _APPROVAL, "approval", "One approval with what it rests on", ApprovalTold, may_be=_ONE),
+    Operation(
+        "POST", f"{_APPROVAL}/look", "look", "Open the evidence: the findings, and the digest that an answer names",
+        ApprovalTold, "approve", body=Look, may_be=_ORDERED,
+    ),
+    Operation(
+        "POST", f"{_APPROVAL}/approve", "approve", "Agree: what was asked is done", Approval, "approve", body=Agreement,
+        may_be=_ORDERED,
+    ),
+    Operation(
+        "POST", f"{_APPROVAL}/reject", "reject", "Do not agree: it is not done", Approval, "approve", body=Agreement,
+        may_be=_ORDERED,
+    ),
+    Operation(
+        "POST", f"{_APPROVAL}/review", "review", "Say what was found of an emergency, as another person", Approval, "approve",
+        body=Order, may_be=_ORDERED,
     ),
     Operation(
         "POST", f"{_MODEL}/rollback", "rollback", "Bring the version before the present one back into service",

@@ -15,6 +15,10 @@ from clipdrift_monitor.api import answers
 from clipdrift_monitor.api.operations import MAX_ACTOR_CHARACTERS, MAX_REASON_CHARACTERS, Feedback, Order, Until
 from clipdrift_monitor.api.questions import Asked
 from clipdrift_monitor.api.reader import Reader
+from clipdrift_monitor.api.retrain_answers import Agreement, ApprovalTold, Look
+from clipdrift_monitor.api.retrain_reader import RetrainReader
+from clipdrift_monitor.approvals.approval import Approval
+from clipdrift_monitor.approvals.people import by_key
 from clipdrift_monitor.engine.draft import Draft
 from clipdrift_monitor.engine.engine import Engine
 
@@ -25,6 +29,8 @@ _EXAMPLES = {
     Order: '{"reason": "..."}',
     Until: '{"reason": "...", "actor": "...", "until_ms": 1798761600000}',
     Feedback: '{"reason": "...", "actor": "...", "verdict": "true"}',
+    Look: '{"actor": "...", "expectation": "better"}',
+    Agreement: '{"reason": "...", "actor": "...", "evidence_digest": "..."}',
 }
 
 
@@ -34,12 +40,14 @@ class Orders:
     Args:
         engine: Carries out what is ordered.
         reader: Knows models and incidents.
+        retrains: Knows approvals.
         seconds: How long an order may wait for the engine.
     """
 
-    def __init__(self, engine: Engine, reader: Reader, seconds: float) -> None:
+    def __init__(self, engine: Engine, reader: Reader, retrains: RetrainReader, seconds: float) -> None:
         self._engine = engine
         self._reader = reader
+        self._retrains = retrains
         self._seconds = seconds
 
     async def rollback(self, asked: Asked, order: Order) -> answers.RolledBack:
@@ -77,6 +85,42 @@ class Orders:
             lambda draft: self._engine.responses.give_feedback(draft, incident_id, said.reason, said.actor, said.verdict)
         )
 
+    async def look(self, asked: Asked, look: Look) -> ApprovalTold:
+        approval_id = await self._known_approval(asked)
+        seen = await self._carry_out(
+            lambda draft: self._engine.approvals.look(draft, approval_id, look.actor, look.expectation)
+        )
+        return await run_in_threadpool(self._retrains.told, seen, is_shown=True)
+
+    async def approve(self, asked: Asked, answer: Agreement) -> Approval:
+        return await self._answer(asked, answer, is_approved=True)
+
+    async def reject(self, asked: Asked, answer: Agreement) -> Approval:
+        return await self._answer(asked, answer, is_approved=False)
+
+    async def _answer(self, asked: Asked, answer: Agreement, *, is_approved: bool) -> Approval:
+        approval_id = await self._known_approval(asked)
+        return await self._carry_out(
+            lambda draft: self._engine.approvals.answer(
+                draft,
+                approval_id,
+                is_approved=is_approved,
+                reason=answer.reason,
+                actor=answer.actor,
+                evidence_digest=answer.evidence_digest,
+                is_break_glass=answer.is_break_glass,
+                is_by_key=bool(asked["holder"]),
+            )
+        )
+
+    async def review(self, asked: Asked, order: Order) -> Approval:
+        approval_id = await self._known_approval(asked)
+        return await self._carry_out(lambda draft: self._engine.approvals.review(draft, approval_id, order.reason, order.actor))
+
+    async def _known_approval(self, asked: Asked) -> str:
+        found = await run_in_threadpool(self._retrains.approval, asked["approval_id"])
+        return found.approval_id
+
     def _known(self, asked: Asked) -> str:
         return self._reader.state(asked["model"]).model
 
@@ -95,7 +139,10 @@ class Orders:
             raise HTTPException(503, f"{late} and is still at it; look before you try again") from error
 
 
-async def read_order(request: Request, kind: type[Order] | type[Until] | type[Feedback], holder: str) -> Any:
+Command = Order | Until | Feedback | Look | Agreement
+
+
+async def read_order(request: Request, kind: type[Command], holder: str) -> Any:
     """The body of an order, checked; whose key it came with is part of who ordered it.
 
     Raises:
@@ -107,11 +154,8 @@ async def read_order(request: Request, kind: type[Order] | type[Until] | type[Fe
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise HTTPException(400, f"the body must be like {_EXAMPLES[kind]}: {error}") from error
     _check(order)
-    if not holder or order.actor == holder:
-        return order
-    is_anonymous = isinstance(order, Order) and order.actor == "api"
-    actor = holder if is_anonymous else f"{order.actor[: MAX_ACTOR_CHARACTERS - len(holder) - 11]} (by key {holder})"
-    return msgspec.structs.replace(order, actor=actor[:MAX_ACTOR_CHARACTERS])
+    is_anonymous = holder and isinstance(order, Order | Look | Agreement) and order.actor == "api"
+    return msgspec.structs.replace(order, actor=holder if is_anonymous else by_key(order.actor, holder))
 
 
 async def _body(request: Request) -> bytes:
@@ -129,11 +173,12 @@ async def _body(request: Request) -> bytes:
     return body
 
 
-def _check(order: Order | Until | Feedback) -> None:
+def _check(order: Command) -> None:
     """What is kept in the record must be readable there."""
-    if not order.reason.strip():
+    reason = "" if isinstance(order, Look) else order.reason
+    if not reason.strip() and not isinstance(order, Look | Agreement):  # whether an answer needs one, the policy says
         raise HTTPException(400, "a reason is needed: it is kept in the record")
-    if len(order.reason) > MAX_REASON_CHARACTERS or "\0" in order.reason:
+    if len(reason) > MAX_REASON_CHARACTERS or "\0" in reason:
         raise HTTPException(400, f"a reason has at most {MAX_REASON_CHARACTERS} characters, none of them NUL")
     if not 0 < len(order.actor) <= MAX_ACTOR_CHARACTERS or not order.actor.isprintable():
         raise HTTPException(400, f"actor must be 1 to {MAX_ACTOR_CHARACTERS} printable characters, got {order.actor[:100]!r}")

@@ -9,6 +9,8 @@ from clipdrift_contract.errors import RetryableError
 from clipdrift_contract.events import Decision, Deployment, Incident, RunEnd, Signal
 from clipdrift_monitor.api import answers
 from clipdrift_monitor.api.reader import Reader
+from clipdrift_monitor.api.retrain_answers import ApprovalPage, ApprovalTold
+from clipdrift_monitor.api.retrain_reader import RetrainReader
 from clipdrift_monitor.evidence.order import paths_of
 from clipdrift_monitor.state import JudgedBlock
 from clipdrift_monitor.store.audit import AuditVerdict
@@ -25,11 +27,13 @@ class Questions:
     Args:
         reader: Of what the monitor knows.
         store: For the audit log and incidents.
+        retrains: Of retrains and approvals.
         evidence_dir: Where evidence packs lie.
     """
 
-    def __init__(self, reader: Reader, store: Store, evidence_dir: Path) -> None:
+    def __init__(self, reader: Reader, store: Store, retrains: RetrainReader, evidence_dir: Path) -> None:
         self._reader = reader
+        self._retrains = retrains
         self._store = store
         self._evidence_dir = evidence_dir
 
@@ -125,6 +129,17 @@ class Questions:
     def incident(self, asked: Asked) -> Incident:
         """Raises LookupError when there is none."""
         return self._reader.incident(asked["incident_id"])
+
+    def approvals(self, asked: Asked) -> ApprovalPage:
+        model, limit = asked["model"], asked["limit"]
+        if model is not None:
+            self._reader.state(model)
+        page = _paged(self._retrains.approvals(model, asked["state"], limit + 1, asked["offset"]), asked)
+        return ApprovalPage(items=page.items, next=page.next, figures=self._retrains.figures(model))
+
+    def approval(self, asked: Asked) -> ApprovalTold:
+        """Raises LookupError when there is none."""
+        return self._retrains.told(self._retrains.approval(asked["approval_id"]))
 
     def _listed(self, kind: str, asked: Asked) -> answers.Page[Any]:
         self._reader.state(asked["model"])

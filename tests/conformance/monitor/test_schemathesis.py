@@ -18,7 +18,11 @@ EXAMPLES = 25
 @pytest.fixture(scope="module")
 def names(monitor):
     """What is known, by the name of its place in an address."""
-    return {"model": "pump", "incident_id": json.loads(monitor.get("/api/v1/incidents")[1])["items"][0]["incident_id"]}
+    listed = {kind: json.loads(monitor.get(f"/api/v1/{kind}")[1])["items"] for kind in ("incidents", "approvals")}
+    return {
+        "model": "pump", "incident_id": listed["incidents"][0]["incident_id"],
+        "approval_id": listed["approvals"][0]["approval_id"],
+    }  # fmt: skip
 
 
 def asked(monitor, session, case, headers=None):

@@ -14,6 +14,7 @@ from clipdrift_monitor.api.app import Api
 from clipdrift_monitor.api.exporter import Exporter
 from clipdrift_monitor.api.pages import Pages
 from clipdrift_monitor.api.reader import Reader
+from clipdrift_monitor.api.retrain_reader import RetrainReader
 
 TOKEN = "the-api-token"
 
@@ -38,7 +39,8 @@ class House:
         self.exporter = Exporter(self.reader, dialogue.metrics)
         self.pages = Pages(self.reader, dialogue.config)
         self.app = Api(
-            dialogue.engine, self.reader, dialogue.store, self.exporter, self.pages, self.access, dialogue.config.evidence_dir,
+            dialogue.engine, self.reader, dialogue.store, self.exporter, self.pages,
+            RetrainReader(dialogue.config, dialogue.store, self.reader), self.access, dialogue.config.evidence_dir,
             self.command_seconds,
         ).app()  # fmt: skip
 

@@ -328,7 +328,13 @@ def test_a_command_that_could_not_be_saved_is_503_and_the_next_is_carried_out(ho
 def test_the_reference_page_names_every_route_and_no_other(house):
     told = set(re.findall(r"`(GET|POST) (/[^`?]*)", PAGE.read_text()))
     routes = {
-        (method, route.path.replace("{model}", "{m}").replace("{incident_id}", "{id}").replace(":path}", "}"))
+        (
+            method,
+            route.path.replace("{model}", "{m}")
+            .replace("{incident_id}", "{id}")
+            .replace("{approval_id}", "{id}")
+            .replace(":path}", "}"),
+        )
         for route in house.app.routes
         if isinstance(route, Route)
         for method in route.methods - {"HEAD"}

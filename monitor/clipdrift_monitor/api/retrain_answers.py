@@ -1,0 +1,61 @@
+"""What the HTTP interface answers about retrains and approvals, and what it is asked with."""
+
+import msgspec
+
+from clipdrift_contract.events import Contrast, GateCheck
+from clipdrift_monitor.approvals.approval import Approval, Expectation
+from clipdrift_monitor.approvals.figures import ApprovalFigures
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who opens the evidence, and what they expect of live accuracy if it is done: needed where the approval asks for it."""
+
+    actor: str = "api"
+    expectation: Expectation = ""
+
+
+class Agreement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A person's answer. `evidence_digest` is that of the evidence they opened; an emergency passes over dwell, expectation and
+    who ordered the retrain, and is reviewed by another person afterwards."""
+
+    reason: str
+    evidence_digest: str
+    actor: str = "api"
+    is_break_glass: bool = False
+
+
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the machine found. Differences are the candidate's loss minus the champion's: negative is better."""
+
+    verdict: str
+    """Of the gate; "" where a retrain is asked for."""
+    reasons: tuple[str, ...]
+    winner: str = ""
+    checks: tuple[GateCheck, ...] = ()
+    against_champion: tuple[Contrast, ...] = ()
+
+
+class ApprovalTold(msgspec.Struct, frozen=True, kw_only=True):
+    """An approval with what it rests on. `findings` is null while an expectation is to be said first."""
+
+    approval: Approval
+    cause: str
+    champion_version: str
+    as_of_ms: int
+    arms: tuple[str, ...] = ()
+    run_url: str = ""
+    wall_seconds: float | None = None
+    cpu_seconds: float | None = None
+    card_digest: str = ""
+    is_signed: bool = False
+    findings: Findings | None = None
+    next: str = ""
+    """What to do now, in words."""
+
+
+class ApprovalPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Approvals, the last asked first, and how people answered all of them."""
+
+    items: tuple[Approval, ...]
+    figures: ApprovalFigures
+    next: str | None = None

@@ -1,0 +1,164 @@
+"""Reads what the monitor knows of retrains, rollouts and approvals, as plain values."""
+
+from collections.abc import Sequence
+
+from clipdrift_contract.clock import format_moment
+from clipdrift_contract.events import RetrainOutcome, RetrainRequest
+from clipdrift_monitor.api.reader import Reader
+from clipdrift_monitor.api.retrain_answers import ApprovalTold, Findings
+from clipdrift_monitor.approvals.approval import Approval
+from clipdrift_monitor.approvals.figures import ApprovalFigures, by_person, figures_of
+from clipdrift_monitor.config import MonitorConfig
+from clipdrift_monitor.store.store import RetrainRow, Store
+
+_MOST = 1_000  # approvals that figures are counted over: years of them
+
+
+class UnknownApprovalError(LookupError):
+    """There is no such approval."""
+
+
+class UnknownRetrainError(LookupError):
+    """The model has no such retrain."""
+
+
+class RetrainReader:
+    """Thread-safe: reads the engine's snapshot and the store.
+
+    Args:
+        config: Of the monitor.
+        store: Where everything is kept.
+        reader: Of what the monitor knows of models.
+    """
+
+    def __init__(self, config: MonitorConfig, store: Store, reader: Reader) -> None:
+        self._config = config
+        self._store = store
+        self._reader = reader
+
+    # --- approvals ---
+
+    def approvals(self, model: str | None = None, state: str | None = None, limit: int = 50, offset: int = 0) -> list[Approval]:
+        """The last asked first."""
+        return self._store.approvals(model, state=state, limit=limit, offset=offset)
+
+    def waiting(self, model: str | None = None) -> list[Approval]:
+        """What people are asked now, the first asked first."""
+        states = self._reader.snapshot.models
+        found = [one.waiting_approval.approval for one in states.values() if one.waiting_approval is not None]
+        return sorted((one for one in found if model in (None, one.model)), key=lambda one: (one.asked_at_ms, one.model))
+
+    def approval(self, approval_id: str) -> Approval:
+        """Raises UnknownApprovalError when there is none."""
+        found = self._store.approval(approval_id)
+        if found is None:
+            raise UnknownApprovalError(
+                f"there is no approval {approval_id[:100]!r}; GET /api/v1/approvals names those there are"
+            )
+        return found
+
+    def is_withheld(self, approval: Approval) -> bool:
+        """Whether its findings are shown only to who has said what they expect."""
+        return approval.asks_expectation and approval.state == "waiting"
+
+    def withheld_keys(self, model: str) -> frozenset[str]:
+        """Retrains whose findings are not shown yet."""
+        return frozenset(one.key for one in self.waiting(model) if self.is_withheld(one))
+
+    def told(self, approval: Approval, *, is_shown: bool | None = None) -> ApprovalTold:
+        """An approval with what it rests on.
+
+        Args:
+            approval: Of which.
+            is_shown: Whether the findings are in it; None: unless they are withheld.
+        """
+        request, outcome = self._of(approval)
+        shows = not self.is_withheld(approval) if is_shown is None else is_shown
+        return ApprovalTold(
+            approval=approval,
+            cause=request.cause if request is not None else "",
+            champion_version=request.champion_version if request is not None else "",
+            as_of_ms=request.as_of_ms if request is not None else 0,
+            arms=tuple(one.name for one in request.arms) if request is not None else (),
+            run_url=outcome.run_url if outcome is not None else "",
+            wall_seconds=outcome.wall_seconds if outcome is not None else None,
+            cpu_seconds=outcome.cpu_seconds if outcome is not None else None,
+            card_digest=outcome.card_digest if outcome is not None else "",
+            is_signed=outcome.is_signed if outcome is not None else False,
+            findings=self._findings(approval, request, outcome) if shows else None,
+            next=self._next(approval),
+        )
+
+    def figures(self, model: str | None = None) -> ApprovalFigures:
+        """How people answered."""
+        return figures_of(self.approvals(model, limit=_MOST), self._config.policy.approval)
+
+    def people(self) -> dict[str, ApprovalFigures]:
+        """How each person answered."""
+        return by_person(self.approvals(limit=_MOST), self._config.policy.approval)
+
+    def _of(self, approval: Approval) -> tuple[RetrainRequest | None, RetrainOutcome | None]:
+        waiting = getattr(self._reader.snapshot.models.get(approval.model), "waiting_approval", None)
+        if waiting is not None and waiting.approval.approval_id == approval.approval_id:
+            return waiting.request, waiting.outcome
+        row = self._store.retrain(approval.key)
+        if row is None:  # a retrain that nobody agreed to
+            return None, None
+        return row.request, row.outcome if approval.kind == "promotion" else None
+
+    def _findings(self, approval: Approval, request: RetrainRequest | None, outcome: RetrainOutcome | None) -> Findings | None:
+        if outcome is not None:
+            best = next((one for one in outcome.arms if one.arm.name == outcome.winner), None)
+            return Findings(
+                verdict=outcome.verdict, reasons=outcome.reasons, winner=outcome.winner, checks=outcome.checks,
+                against_champion=best.against_champion if best is not None else (),
+            )  # fmt: skip
+        if request is None:
+            return None
+        decisions = self._reader.decisions(approval.model, 500)
+        made = next((one for one in decisions if one.decision_id == request.decision_id), None)
+        return Findings(verdict="", reasons=made.reasons if made is not None else ())
+
+    def _next(self, approval: Approval) -> str:
+        config = self._config.policy.approval
+        if approval.state == "waiting":
+            first = " Say first what you expect: the findings are shown after that." if approval.asks_expectation else ""
+            return (
+                f"Open the evidence, look at it for at least {config.min_dwell_seconds:g} s, then approve or reject, before "
+                f"{format_moment(approval.expires_at_ms)} UTC.{first}"
+            )
+        if approval.needs_review:
+            return "It was approved as an emergency: another person reviews it now."
+        if approval.state in ("void", "expired"):
+            return f"It is over: {approval.why_over}. Order a retrain where one is still wanted: `clipdrift retrain MODEL`."
+        return "Nothing: it is answered."
+
+    # --- retrains ---
+
+    def retrains(self, model: str) -> list[RetrainRow]:
+        """The newest first.
+
+        Raises:
+            UnknownModelError: There is no such model.
+        """
+        self._reader.state(model)
+        return self._reader.retrains(model)
+
+    def retrain(self, model: str, key: str) -> RetrainRow:
+        """One retrain, by its key or how it begins.
+
+        Raises:
+            UnknownModelError: There is no such model.
+            UnknownRetrainError: It has no such retrain, or several that begin so.
+        """
+        found = [one for one in self.retrains(model) if one.key.startswith(key)] if key else []
+        if len(found) != 1:
+            raise UnknownRetrainError(
+                f"{model} has {len(found) or 'no'} retrains of which the key begins with {key[:64]!r}; /models/MODEL/retrains "
+                "names them"
+            )
+        return found[0]
+
+    def of_retrain(self, row: RetrainRow) -> Sequence[Approval]:
+        """What people were asked about a retrain, the first asked first."""
+        return [one for one in reversed(self.approvals(row.model, limit=_MOST)) if one.key == row.key]
