@@ -29,7 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import msgspec
 import numpy as np
-from monitor_house import NoJobs
+from monitor_house import never
 
 from clipdrift_contract.bus.publishing import EventPublisher
 from clipdrift_contract.bus.sqlite import SqliteBus
@@ -165,7 +165,7 @@ def known_run(bus: SqliteBus, path: Path) -> Path:
 
 def take_all(bus: SqliteBus, store: Store) -> None:
     """A monitor's life until everything is read, judged and saved."""
-    engine = Engine(MonitorConfig(), bus, store, NoJobs(), MetricSet(), SystemClock())
+    engine = Engine(MonitorConfig(), bus, store, never, MetricSet(), SystemClock())
     with engine.session() as turn:
         turn(0.0)
         while engine.snapshot.lag:
@@ -274,7 +274,7 @@ def measure_memory(folder: Path, made: list[Batch]) -> dict[str, Any]:
 def be_monitor(folder: Path) -> None:
     """Reads all there is whenever a line comes, and answers with the bytes of its resident memory."""
     store = Store(f"sqlite:///{folder / 'long-store.db'}")
-    engine = Engine(MonitorConfig(), SqliteBus(folder / "long.db"), store, NoJobs(), MetricSet(), SystemClock())
+    engine = Engine(MonitorConfig(), SqliteBus(folder / "long.db"), store, never, MetricSet(), SystemClock())
     with engine.session() as turn:
         for _ in sys.stdin:
             turn(0.0)

@@ -17,20 +17,9 @@ from clipdrift_monitor.store.store import Store
 POLICY = Policy(may_retrain=False)
 
 
-class NoJobs:
+def never(errand: object) -> None:
     """Retrains are recommended and never started."""
-
-    def order(self, request: object) -> None:
-        raise AssertionError(request)
-
-    def start(self, key: str) -> None:
-        raise AssertionError(key)
-
-    def state(self, key: str) -> str:
-        return "absent"
-
-    def log_words(self, key: str) -> str:
-        return key
+    raise AssertionError(errand)
 
 
 class House:
@@ -41,7 +30,7 @@ class House:
         clock = ManualClock(now_ms=1_000 * MS_PER_DAY)
         bus = SqliteBus(folder / "bus.db", num_partitions=1)
         self.store = Store(f"sqlite:///{folder / 'store.db'}")
-        self.engine = Engine(config, bus, self.store, NoJobs(), MetricSet(), clock)
+        self.engine = Engine(config, bus, self.store, never, MetricSet(), clock)
         self._publisher = EventPublisher(bus.publisher(), source="bench", clock=clock)
         self._stack = ExitStack()
         self._turn = self._stack.enter_context(self.engine.session())

@@ -78,6 +78,13 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Secret (64 hex digits) that signs receipts. Unset: made once and kept below `state`. To rotate: `NEW,OLD`."""
     log_level: Literal["", "DEBUG", "INFO", "WARNING", "ERROR"] = ""
     """Least severe level that is logged: DEBUG, INFO, WARNING or ERROR. Unset: INFO for what runs for ever, else WARNING."""
+    ci_token: str = ""
+    """What the monitor asks the CI with: GitHub's or GitLab's token, Buildbot's password, Kubernetes' token, the webhook's
+    secret."""
+    ci_trigger_token: str = ""
+    """GitLab's trigger token, where `start = "trigger"`."""
+    ci_hook_secret: str = ""
+    """What the CI's webhooks to the monitor are signed with, or bear. Unset: they are refused; runs are polled all the same."""
 
     def __repr__(self) -> str:
         return f"Environment({', '.join(name for name in self.__struct_fields__ if getattr(self, name))})"

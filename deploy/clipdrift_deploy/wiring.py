@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SERVING_FILLED = ("bus_url", "spool_dir", "admin_token", "receipt_keys")
 _FILES = ("api_keys_file", "tls_certificate_file", "tls_key_file", "tls_client_ca_file")  # from the project's folder
 MONITOR_FILLED = (
-    "bus_url", "store_url", "jobs_dir", "evidence_dir", "api_token", "project_name", "retrain_command", "policy",
+    "bus_url", "store_url", "jobs_dir", "evidence_dir", "api_token", "ci_secrets", "project_name", "retrain_command", "policy",
 )  # fmt: skip
 
 
@@ -66,16 +66,21 @@ def monitor_config(project: Project) -> "MonitorConfig":
     Raises:
         ConfigError: A setting is wrong or unknown.
     """
+    from clipdrift_monitor.actions.config import CiSecrets  # noqa: PLC0415
     from clipdrift_monitor.config import MonitorConfig  # noqa: PLC0415
     from clipdrift_monitor.decisions.policy import Policy  # noqa: PLC0415
 
-    file = project.folder / FILE_NAME
+    file, environment = project.folder / FILE_NAME, project.environment
     filled = {
         "bus_url": project.bus_url,
         "store_url": project.store_url,
         "jobs_dir": project.jobs,
         "evidence_dir": project.state / "evidence",
         "api_token": project.secrets().api_token,
+        "ci_secrets": CiSecrets(
+            token=environment.ci_token, trigger_token=environment.ci_trigger_token, hook_secret=environment.ci_hook_secret,
+            folder=project.folder,
+        ),
         "project_name": project.name,
         "retrain_command": retrain_command(project),
         "policy": read_section(file, "policy", project.file.policy, Policy),

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from clipdrift_contract.clock import MS_PER_DAY, MS_PER_HOUR
+from clipdrift_monitor.actions.config import CiConfig, CiSecrets
 from clipdrift_monitor.decisions.policy import Policy
 from clipdrift_monitor.incidents.config import IncidentConfig
 from clipdrift_monitor.store.retention import Retention
@@ -40,13 +41,15 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     min_label_share: float = 0.5
     """A judged window with a smaller share of labels raises `labels_missing`."""
     max_job_attempts: int = 3
-    """A retraining job that died is started again so often; then the order ends as inconclusive."""
+    """A retrain whose run ends without an outcome, or is lost, is begun so often; then the order ends as inconclusive."""
     evidence_for: Literal["alarms", "retrains", "nothing"] = "alarms"
     """What an Evidently report of the alarm's window is made for, in a process of its own (some 7 s and 0.4 GB each)."""
     incidents: IncidentConfig = IncidentConfig()
     """When signals are one incident, and when it is over: see `[monitor.incidents]`."""
     retention: Retention = Retention()
     """How long what is kept: see `[monitor.retention]`."""
+    ci: CiConfig = CiConfig()
+    """What carries out retrains: see `[monitor.ci]`."""
     bus_url: str = ""
     """Filled from `[project]`."""
     store_url: str = ""
@@ -57,6 +60,8 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Filled from `[project]`."""
     api_token: str = ""
     """Filled from the secrets."""
+    ci_secrets: CiSecrets = CiSecrets()
+    """Filled from the environment."""
     project_name: str = ""
     """Filled from `[project]`."""
     retrain_command: tuple[str, ...] = ()

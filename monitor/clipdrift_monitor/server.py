@@ -20,7 +20,8 @@ from clipdrift_contract.errors import ClipdriftError, RetryableError
 from clipdrift_contract.events import RunEnd
 from clipdrift_contract.files import lock_file
 from clipdrift_contract.metrics import MetricSet
-from clipdrift_monitor.actions.local_process import LocalProcesses
+from clipdrift_monitor.actions.backends.connect import connect_backend
+from clipdrift_monitor.actions.dispatcher import Dispatcher
 from clipdrift_monitor.api.access import Access
 from clipdrift_monitor.api.app import Api
 from clipdrift_monitor.api.exporter import Exporter
@@ -77,14 +78,17 @@ def run(config: MonitorConfig, clock: Clock | None = None) -> None:
     config.jobs_dir.mkdir(parents=True, exist_ok=True)
     metrics = MetricSet()
     bus, store = connect(config.bus_url), Store(config.store_url)
-    jobs = LocalProcesses(config.jobs_dir, config.retrain_command)
+    backend = connect_backend(
+        config.ci, config.ci_secrets, clock, jobs_dir=config.jobs_dir, command=config.retrain_command
+    )  # fmt: skip
     evidence = None if config.evidence_for == "nothing" else EvidenceStarter(config.evidence_dir)
     engine = Engine(
-        config, bus, store, jobs, metrics, clock,
+        config, bus, store, lambda errand: dispatcher.take(errand), metrics, clock,
         on_alarm=None if evidence is None else partial(_order_evidence, config, evidence, store),
         on_turn=None if evidence is None else lambda: audit_packs(engine, evidence.poll()),
         writer=_name_of(config.jobs_dir / LOCK),
     )  # fmt: skip
+    dispatcher = Dispatcher(backend, engine.note, engine.runs.is_current)
     reader = Reader(config, store, lambda: engine.snapshot)
     api = Api(
         engine, reader, store, Exporter(reader, metrics), Pages(reader, config), RetrainReader(config, store, reader),
@@ -116,6 +120,7 @@ def run(config: MonitorConfig, clock: Clock | None = None) -> None:
     finally:  # also when the port is taken, which uvicorn ends the process for
         engine.stop()
         thread.join(_JOIN_SECONDS)
+        dispatcher.close()
         if evidence is not None:
             evidence.close()
         if thread.is_alive():

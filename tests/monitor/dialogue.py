@@ -29,6 +29,8 @@ from clipdrift_contract.events import (
 )
 from clipdrift_contract.metrics import MONITOR_EVENTS, MetricSet
 from clipdrift_contract.profile import FeatureProfile, FeatureSpec, ReferenceProfile, SliceSpec
+from clipdrift_monitor.actions.backends.backend import CiRun
+from clipdrift_monitor.actions.errands import carry_out
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.decisions.policy import Policy
 from clipdrift_monitor.engine.engine import Engine
@@ -61,20 +63,36 @@ class TestJobs:
         self.started = []
         self.dies_at_once = False
 
-    def order(self, request):
-        self.requests[request.key] = request
-        self.states.setdefault(request.key, "requested")
+    def find(self, attempt):
+        state = self.states.get(attempt.request.key)
+        if state == "running" or (state == "finished" and attempt.number == 1):
+            return self._run(attempt)
+        return None
 
-    def start(self, key):
+    def dispatch(self, attempt):
+        key = attempt.request.key
+        self.requests[key] = attempt.request
         self.started.append(key)
-        if not self.dies_at_once and self.states[key] != "finished":
-            self.states[key] = "running"
+        if self.states.get(key) != "finished":
+            self.states[key] = "dead" if self.dies_at_once else "running"
+        return self._run(attempt)
 
-    def state(self, key):
-        return self.states.get(key, "absent")
+    def look(self, attempt, run_id):
+        return self._run(attempt)
 
-    def log_words(self, key):
-        return f"its log ends with the last words of {key[:4]}"
+    def cancel(self, attempt, run_id):
+        self.states[run_id] = "cancelled"
+
+    def log_tail(self, attempt, run_id):
+        return f"its log ends with the last words of {run_id[:4]}"
+
+    def close(self):
+        pass
+
+    def _run(self, attempt):
+        key = attempt.request.key
+        ends = {"running": "running", "finished": "succeeded", "cancelled": "cancelled"}
+        return CiRun(run_id=key, url=f"https://ci.example/{key[:4]}", state=ends.get(self.states[key], "failed"))
 
 
 class Dialogue:
@@ -117,13 +135,19 @@ class Dialogue:
     def new_life(self):
         self.metrics = MetricSet()
         self.engine = Engine(
-            self.config, self.bus, self.store, self.jobs, self.metrics, self.clock,
+            self.config, self.bus, self.store, self._at_the_ci, self.metrics, self.clock,
             on_alarm=lambda told, state, run: self.told_alarms.append(told), writer=self.writer,
         )  # fmt: skip
         self._turn = None
 
     def restart(self):
         self._session.close()
+    def _at_the_ci(self, errand):
+        """What the dispatcher's thread does, at once; the next turn hears of it."""
+        seen = carry_out(self.jobs, errand, self.engine.runs.is_current)
+        if seen is not None:
+            self.engine.note(errand, seen)
+
         self.new_life()
 
     def tell(self, *events, ids=None):

@@ -55,12 +55,13 @@ class KilledStore(Store):
         if changes.requests:
             self._point("after commit")
 
-    def note_attempt(self, key, attempts):
-        super().note_attempt(key, attempts)
-        self._point("before start")
+        if any(run.state == "dispatching" for run in changes.ci_runs.values()):
+            self._point("before start")
+        if any(run.run_id for run in changes.ci_runs.values()):
+            self._point("after start")
 
     def done(self, event_ids):
-        if any(name.startswith("start-") for name in event_ids):
+        if any(name.startswith("retrain-request-") for name in event_ids):
             self._point("before done")
         super().done(event_ids)
 
@@ -385,16 +386,16 @@ def test_a_monitor_that_is_killed_after_every_turn_ends_as_one_that_never_was(di
     assert killed.published(Decision).keys() == usual.published(Decision).keys()
 
 
-@pytest.mark.parametrize("point", ["before commit", "after commit", "before start", "before done"])
+@pytest.mark.parametrize("point", ["before commit", "after commit", "before done", "before start", "after start"])
 def test_one_retrain_is_ordered_and_started_wherever_the_monitor_is_killed_round_the_decision(dialogue_of, point):
     dialogue = dialogue_of(store_type=KilledStore)
     dialogue.store.dies_in = point
     with pytest.raises(Killed):
         harmed(dialogue)
-    dialogue.restart()
-    dialogue.go()
-    dialogue.restart()
-    dialogue.go()
+    for _ in range(2):
+        dialogue.restart()
+        dialogue.go()
+        dialogue.turn(20)  # until a run that may have been begun must be seen
 
     assert len(dialogue.published(RetrainRequest)) == 1
     assert len(dialogue.store.retrains("pump")) == 1
@@ -630,7 +631,7 @@ def test_a_finished_job_whose_outcome_never_came_is_started_to_publish_it_again(
     harmed(dialogue)
     (key,) = dialogue.jobs.started
     dialogue.jobs.states[key] = "finished"
-    dialogue.turn(2)
+    dialogue.turn(4)
 
     assert dialogue.jobs.started == [key, key]
     dialogue.go(run_end("v2", retrain_key=key, day=11), outcome(dialogue.jobs.requests[key]))

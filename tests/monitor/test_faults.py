@@ -72,10 +72,9 @@ class FaultyStore(Store):
         return self._staged("looking at what was polled", lambda: super(FaultyStore, self).has_seen(event_ids))
 
     def commit(self, changes):
-        return self._staged("commit", lambda: super(FaultyStore, self).commit(changes))
-
-    def note_attempt(self, key, attempts):
-        return self._staged("the start of a job", lambda: super(FaultyStore, self).note_attempt(key, attempts))
+        begins = any(run.state == "dispatching" for run in changes.ci_runs.values())
+        stage = "the start of a job" if begins else "commit"
+        return self._staged(stage, lambda: super(FaultyStore, self).commit(changes))
 
     def done(self, event_ids):
         return self._staged("the end of the outbox", lambda: super(FaultyStore, self).done(event_ids))

@@ -126,7 +126,7 @@ class CiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     beat_seconds: int = 60
     """Jobs say so often that they live."""
     outcome_minutes: float = 5.0
-    """A run that has ended is followed by its outcome within it, or has failed. Local processes: at once."""
+    """A run that has ended is followed by its outcome within it, or has failed. Local processes: a quarter of a second."""
     max_run_hours: float = 24.0
     """A run is cancelled after it."""
     max_dispatch_hours: float = 24.0
@@ -181,7 +181,7 @@ class CiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return Limits(
             visible_ms=_LOCAL_VISIBLE_MS if is_local else round(self.visible_within_seconds * MS_PER_SECOND),
             unseen_ms=round(self.unseen_minutes * 60 * MS_PER_SECOND),
-            outcome_ms=0 if is_local else round(self.outcome_minutes * 60 * MS_PER_SECOND),
+            outcome_ms=_LOCAL_POLL_MS if is_local else round(self.outcome_minutes * 60 * MS_PER_SECOND),
             run_ms=round(self.max_run_hours * MS_PER_HOUR),
             dispatch_ms=round(self.max_dispatch_hours * MS_PER_HOUR),
             poll_ms=_LOCAL_POLL_MS if is_local else round(self.poll_seconds * MS_PER_SECOND),
@@ -196,7 +196,7 @@ class CiSecrets(msgspec.Struct, frozen=True, kw_only=True):
     token: str = ""  # PAT, GitLab's api token, Buildbot's password, Kubernetes' token, the webhook's secret
     trigger_token: str = ""  # GitLab's
     hook_secret: str = ""  # of what the CI sends to us
-    app_key_path: Path | None = None  # of a GitHub App's private key
+    folder: Path = Path()  # that relative names of files of secrets are below
 
     def __repr__(self) -> str:
         return "CiSecrets(...)"

@@ -113,15 +113,19 @@ def after(run: Run, seen: Observation, now_ms: int, limits: Limits) -> Run:
         return run
     if isinstance(seen, Seen):
         return _after_seen(run, seen, now_ms)
-    if isinstance(seen, NotSeen):
-        return _after_not_seen(run, now_ms)
+    return _after_not_seen(run, now_ms) if isinstance(seen, NotSeen) else _after_silence(run, seen, now_ms, limits)
+
+
+def _after_silence(run: Run, seen: NotBegun | NoAnswer, now_ms: int, limits: Limits) -> Run:
+    if run.state != "dispatching":  # somebody has been seen since
+        return run if isinstance(seen, NotBegun) or seen.was_dispatched else _put_off(run, seen, now_ms, limits)
     if isinstance(seen, NotBegun):
         again_ms = max(seen.retry_at_ms, now_ms + _pause(run, seen, limits))
         return _moved(run, "requested", now_ms, reason=seen.reason, not_before_ms=again_ms)
     if seen.was_dispatched:  # from the moment of silence on
         again_ms = now_ms + _doubled(limits.visible_ms, run.num_dispatches)
         return _moved(run, "dispatching", now_ms, reason=seen.reason, not_before_ms=again_ms)
-    return msgspec.structs.replace(run, reason=seen.reason, not_before_ms=max(seen.retry_at_ms, now_ms + limits.poll_ms))
+    return _put_off(run, seen, now_ms, limits)
 
 
 def is_news(before: Run, after: Run, limits: Limits) -> bool:
@@ -207,6 +211,10 @@ def _after_seen(run: Run, seen: Seen, now_ms: int) -> Run:
     if moved.verdict:
         return moved
     return msgspec.structs.replace(moved, verdict=found.state, ended_ms=now_ms)
+
+
+def _put_off(run: Run, seen: NoAnswer, now_ms: int, limits: Limits) -> Run:
+    return msgspec.structs.replace(run, reason=seen.reason, not_before_ms=max(seen.retry_at_ms, now_ms + limits.poll_ms))
 
 
 def _after_not_seen(run: Run, now_ms: int) -> Run:

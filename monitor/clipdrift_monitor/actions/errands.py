@@ -66,7 +66,7 @@ def _start(backend: Backend, errand: Errand, is_current: Callable[[Errand], bool
         is_refused = isinstance(error, RefusedError)
         return NotBegun(reason=str(error), retry_at_ms=_retry_at_ms(error), is_refused=is_refused)
     _log.info("%s is run %s of the CI, %s", attempt.title, begun.run_id or "(not named)", begun.url or "without a link")
-    return Seen(run=begun)
+    return _seen(backend, attempt, begun)
 
 
 def _cancel(backend: Backend, errand: Errand) -> None:

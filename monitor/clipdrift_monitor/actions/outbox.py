@@ -1,4 +1,4 @@
-"""Does what was written down with a decision: publishes its events, starts its jobs. Doing it twice does it once."""
+"""Publishes the events that were written down with a decision. Doing it twice does it once."""
 
 import logging
 from typing import Any, get_args
@@ -6,11 +6,10 @@ from typing import Any, get_args
 import msgspec
 
 from clipdrift_contract.bus.publishing import EventPublisher
-from clipdrift_contract.events import Event, RetrainRequest
-from clipdrift_monitor.actions.jobs import Jobs
+from clipdrift_contract.events import Event
 from clipdrift_monitor.store.store import OutboxEntry, Store
 
-START_RETRAIN = "start_retrain"
+_START_RETRAIN = "start_retrain"  # in stores from before runs were kept: whoever reads those knows the order itself
 _FLUSH_SECONDS = 10.0
 _TYPES: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Event)}
 _log = logging.getLogger(__name__)
@@ -21,24 +20,17 @@ def to_publish(event: Event, event_id: str) -> OutboxEntry:
     return OutboxEntry(event_id=event_id, kind=type(event).__name__, body=msgspec.msgpack.encode(event))
 
 
-def to_start(request: RetrainRequest) -> OutboxEntry:
-    """A retrain to be started."""
-    return OutboxEntry(event_id=f"start-{request.key}", kind=START_RETRAIN, body=msgspec.msgpack.encode(request))
-
-
 class Outbox:
     """Carries out the store's outbox. One thread.
 
     Args:
         store: Holds the entries.
         publisher: Takes the events.
-        jobs: Starts the retrains.
     """
 
-    def __init__(self, store: Store, publisher: EventPublisher, jobs: Jobs) -> None:
+    def __init__(self, store: Store, publisher: EventPublisher) -> None:
         self._store = store
         self._publisher = publisher
-        self._jobs = jobs
 
     def carry_out(self) -> int:
         """Carry out all entries, in order; how many there were.
@@ -48,25 +40,12 @@ class Outbox:
         """
         num_done = 0
         while entries := self._store.outbox():
-            starts = []
             for entry in entries:
-                if entry.kind == START_RETRAIN:
-                    starts.append(msgspec.msgpack.decode(entry.body, type=RetrainRequest))
-                else:
-                    event = msgspec.msgpack.decode(entry.body, type=_TYPES[entry.kind])
-                    self._publisher.publish(event, event_id=entry.event_id)
+                if entry.kind == _START_RETRAIN:
+                    continue
+                event = msgspec.msgpack.decode(entry.body, type=_TYPES[entry.kind])
+                self._publisher.publish(event, event_id=entry.event_id)
             self._publisher.flush(_FLUSH_SECONDS)
-            for request in starts:
-                self._start(request)
             self._store.done([entry.event_id for entry in entries])
             num_done += len(entries)
         return num_done
-
-    def _start(self, request: RetrainRequest) -> None:
-        self._jobs.order(request)
-        if self._jobs.state(request.key) != "requested":  # begun in an earlier life
-            return
-        row = self._store.retrain(request.key)
-        if row is not None and row.state != "finished":
-            self._store.note_attempt(request.key, row.attempts + 1)
-            self._jobs.start(request.key)

@@ -29,7 +29,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     key: str
     model: str
-    backend: str
+    backend: str = ""  # that was asked last
     ordered_at_ms: int  # of this attempt
     state: RunState = "requested"
     since_ms: int = 0  # in this state; of "dispatching": since the CI was last asked
@@ -53,6 +53,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def has_ended(self) -> bool:
         return self.state in ENDS
+
+    @property
+    def num_begun(self) -> int:
+        """Attempts that the CI was asked to begin."""
+        return self.attempt - (self.state == "requested" and not self.num_dispatches)
 
     @property
     def is_wanted(self) -> bool:

@@ -30,7 +30,8 @@ from clipdrift_contract.events import (
     RunEnd,
 )
 from clipdrift_contract.metrics import MetricSet
-from clipdrift_monitor.actions.jobs import Jobs
+from clipdrift_monitor.actions.course import Observation
+from clipdrift_monitor.actions.errands import Errand
 from clipdrift_monitor.actions.outbox import Outbox, to_publish
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.decisions.judging import Judgement
@@ -45,7 +46,7 @@ from clipdrift_monitor.engine.offsets import find_shorter, moved
 from clipdrift_monitor.engine.pruning import Pruning
 from clipdrift_monitor.engine.rehearsals import Rehearsals
 from clipdrift_monitor.engine.responses import Responses
-from clipdrift_monitor.engine.retrains import JobWatch
+from clipdrift_monitor.engine.retrains import JobError, Runs
 from clipdrift_monitor.engine.rollouts import Rollouts
 from clipdrift_monitor.engine.rows import Rows
 from clipdrift_monitor.engine.snapshot import Snapshot
@@ -81,7 +82,7 @@ class Engine:
         config: Of the monitor.
         bus: Where events come from and go to.
         store: Where everything is kept.
-        jobs: Starts retrains.
+        dispatch: Has an errand done at the CI and its end told by `note`; must not block.
         metrics: Counts events.
         clock: For the audit's times and for bounding the times that clients claim.
         on_alarm: Told of each judgement that raised an alarm, after it was saved, by the engine's thread.
@@ -94,7 +95,7 @@ class Engine:
         config: MonitorConfig,
         bus: Bus,
         store: Store,
-        jobs: Jobs,
+        dispatch: Callable[[Errand], None],
         metrics: MetricSet,
         clock: Clock,
         on_alarm: OnAlarm | None = None,
@@ -103,7 +104,7 @@ class Engine:
     ) -> None:
         self._bus = bus
         self._store = store
-        self._jobs = jobs
+        self._dispatch = dispatch
         self._metrics = metrics
         self._clock = clock
         self._on_alarm = on_alarm
@@ -120,12 +121,13 @@ class Engine:
         self._blocks = Blocks(config, self._memory, self._incidents, deployments, self._spending, self.approvals, clock)
         self.commands = Commands(config, self._memory, store, deployments, clock, self.approvals)
         self.responses = Responses(config, self._memory, store, clock)
-        self._watch = JobWatch(self._memory, store, jobs, clock, config.max_job_attempts, self._versions.take_outcome)
+        self.runs = Runs(config, self._memory, store, clock, self._versions.check_run, self._versions.take_outcome)
         self._pruning = Pruning(config, self._memory, store, clock)
         self._rehearsals = Rehearsals(config, self._memory, store, self._spending)
         self._lease = Lease(store, writer, clock)
         self._places: set[TopicPartition] = set()  # all there are
         self._asked: queue.SimpleQueue[tuple[Callable[[Draft], Any], Future[Any]]] = queue.SimpleQueue()
+        self._noted: queue.SimpleQueue[tuple[Errand, Observation]] = queue.SimpleQueue()
         self._is_stopping = threading.Event()
         self._num_loads = 0
         self._num_full_polls = 0
@@ -166,9 +168,10 @@ class Engine:
             self._places = {TopicPartition(topic, i) for topic in TOPICS for i in range(self._bus.num_partitions(topic))}
             consumer = self._bus.consumer(GROUP, TOPICS, on_assigned=self._start_offsets)
             reader = EventReader(consumer, publisher=publisher, metrics=self._metrics, clock=self._clock)
-            outbox = Outbox(self._store, events, self._jobs)
+            outbox = Outbox(self._store, events)
             yield lambda wait_seconds: self._turn(reader, outbox, wait_seconds)
         finally:
+            self.runs.forget()  # errands that wait are not ours any more
             if consumer is not None:
                 consumer.close()
             events.close(_LEAVE_SECONDS)
@@ -191,6 +194,10 @@ class Engine:
         future: Future[Any] = Future()
         self._asked.put((what, future))
         return future
+
+    def note(self, errand: Errand, seen: Observation) -> None:
+        """Tell what came of an errand. Any thread."""
+        self._noted.put((errand, seen))
 
     def _start_offsets(self, places: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         if not self._places <= set(places):
@@ -218,7 +225,7 @@ class Engine:
         self._memory.load()
         self._spending.share_out()  # the settings may be others now
         self.rows.forget()
-        self._watch.forget()
+        self.runs.forget()
         self._blocks.forget()
         self._pruning.forget()
         self._rehearsals.forget()
@@ -245,8 +252,10 @@ class Engine:
             self.approvals.lapse(draft)
             draft.changes.offsets = moved(reader.consumer, self._memory.offsets)
             lag = reader.consumer.lag()
-            if not self._has_outbox and not draft.changes.outbox:  # no job waits to be started
-                self._watch.look(draft, lag)
+            while not self._noted.empty():
+                self.runs.observe(draft, *self._noted.get())
+            # an order is on the bus before its run begins
+            errands = [] if self._has_outbox or draft.changes.outbox else self.runs.advance(draft, lag)
             if not num_reads and not lag:
                 self._pruning.plan(draft)
             self._save(draft)
@@ -259,6 +268,8 @@ class Engine:
         if self._has_outbox:
             outbox.carry_out()
             self._has_outbox = False
+        for errand in errands:
+            self._dispatch(errand)
         self._tell(draft.alarms)
         if not num_reads and not lag:
             self._pruning.portion()
@@ -284,7 +295,7 @@ class Engine:
         return draft, num_reads
 
     def _has_work(self) -> bool:
-        return not self._asked.empty()
+        return not self._asked.empty() or not self._noted.empty()
 
     def _take(self, read: Read, seen: set[str], draft: Draft) -> None:
         event, topic = read.event, read.record.topic
@@ -328,7 +339,7 @@ class Engine:
             answers.append((future, None))
             try:
                 answers[-1] = (future, what(draft))
-            except CommandError as error:  # refused, and nothing was changed
+            except (CommandError, JobError) as error:  # refused, and nothing was changed
                 answers.pop()
                 future.set_exception(error)
                 continue

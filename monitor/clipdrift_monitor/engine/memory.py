@@ -9,6 +9,7 @@ from clipdrift_contract.bus.log import Record, TopicPartition
 from clipdrift_contract.clock import MS_PER_DAY, Clock
 from clipdrift_contract.errors import PoisonError
 from clipdrift_contract.events import RetrainRequest, RunEnd
+from clipdrift_monitor.actions.run import Run
 from clipdrift_monitor.intake.label_book import LabelBook
 from clipdrift_monitor.intake.window_book import WindowBook
 from clipdrift_monitor.risk.harm import HarmState
@@ -40,6 +41,8 @@ class Memory:
         self.unfinished: dict[str, RetrainRequest] = {}
         self.started: dict[str, float] = {}  # by model, in seconds of the wall clock
         self.offsets: dict[TopicPartition, int] = {}  # as the store has them
+        self.ci_runs: dict[str, Run] = {}  # that have not ended; of unfinished retrains, and of some that have their outcome
+        self.ci_requests: dict[str, RetrainRequest] = {}  # of these
         self.ids_from_ms = 0  # of records before it, ids are not kept
         self._highest: dict[TopicPartition, int] = {}  # how far each place was ever read
         self._runs: dict[tuple[str, str], RunEnd | None] = {}
@@ -56,7 +59,7 @@ class Memory:
         for name in self.states:
             if (body := self._store.harm(name)) is not None:
                 self.harm[name] = msgspec.msgpack.decode(body, type=HarmState)
-        self.unfinished = {row.key: row.request for row in self._store.retrains(unfinished=True)}
+        self._load_retrains()
         now = self._clock.now_ms() / 1000
         self.started = {request.model: self.started.get(request.model, now) for request in self.unfinished.values()}
         self.offsets = self._store.offsets()
@@ -66,6 +69,22 @@ class Memory:
     def is_forgotten(self, record: Record) -> bool:
         """Whether a record was counted and its id let go: it lies below what was read of its place before (so the bus, or one
         restored from it, is being read once more), and is older than the ids that are kept."""
+    def _load_retrains(self) -> None:
+        """A retrain that was ordered before runs were kept may have been started: it is looked for first."""
+        rows, now_ms = self._store.retrains(unfinished=True), self._clock.now_ms()
+        self.unfinished = {row.key: row.request for row in rows}
+        self.ci_runs = {run.key: run for run in self._store.open_runs()}
+        for row in rows:
+            if row.run is None:
+                self.ci_runs[row.key] = Run(
+                    key=row.key, model=row.model, ordered_at_ms=now_ms, since_ms=now_ms, attempt=max(1, row.attempts),
+                    state="dispatching" if row.attempts else "requested", num_dispatches=row.attempts,
+                )  # fmt: skip
+        self.ci_requests = {}
+        for key in self.ci_runs:
+            row_of_run = None if key in self.unfinished else self._store.retrain(key)
+            self.ci_requests[key] = self.unfinished[key] if row_of_run is None else row_of_run.request
+
         return record.timestamp_ms < self.ids_from_ms and record.offset < self._highest.get(record.place, 0)
 
     def state(self, model: str) -> ModelState:
@@ -82,12 +101,14 @@ class Memory:
 
         def put_back() -> None:
             for name, value in kept.items():
+        ci_runs, ci_requests = dict(self.ci_runs), dict(self.ci_requests)
                 setattr(state, name, value)
             self.harm[model] = msgspec.msgpack.decode(harm, type=HarmState)
             self.unfinished, self.started = unfinished, started
 
         return put_back
 
+            self.ci_runs, self.ci_requests = ci_runs, ci_requests
     def keep_run(self, run: RunEnd) -> None:
         """From now on this is the run that made its version."""
         self._runs[run.model, run.version] = run

@@ -49,7 +49,7 @@ class Versions:
     def take_run(self, run: RunEnd, draft: Draft) -> bool:
         """Keep the run of a version, put the first into service; False where it is poison, which changes nothing."""
         try:
-            self._check_run(run)
+            self.check_run(run)
         except PoisonError as error:
             _log.error("%s version %s is left out: %s", run.model, run.version, error)
             return False
@@ -116,7 +116,12 @@ class Versions:
         else:
             self._rollouts.begin(state, request, outcome, draft)
 
-    def _check_run(self, run: RunEnd) -> None:
+    def check_run(self, run: RunEnd) -> None:
+        """Whether a run can be taken.
+
+        Raises:
+            PoisonError: It contradicts what is known, or itself.
+        """
         known = self._memory.run(run.model, run.version)
         if known is not None and known.artifact_digest != run.artifact_digest:
             raise PoisonError("another model has this version already")

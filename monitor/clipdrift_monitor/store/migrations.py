@@ -101,8 +101,9 @@ STEPS: Sequence[Step] = (
     ),
     Step(
         3,
-        "approvals",
+        "approvals; retrains as their CI runs them",
         (
+            'CREATE TABLE ci_runs ("key" {words} NOT NULL PRIMARY KEY, is_open BOOLEAN NOT NULL, body {bytes} NOT NULL)',
             "CREATE TABLE approvals (approval_id {words} NOT NULL PRIMARY KEY, model {words} NOT NULL, at_ms BIGINT NOT NULL,"
             " state {words} NOT NULL, body {bytes} NOT NULL)",
             "CREATE INDEX approvals_by_time ON approvals (model, at_ms)",

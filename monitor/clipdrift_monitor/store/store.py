@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from clipdrift_contract.bus.log import TopicPartition
 from clipdrift_contract.events import Decision, Deployment, Incident, RetrainOutcome, RetrainRequest, RunEnd, Signal
+from clipdrift_monitor.actions.run import Run
 from clipdrift_monitor.approvals.approval import Approval, encoded
 from clipdrift_monitor.store import tables as t
 from clipdrift_monitor.store.audit import GENESIS, AuditRow, AuditVerdict, canonical, row_hash, verify
@@ -32,10 +33,10 @@ class Writer(NamedTuple):
 
 
 class OutboxEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """Something to be done after the commit: an event to publish, or a retrain to start."""
+    """An event to be published after the commit."""
 
     event_id: str
-    kind: str  # the event type's name, or "start_retrain"
+    kind: str  # the event type's name
     body: bytes
 
 
@@ -49,6 +50,7 @@ class RetrainRow(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     request: RetrainRequest
     outcome: RetrainOutcome | None
+    run: Run | None = None  # as its CI has it; of orders that are older than this table, only while they are open
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +80,7 @@ class Changes(msgspec.Struct, kw_only=True):
     incidents: list[Incident] = []  # of one that changed several times, the last counts
     requests: list[RetrainRequest] = []
     outcomes: list[RetrainOutcome] = []
+    ci_runs: dict[str, Run] = {}  # by the retrain's key
     deployments: list[Deployment] = []
     approvals: list[Approval] = []  # of one that changed several times, the last counts
     outbox: list[OutboxEntry] = []
@@ -241,16 +244,19 @@ class Store:
             seq += 1
             body = canonical(entry.body)
             this = row_hash(seq, entry.at_ms, entry.actor, entry.action, entry.subject, body, previous)
+        self._put(connection, t.CI_RUNS, ("key",), [
+            {"key": run.key, "is_open": not run.has_ended, "body": msgspec.msgpack.encode(run)}
+            for run in changes.ci_runs.values()
+        ])  # fmt: skip
+        for run in changes.ci_runs.values():
+            if run.num_begun:
+                is_unfinished = (t.RETRAINS.c.key == run.key) & (t.RETRAINS.c.state != "finished")
+                connection.execute(update(t.RETRAINS).where(is_unfinished).values(state="running", attempts=run.num_begun))
             connection.execute(insert(t.AUDIT).values(
                 seq=seq, at_ms=entry.at_ms, actor=entry.actor, action=entry.action, subject=entry.subject,
                 body=body, previous=previous, hash=this,
             ))  # fmt: skip
             previous = this
-
-    def note_attempt(self, key: str, attempts: int) -> None:
-        """A retrain was started for the `attempts`-th time."""
-        with self._transaction() as connection:
-            connection.execute(update(t.RETRAINS).where(t.RETRAINS.c.key == key).values(state="running", attempts=attempts))
 
     def done(self, event_ids: Sequence[str]) -> None:
         """Outbox entries that were carried out."""
@@ -393,11 +399,11 @@ class Store:
 
     def retrain(self, key: str) -> RetrainRow | None:
         with self._reading() as connection:
-            row = connection.execute(select(t.RETRAINS).where(t.RETRAINS.c.key == key)).first()
+            row = connection.execute(_RETRAINS.where(t.RETRAINS.c.key == key)).first()
         return None if row is None else _retrain_row(row)
 
     def retrains(self, model: str | None = None, *, unfinished: bool = False) -> list[RetrainRow]:
-        query = select(t.RETRAINS).order_by(t.RETRAINS.c.at_ms)
+        query = _RETRAINS.order_by(t.RETRAINS.c.at_ms)
         if model is not None:
             query = query.where(t.RETRAINS.c.model == model)
         if unfinished:
@@ -427,6 +433,12 @@ class Store:
     def incident(self, incident_id: str) -> Incident | None:
         with self._reading() as connection:
             found = connection.execute(select(t.INCIDENTS.c.body).where(t.INCIDENTS.c.incident_id == incident_id)).scalar()
+    def open_runs(self) -> list[Run]:
+        """Runs of retrains that have not ended in their CI."""
+        with self._reading() as connection:
+            bodies = connection.execute(select(t.CI_RUNS.c.body).where(t.CI_RUNS.c.is_open)).scalars()
+            return [msgspec.msgpack.decode(body, type=Run) for body in bodies]
+
         return None if found is None else msgspec.msgpack.decode(found, type=Incident)
 
     def incidents(
@@ -531,6 +543,9 @@ def _old_rows(floors: Floors) -> Iterator[tuple[Table, ColumnElement[bool]]]:
         yield t.INCIDENTS, (c.model == model) & (c.at_ms < from_ms) & ~c.is_open
 
 
+_RETRAINS = select(t.RETRAINS, t.CI_RUNS.c.body.label("run")).select_from(
+    t.RETRAINS.outerjoin(t.CI_RUNS, t.CI_RUNS.c.key == t.RETRAINS.c.key)
+)
 def _retrain_row(row: Any) -> RetrainRow:
     return RetrainRow(
         key=row.key,
@@ -541,3 +556,4 @@ def _retrain_row(row: Any) -> RetrainRow:
         request=msgspec.msgpack.decode(row.request, type=RetrainRequest),
         outcome=None if row.outcome is None else msgspec.msgpack.decode(row.outcome, type=RetrainOutcome),
     )
+        run=None if row.run is None else msgspec.msgpack.decode(row.run, type=Run),

@@ -139,6 +139,13 @@ DEPLOYMENTS = Table(
     Column("at_ms", BigInteger, nullable=False),
     Column("body", LargeBinary, nullable=False),
 )
+CI_RUNS = Table(
+    "ci_runs",
+    METADATA,
+    Column("key", Text, primary_key=True),  # of the retrain
+    Column("is_open", Boolean, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
 OUTBOX = Table(
     "outbox",
     METADATA,

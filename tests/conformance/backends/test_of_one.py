@@ -80,8 +80,8 @@ def app_key_path(app_key, tmp_path):
 def test_a_github_app_signs_for_a_token_and_renews_it_before_it_ends(app_key, app_key_path):
     plain = Place("github")
     app = FakeApp(plain.ci, app_key)
-    config = GithubConfig(repository="acme/pumps", app_id="123", installation_id="77")
-    place = Place("github", plain.clock, app, CiSecrets(app_key_path=app_key_path), github=config)
+    config = GithubConfig(repository="acme/pumps", app_id="123", installation_id="77", app_key_file="app.pem")
+    place = Place("github", plain.clock, app, CiSecrets(folder=app_key_path.parent), github=config)
     place.backend.dispatch(ATTEMPT)
     place.clock.advance_ms(40 * 60_000)
     place.backend.find(ATTEMPT)
@@ -96,9 +96,9 @@ def test_a_github_app_signs_for_a_token_and_renews_it_before_it_ends(app_key, ap
 def test_a_key_that_is_none_is_named_and_not_shown(tmp_path):
     path = tmp_path / "app.pem"
     path.write_text("a secret that is no key")
-    config = GithubConfig(repository="acme/pumps", app_id="123", installation_id="77")
+    config = GithubConfig(repository="acme/pumps", app_id="123", installation_id="77", app_key_file="app.pem")
     with pytest.raises(ConfigError, match=r"app\.pem is no private key in PEM") as told:
-        Place("github", secrets=CiSecrets(app_key_path=path), github=config)
+        Place("github", secrets=CiSecrets(folder=tmp_path), github=config)
 
     assert "a secret" not in str(told.value)
 

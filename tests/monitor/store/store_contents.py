@@ -20,6 +20,7 @@ from clipdrift_contract.events import (
     ServedVersion,
     Signal,
 )
+from clipdrift_monitor.actions.run import Run
 from clipdrift_monitor.store.store import AuditEntry, Changes, OutboxEntry
 from clipdrift_monitor.windows.window import WindowKey
 
@@ -90,6 +91,7 @@ def everything():
         decisions=[decision(1)],
         incidents=[incident(1)],
         requests=[request()],
+        ci_runs={"k": Run(key="k", model="m", ordered_at_ms=7, state="running", url="https://ci.example/1")},
         deployments=[deployment(1)],
         outbox=[OutboxEntry(event_id="o1", kind="Decision", body=b"x")],
         audit=[AuditEntry(at_ms=1, actor="monitor", action="decide", subject="m", body={"b": 1, "a": [None]})],
@@ -105,7 +107,7 @@ def seen_of(store):
         "signals": store.listed("signals", "m", 9, 0), "decisions": store.listed("decisions", "m", 9, 0),
         "incidents": store.incidents(limit=9),
         "runs": store.listed("runs", "m", 9, 0), "deployments": store.listed("deployments", "m", 9, 0),
-        "retrains": store.retrains(), "outbox": store.outbox(), "audit": list(store.audit()),
+        "retrains": store.retrains(), "open runs": store.open_runs(), "outbox": store.outbox(), "audit": list(store.audit()),
     }  # fmt: skip
 
 

@@ -63,7 +63,6 @@ def test_a_writer_that_was_taken_over_from_can_write_nothing_more(monitors):
     heir.lease.take()
     for write in (
         lambda: paused.store.commit(Changes(models={"m": b"stale"})),
-        lambda: paused.store.note_attempt("k", 1),
         lambda: paused.store.done(["o"]),
         paused.store.beat,
     ):

@@ -7,12 +7,14 @@ import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import numpy as np
 import pytest
 from store_contents import KEY, PLACE, decision, deployment, everything, incident, outcome, request, run, seen_of, signal_of
 
 from clipdrift_contract.bus.log import TopicPartition
 from clipdrift_contract.errors import RetryableError
+from clipdrift_monitor.actions.run import Run
 from clipdrift_monitor.store.store import AuditEntry, Changes, OutboxEntry, Store
 from clipdrift_monitor.windows.window import WindowKey
 
@@ -148,14 +150,19 @@ def test_the_outbox_keeps_its_order_until_it_is_done(store):
 
 def test_an_order_is_kept_once_and_goes_from_requested_to_finished(store):
     store.commit(Changes(requests=[request()]))
-    store.note_attempt("k", 2)
+    begun = Run(key="k", model="m", ordered_at_ms=7, state="dispatched", attempt=2, url="https://ci.example/2")
+    store.commit(Changes(ci_runs={"k": begun}))
     store.commit(Changes(requests=[request(at_ms=99)]))  # the same order again changes nothing
     assert (store.retrain("k").state, store.retrain("k").attempts, store.retrain("k").at_ms) == ("running", 2, 7)
     assert [one.key for one in store.retrains("m", unfinished=True)] == ["k"]
+    assert (store.retrain("k").run, store.open_runs()) == (begun, [begun])
     store.commit(Changes(outcomes=[outcome()]))
     assert (store.retrain("k").state, store.retrain("k").outcome) == ("finished", outcome())
     assert store.retrains("m", unfinished=True) == []
     assert store.retrains("n") == []
+    ended = msgspec.structs.replace(begun, state="succeeded")
+    store.commit(Changes(ci_runs={"k": ended}))
+    assert (store.retrain("k").state, store.retrain("k").run, store.open_runs()) == ("finished", ended, [])
 
 
 # --- several at once ---

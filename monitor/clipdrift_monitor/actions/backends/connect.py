@@ -64,13 +64,13 @@ def _github_token(
     if not config.app_id:
         token = _needed(secrets.token, _TOKEN, "github without an app_id")
         return lambda: token
-    if not config.installation_id or secrets.app_key_path is None:
+    if not config.installation_id or not config.app_key_file:
         raise ConfigError("[monitor.ci.github] app_id needs installation_id and app_key_file, too")
     try:
         from clipdrift_monitor.actions.backends.github_app import AppTokens  # noqa: PLC0415  needs cryptography
     except ImportError as error:
         raise ConfigError("a GitHub App's key needs the extra `github`: pip install 'clipdrift[github]'") from error
-    return AppTokens(config, secrets.app_key_path, clock, transport)
+    return AppTokens(config, secrets.folder / config.app_key_file, clock, transport)
 
 
 def _kubernetes_token(config: KubernetesConfig, secrets: CiSecrets) -> Callable[[], str]:
