@@ -18,6 +18,11 @@ from clipdrift_monitor.diagnosis.faults import FaultMemory
 from clipdrift_monitor.diagnosis.rules import Facts
 from clipdrift_monitor.incidents.history import PastIncident
 from clipdrift_monitor.risk.harm import Statement
+from clipdrift_monitor.rollout.accounting import RetrainWorth
+from clipdrift_monitor.rollout.comparison import Comparison
+from clipdrift_monitor.rollout.course import PastRollout, Rollout
+from clipdrift_monitor.rollout.evidence import Memory as EvidenceMemory
+from clipdrift_monitor.rollout.finding import Finding
 from clipdrift_monitor.windows.correction import Correction
 from clipdrift_monitor.windows.delays import LabelDelays
 from clipdrift_monitor.windows.view import View
@@ -92,6 +97,7 @@ class ModelState(msgspec.Struct, kw_only=True):
 
     model: str
     generation: int = 0
+    champion_generation: int = 0  # with which the version in service came there; later ones are steps of a rollout beside it
     in_service: ServedVersion | None = None
     served_before: list[ServedVersion] = []  # the newest last; a rollback goes back to it
     quarantine: list[str] = []  # digests that were rolled back: they stay out
@@ -129,12 +135,25 @@ class ModelState(msgspec.Struct, kw_only=True):
     waiting_approval: WaitingApproval | None = None  # what a person is asked
     orderers: dict[str, str] = {}  # who ordered the retrains whose end is open, by key; the monitor's own are not in it
     num_approvals: dict[str, int] = {}  # over, by "kind/state"
+    rollout: Rollout | None = None  # that runs
+    comparison: Comparison | None = None  # of the version in service with a candidate, or with the one that it replaced
+    evidence: EvidenceMemory | None = None  # of the rollout that runs
+    finding: Finding | None = None  # what the evidence shows by now
+    past_rollouts: list[PastRollout] = []  # the newest last
+    num_rollouts: dict[str, int] = {}  # over, by how they ended
+    has_stray: bool = False  # a deployment was taken over whose canary or shadow nobody here knows
+    worth_open: RetrainWorth | None = None  # of the retrain whose predecessor answers as a shadow
+    worths: list[RetrainWorth] = []  # of those that are over, the newest last
     num_signals: dict[str, int] = {}  # by "kind/severity"
     past_incidents: list[PastIncident] = []  # of the last 90 days
     num_incidents: dict[str, int] = {}  # by "root/severity" when they opened
     num_feedback: dict[str, int] = {}  # incidents by the newest verdict of people
     num_decisions: dict[str, int] = {}
     num_retrains: dict[str, int] = {}  # finished, by verdict
+
+    def __post_init__(self) -> None:
+        if not self.champion_generation:  # of a store from before rollouts: each generation was another champion's
+            self.champion_generation = self.generation
 
     @property
     def word(self) -> StateWord:

@@ -36,13 +36,15 @@ from clipdrift_monitor.decisions.policy import Policy
 from clipdrift_monitor.engine.engine import Engine
 from clipdrift_monitor.risk.budget import Budget
 from clipdrift_monitor.risk.harm import HarmConfig
+from clipdrift_monitor.rollout.config import RolloutPolicy
 from clipdrift_monitor.store.store import Changes, Store
 
 DAY = MS_PER_DAY
 TODAY = 200  # the clock's day; events are of days before
 POLICY = Policy(
-    budget=Budget(days_per_false_page=100.0, days_per_false_ticket=10.0), harm=HarmConfig(min_block_labels=20), min_labels=100
-)
+    budget=Budget(days_per_false_page=100.0, days_per_false_ticket=10.0), harm=HarmConfig(min_block_labels=20), min_labels=100,
+    rollout=RolloutPolicy(steps=(), predecessor_days=0.0),  # at once: those who test rollouts say so
+)  # fmt: skip
 SLICES = SliceSpec(feature="site", categories=("north", "south"))
 PRESSURE = FeatureProfile(
     spec=FeatureSpec(name="pressure", kind="numeric", nullable=True), edges=(-0.5, 0.5), counts=(310, 380, 310)
@@ -140,14 +142,14 @@ class Dialogue:
         )  # fmt: skip
         self._turn = None
 
-    def restart(self):
-        self._session.close()
     def _at_the_ci(self, errand):
         """What the dispatcher's thread does, at once; the next turn hears of it."""
         seen = carry_out(self.jobs, errand, self.engine.runs.is_current)
         if seen is not None:
             self.engine.note(errand, seen)
 
+    def restart(self):
+        self._session.close()
         self.new_life()
 
     def tell(self, *events, ids=None):

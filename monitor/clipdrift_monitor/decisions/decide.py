@@ -31,6 +31,7 @@ class History(msgspec.Struct, kw_only=True):
     recent: list[int] = []  # of the version in service, block by block: 2 a repair was proven, 1 that was open, 0 neither
     num_timed: int = 0  # finished retrains that told how long they took
     cpu_seconds: float = 0.0  # of these together
+    rollout_id: str = ""  # of the rollout that runs
 
 
 class Deployed(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,6 +213,8 @@ def _obstacles(case: Case, history: History, policy: Policy) -> tuple[str, ...]:
         found.append("The policy leaves the order to a person: `clipdrift retrain MODEL --why ...`.")
     if history.running_key:
         found.append("A retrain is running already.")
+    if history.rollout_id:
+        found.append("What the last retrain brought is on its way into service.")
     if history.asked_key:
         found.append("A person is asked already: `clipdrift approvals`.")
     if case.num_labels < policy.min_labels:

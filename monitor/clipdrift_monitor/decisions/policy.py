@@ -11,6 +11,7 @@ from clipdrift_monitor.diagnosis.rules import DiagnosisConfig
 from clipdrift_monitor.risk.budget import Budget
 from clipdrift_monitor.risk.harm import HarmConfig
 from clipdrift_monitor.risk.severity import Severities
+from clipdrift_monitor.rollout.config import RolloutPolicy
 
 MAX_OF_BLOCKS = 60
 
@@ -32,6 +33,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What a retrain costs and what a better model is worth: see `[policy.cost]`."""
     approval: ApprovalConfig = ApprovalConfig()
     """What a person must agree to: see `[policy.approval]`."""
+    rollout: RolloutPolicy = RolloutPolicy()
+    """How a candidate that the gate has passed takes traffic: see `[policy.rollout]`."""
     needed_blocks: int = 1
     """A retrain needs so many of the last `of_blocks` blocks with a repair that is proven to help, or was and still is."""
     of_blocks: int = 1

@@ -222,7 +222,10 @@ class Blocks:
 
     def _roll_back(self, decision: Decision, state: ModelState, draft: Draft) -> None:
         """Once: the version that goes is kept out from then on."""
-        step = rollout.roll_back(state, decision.at_ms, f"rolled back by itself: {decision.reasons[0]}", decision.decision_id)
+        step = rollout.roll_back(
+            state, decision.at_ms, f"rolled back by itself: {decision.reasons[0]}", decision.decision_id,
+            known_good=self._config.policy.rollout.known_good_versions,
+        )  # fmt: skip
         run = self._memory.run(state.model, step.deployment.champion.version)
         assert run is not None, step.deployment.champion
         self._deployments.deploy(state, step, run, draft)

@@ -12,6 +12,7 @@ from clipdrift_monitor.engine.deployments import Deployments
 from clipdrift_monitor.engine.draft import Draft
 from clipdrift_monitor.engine.memory import Memory
 from clipdrift_monitor.engine.retrains import order
+from clipdrift_monitor.engine.rollouts import Rollouts
 from clipdrift_monitor.rollout import rollout
 from clipdrift_monitor.state import ModelState, counted
 from clipdrift_monitor.store.store import Store
@@ -38,6 +39,7 @@ class Commands:
         memory: Whose states are changed.
         store: Knows what was ordered before.
         deployments: Puts a version into service.
+        rollouts: Ends one that runs.
         clock: For the times of what people order.
         approvals: Ask another person first, where the policy wants it.
     """
@@ -48,6 +50,7 @@ class Commands:
         memory: Memory,
         store: Store,
         deployments: Deployments,
+        rollouts: Rollouts,
         clock: Clock,
         approvals: RetrainApprovals,
     ) -> None:
@@ -55,20 +58,26 @@ class Commands:
         self._memory = memory
         self._store = store
         self._deployments = deployments
+        self._rollouts = rollouts
         self._clock = clock
         self._approvals = approvals
 
-    def roll_back(self, draft: Draft, model: str, reason: str, actor: str) -> Deployment:
-        """The version before the present one goes back into service.
+    def roll_back(self, draft: Draft, model: str, reason: str, actor: str, version: str = "") -> Deployment:
+        """A candidate that is on its way makes place for the model in service; where none is, the version before the present
+        one goes back into service, or the earlier one that is named. At once, and without any check.
 
         Raises:
-            CommandError: There is no such model or version.
+            CommandError: There is no such model, or no such version among those that are known good.
         """
         state = self._known(model)
+        if state.rollout is not None and version in ("", state.rollout.champion.version):
+            return self._rollouts.withdraw(state, reason, actor, draft)
         decision_id = f"{model}-rollback-{state.generation + 1}"
         at_ms = self._event_now_ms(state)
         try:
-            step = rollout.roll_back(state, at_ms, f"rolled back by {actor}: {reason}", decision_id)
+            known_good = self._config.policy.rollout.known_good_versions
+            words = f"rolled back by {actor}: {reason}"
+            step = rollout.roll_back(state, at_ms, words, decision_id, version=version, known_good=known_good)
         except rollout.RolloutError as error:
             raise CommandError(str(error)) from error
         deployment = step.deployment

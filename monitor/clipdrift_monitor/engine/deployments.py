@@ -1,8 +1,11 @@
 """What is put into service: told to the servers, and what was open about the version before is closed."""
 
+from typing import Any
+
 import msgspec
 
-from clipdrift_contract.events import RunEnd
+from clipdrift_contract.clock import LATEST_MS
+from clipdrift_contract.events import Deployment, RunEnd
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.engine.draft import ACTOR, Draft
 from clipdrift_monitor.engine.incidents import Incidents
@@ -32,15 +35,24 @@ class Deployments:
 
     def deploy(self, state: ModelState, step: rollout.Step, run: RunEnd, draft: Draft, actor: str = ACTOR) -> None:
         """Put the version that `run` made into service."""
-        deployment = step.deployment
-        draft.changes.deployments.append(deployment)
-        draft.publish(deployment, f"deployment-{state.model}-{deployment.generation}")
-        body = {"generation": deployment.generation, "version": deployment.champion.version, "reason": deployment.reason}
-        draft.audit("deploy", state.model, body, actor)
+        self.announce(step.deployment, draft, actor)
         self.replace(state, step, run, draft)
+
+    def announce(self, deployment: Deployment, draft: Draft, actor: str = ACTOR) -> None:
+        """Tell the servers; of a step that leaves the version in service where it is, that is all."""
+        draft.changes.deployments.append(deployment)
+        draft.publish(deployment, f"deployment-{deployment.model}-{deployment.generation}")
+        body: dict[str, Any] = {
+            "generation": deployment.generation, "version": deployment.champion.version, "reason": deployment.reason
+        }  # fmt: skip
+        beside = deployment.canary or deployment.shadow
+        if beside is not None:
+            body |= {"beside": beside.version, "weight": deployment.canary_weight, "stage": deployment.stage}
+        draft.audit("deploy", deployment.model, body, actor)
 
     def replace(self, state: ModelState, step: rollout.Step, run: RunEnd, draft: Draft) -> None:
         """What was open about the version before is closed, and the tests begin again."""
+        self._memory.pairs.let_go(state.model, LATEST_MS)  # what waited to be compared was of another pair of versions
         draft.tell(step.closed, f"generation-{state.generation}")
         state.judging_fault = None  # it was of the version before
         self._incidents.retire(state, draft)

@@ -119,7 +119,7 @@ class Engine:
         self.approvals = Approvals(config, self._memory, store, clock, self._rollouts.begin)
         self._versions = Versions(config, self._memory, self.rows, deployments, self._rollouts, self.approvals)
         self._blocks = Blocks(config, self._memory, self._incidents, deployments, self._spending, self.approvals, clock)
-        self.commands = Commands(config, self._memory, store, deployments, clock, self.approvals)
+        self.commands = Commands(config, self._memory, store, deployments, self._rollouts, clock, self.approvals)
         self.responses = Responses(config, self._memory, store, clock)
         self.runs = Runs(config, self._memory, store, clock, self._versions.check_run, self._versions.take_outcome)
         self._pruning = Pruning(config, self._memory, store, clock)
@@ -328,6 +328,7 @@ class Engine:
             self._num_full_polls, self._needs_judging = 0, False
             for model in sorted(self._memory.states):
                 self._blocks.judge_closed(model, draft)
+                self._rollouts.look(model, draft)
                 self._blocks.see_again(model, draft)
 
     def _obey(self, draft: Draft, answers: list[tuple[Future[Any], Any]]) -> None:
@@ -351,6 +352,7 @@ class Engine:
         memory, changes = self._memory, draft.changes
         changes.windows = dict(memory.windows.changes())
         changes.seen_labels = dict(memory.labels.changes())
+        changes.waiting_rows = dict(memory.pairs.changes())
         for model in draft.touched:
             changes.models[model] = msgspec.msgpack.encode(memory.states[model])
         if changes.is_empty:
@@ -362,6 +364,7 @@ class Engine:
         self._metrics.counter(names.MONITOR_AUDIT_ROWS).inc(len(changes.audit))
         memory.windows.forget_changes()
         memory.labels.forget_changes()
+        memory.pairs.forget_changes()
         self._has_outbox = self._has_outbox or bool(changes.outbox)
 
     def _tell(self, alarms: Collection[Alarm]) -> None:

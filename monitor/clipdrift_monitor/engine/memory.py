@@ -11,6 +11,7 @@ from clipdrift_contract.errors import PoisonError
 from clipdrift_contract.events import RetrainRequest, RunEnd
 from clipdrift_monitor.actions.run import Run
 from clipdrift_monitor.intake.label_book import LabelBook
+from clipdrift_monitor.intake.pair_book import PairBook
 from clipdrift_monitor.intake.window_book import WindowBook
 from clipdrift_monitor.risk.harm import HarmState
 from clipdrift_monitor.state import JudgedBlock, ModelState
@@ -36,13 +37,14 @@ class Memory:
         self._window_ms = window_ms
         self.windows = WindowBook(store.window)
         self.labels = LabelBook(store.seen_labels)
+        self.pairs = PairBook(store.waiting_rows)
         self.states: dict[str, ModelState] = {}
         self.harm: dict[str, HarmState] = {}
         self.unfinished: dict[str, RetrainRequest] = {}
-        self.started: dict[str, float] = {}  # by model, in seconds of the wall clock
-        self.offsets: dict[TopicPartition, int] = {}  # as the store has them
         self.ci_runs: dict[str, Run] = {}  # that have not ended; of unfinished retrains, and of some that have their outcome
         self.ci_requests: dict[str, RetrainRequest] = {}  # of these
+        self.started: dict[str, float] = {}  # by model, in seconds of the wall clock
+        self.offsets: dict[TopicPartition, int] = {}  # as the store has them
         self.ids_from_ms = 0  # of records before it, ids are not kept
         self._highest: dict[TopicPartition, int] = {}  # how far each place was ever read
         self._runs: dict[tuple[str, str], RunEnd | None] = {}
@@ -52,6 +54,7 @@ class Memory:
         """Read everything anew."""
         self.windows.clear()
         self.labels.clear()
+        self.pairs.clear()
         self._runs.clear()
         self._layouts.clear()
         self.states = {name: msgspec.msgpack.decode(body, type=ModelState) for name, body in self._store.models().items()}
@@ -66,9 +69,6 @@ class Memory:
         self.ids_from_ms = self._store.floors().get(EVENT_IDS, 0)
         self._highest = self._store.highest_offsets()
 
-    def is_forgotten(self, record: Record) -> bool:
-        """Whether a record was counted and its id let go: it lies below what was read of its place before (so the bus, or one
-        restored from it, is being read once more), and is older than the ids that are kept."""
     def _load_retrains(self) -> None:
         """A retrain that was ordered before runs were kept may have been started: it is looked for first."""
         rows, now_ms = self._store.retrains(unfinished=True), self._clock.now_ms()
@@ -85,6 +85,9 @@ class Memory:
             row_of_run = None if key in self.unfinished else self._store.retrain(key)
             self.ci_requests[key] = self.unfinished[key] if row_of_run is None else row_of_run.request
 
+    def is_forgotten(self, record: Record) -> bool:
+        """Whether a record was counted and its id let go: it lies below what was read of its place before (so the bus, or one
+        restored from it, is being read once more), and is older than the ids that are kept."""
         return record.timestamp_ms < self.ids_from_ms and record.offset < self._highest.get(record.place, 0)
 
     def state(self, model: str) -> ModelState:
@@ -98,17 +101,17 @@ class Memory:
         state, harm = self.states[model], msgspec.msgpack.encode(self.harm[model])
         kept = msgspec.structs.asdict(state)  # shallow: what lies in a state is replaced and never changed
         unfinished, started = dict(self.unfinished), dict(self.started)
+        ci_runs, ci_requests = dict(self.ci_runs), dict(self.ci_requests)
 
         def put_back() -> None:
             for name, value in kept.items():
-        ci_runs, ci_requests = dict(self.ci_runs), dict(self.ci_requests)
                 setattr(state, name, value)
             self.harm[model] = msgspec.msgpack.decode(harm, type=HarmState)
             self.unfinished, self.started = unfinished, started
+            self.ci_runs, self.ci_requests = ci_runs, ci_requests
 
         return put_back
 
-            self.ci_runs, self.ci_requests = ci_runs, ci_requests
     def keep_run(self, run: RunEnd) -> None:
         """From now on this is the run that made its version."""
         self._runs[run.model, run.version] = run

@@ -14,6 +14,7 @@ from clipdrift_contract.errors import PoisonError
 from clipdrift_contract.events import LABELS, PREDICTIONS, LabelBatch, PredictionBatch, RunEnd
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_monitor.config import MonitorConfig
+from clipdrift_monitor.engine.comparing import Comparing
 from clipdrift_monitor.engine.draft import Draft
 from clipdrift_monitor.engine.memory import Memory
 from clipdrift_monitor.intake.expiry import rows_since
@@ -43,6 +44,7 @@ class Rows:
         self._store = store
         self._events = metrics.counter(names.MONITOR_EVENTS)
         self._clock = clock
+        self._comparing = Comparing(config, memory)
         self._intake = Intake(
             memory.windows, memory.labels, config.window_ms, config.policy.harm.max_ordered_labels, config.part_ms
         )
@@ -53,6 +55,8 @@ class Rows:
     def take(self, read: Read, batch: Batch, draft: Draft) -> None:
         """Have the rows of a batch counted by the next `settle`, or keep them until their run comes."""
         topic = read.record.topic
+        if isinstance(batch, PredictionBatch) and self._comparing.take_served(batch):
+            draft.touched.add(batch.model)
         if not len(batch.sequence):  # it only says how requests fared
             self._events.labels(topic, "applied").inc()
             return
@@ -124,9 +128,15 @@ class Rows:
         batch = join(group)
         if isinstance(batch, PredictionBatch):
             self._intake.take_predictions(state, layout, batch, latest_ms)
+            if batch.role == "shadow":
+                self._comparing.take_answers(state, batch)
         else:
             sizes = [len(one.sequence) for one in group]
-            taken = self._intake.take_labels(state, layout, batch, latest_ms, sizes)
+            labels = batch
+            taken = self._intake.take_labels(
+                state, layout, labels, latest_ms, sizes,
+                on_first=lambda chosen_N: self._comparing.take_labels(state, labels, chosen_N),
+            )  # fmt: skip
             if taken.num_duplicate_batches:
                 self._events.labels(topic, "duplicate").inc(taken.num_duplicate_batches)
             if taken.num_late_batches:

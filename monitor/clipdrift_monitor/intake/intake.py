@@ -1,6 +1,6 @@
 """Adds what predictions and labels say to windows and to the state of their model. No I/O but through the two books."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,13 +47,16 @@ class Intake:
         self._max_ordered_labels = max_ordered_labels
 
     def take_predictions(self, state: ModelState, layout: Layout, batch: PredictionBatch, latest_ms: int) -> Taken:
-        """Count a batch of predictions. Times after `latest_ms` do not move the watermark.
+        """Count a batch of predictions. Times after `latest_ms` do not move the watermark. What a shadow answered, nobody got:
+        it is checked and stands in no window.
 
         Raises:
             PoisonError: The columns do not fit each other or the profile; nothing was counted.
         """
         check_predictions(layout.profile, batch)
         num_rows = len(batch.sequence)
+        if batch.role == "shadow":
+            return Taken(num_rows)
         try:
             sums = list(prediction_sums(layout, batch, self._part_ms))
         except (ValueError, IndexError) as error:  # words where the profile has numbers, say
@@ -68,11 +71,18 @@ class Intake:
         return Taken(num_rows)
 
     def take_labels(
-        self, state: ModelState, layout: Layout, batch: LabelBatch, latest_ms: int, sizes: Sequence[int] = ()
+        self,
+        state: ModelState,
+        layout: Layout,
+        batch: LabelBatch,
+        latest_ms: int,
+        sizes: Sequence[int] = (),
+        on_first: Callable[[npt.NDArray[np.bool_]], object] | None = None,
     ) -> Taken:
         """Count the labels of a batch whose receipts were not redeemed before; otherwise as `take_predictions`.
 
-        `sizes` are the rows of the batches that it was joined of; empty: it is one.
+        `sizes` are the rows of the batches that it was joined of; empty: it is one. `on_first` is told which rows count for the
+        first time, shape [N], where any does.
         """
         check_labels(layout.profile, batch)
         # whatever does not fit is found before a receipt is redeemed
@@ -84,6 +94,8 @@ class Intake:
             for key, added in label_sums(layout, batch, is_first_N, self._part_ms):
                 self._windows.add(batch.model, key, added)
             state.num_labels += num_rows
+            if on_first is not None:
+                on_first(is_first_N)
             self._note_delays(state, batch, is_first_N)
             is_late_N[is_first_N] = self._keep_order(state, layout, batch, is_first_N, latest_ms)
             for column in (batch.event_time_ms, batch.label_time_ms):

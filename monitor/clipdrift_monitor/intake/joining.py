@@ -21,15 +21,17 @@ _ITEM_BYTES = {
 
 
 def kind_of(batch: Batch) -> Hashable:
-    """Equal for batches that may be joined: of one version, with the same columns; labels of one serving process."""
+    """Equal for batches that may be joined: of one version in one role under one deployment, with the same columns; labels, and
+    what a shadow answered, of one serving process."""
     columns = [getattr(batch, name) for name in (_OF_LABELS if isinstance(batch, LabelBatch) else _COMMON)]
     if isinstance(batch, LabelBatch):
         names: tuple[str, ...] = (batch.epoch,)
     else:
         names = tuple([one.name for one in batch.features])
+        names += (batch.epoch,) if batch.role == "shadow" else ()
         columns += [one.values for one in batch.features]
     return (
-        type(batch), batch.model, batch.version, names, tuple([one.dtype for one in columns]),
+        type(batch), batch.model, batch.version, batch.role, batch.generation, names, tuple([one.dtype for one in columns]),
         tuple([one.shape[1:] for one in columns]),
     )  # fmt: skip
 

@@ -52,7 +52,7 @@ class WatchedServing(NamedTuple):
             watched=self.watched,
             estimate=self.estimate,
             num_labels=self.num_requests,
-            harm_level=min(1.0, max(0.0, harm_level)),
+            harm_level=min(1.0, max(0.0, float(harm_level))),
         )
 
 

@@ -101,9 +101,11 @@ STEPS: Sequence[Step] = (
     ),
     Step(
         3,
-        "approvals; retrains as their CI runs them",
+        "approvals; retrains as their CI runs them; rows of versions that are compared",
         (
             'CREATE TABLE ci_runs ("key" {words} NOT NULL PRIMARY KEY, is_open BOOLEAN NOT NULL, body {bytes} NOT NULL)',
+            "CREATE TABLE waiting_rows (model {words} NOT NULL, epoch {words} NOT NULL, chunk BIGINT NOT NULL,"
+            " body {bytes} NOT NULL, PRIMARY KEY (model, epoch, chunk))",
             "CREATE TABLE approvals (approval_id {words} NOT NULL PRIMARY KEY, model {words} NOT NULL, at_ms BIGINT NOT NULL,"
             " state {words} NOT NULL, body {bytes} NOT NULL)",
             "CREATE INDEX approvals_by_time ON approvals (model, at_ms)",

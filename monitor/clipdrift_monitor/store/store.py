@@ -68,6 +68,7 @@ class Changes(msgspec.Struct, kw_only=True):
     floors: dict[str, int] = {}  # by name: what lies before that moment is let go
     seen_ids: dict[str, int] = {}  # of events, with the time of their record on the bus
     seen_labels: dict[tuple[str, str, int], tuple[bytes, int]] = {}  # bits, newest event time
+    waiting_rows: dict[tuple[str, str, int], bytes | None] = {}  # None: nothing waits there any more
     windows: dict[tuple[str, WindowKey], npt.NDArray[np.float64]] = {}
     blocks: dict[tuple[str, str, int], bytes] = {}
     models: dict[str, bytes] = {}
@@ -79,8 +80,8 @@ class Changes(msgspec.Struct, kw_only=True):
     decisions: list[Decision] = []
     incidents: list[Incident] = []  # of one that changed several times, the last counts
     requests: list[RetrainRequest] = []
-    outcomes: list[RetrainOutcome] = []
     ci_runs: dict[str, Run] = {}  # by the retrain's key
+    outcomes: list[RetrainOutcome] = []
     deployments: list[Deployment] = []
     approvals: list[Approval] = []  # of one that changed several times, the last counts
     outbox: list[OutboxEntry] = []
@@ -154,6 +155,7 @@ class Store:
                 {"model": model, "epoch": epoch, "chunk": chunk, "bits": bits, "newest_ms": newest_ms}
                 for (model, epoch, chunk), (bits, newest_ms) in changes.seen_labels.items()
             ])  # fmt: skip
+            self._put_waiting_rows(connection, changes.waiting_rows)
             self._put(connection, t.WINDOWS, ("model", "version", "slice_index", "start_ms"), [
                 {"model": model, **key._asdict(), "sums": np.ascontiguousarray(sums, "<f8").tobytes()}
                 for (model, key), sums in changes.windows.items()
@@ -187,6 +189,19 @@ class Store:
             {"topic": place.topic, "part": place.partition, "next": offset, "highest": offset}
             for place, offset in offsets.items()
         ])  # fmt: skip
+
+    def _put_waiting_rows(self, connection: Connection, rows: Mapping[tuple[str, str, int], bytes | None]) -> None:
+        names = ("model", "epoch", "chunk")
+        kept = [{**dict(zip(names, place, strict=True)), "body": body} for place, body in rows.items() if body is not None]
+        self._put(connection, t.WAITING_ROWS, names, kept)
+        empty = [place for place, body in rows.items() if body is None]
+        if empty:
+            c = t.WAITING_ROWS.c
+            gone = (c.model == bindparam("of_model")) & (c.epoch == bindparam("of_epoch")) & (c.chunk == bindparam("of_chunk"))
+            connection.execute(
+                delete(t.WAITING_ROWS).where(gone),
+                [{"of_model": model, "of_epoch": epoch, "of_chunk": chunk} for model, epoch, chunk in empty],
+            )
 
     def _put_records(self, connection: Connection, changes: Changes) -> None:
         encode = msgspec.msgpack.encode
@@ -229,6 +244,14 @@ class Store:
              "request": msgspec.msgpack.encode(one)}
             for one in changes.requests
         ], is_update=False)  # fmt: skip
+        self._put(connection, t.CI_RUNS, ("key",), [
+            {"key": run.key, "is_open": not run.has_ended, "body": msgspec.msgpack.encode(run)}
+            for run in changes.ci_runs.values()
+        ])  # fmt: skip
+        for run in changes.ci_runs.values():
+            if run.num_begun:
+                is_unfinished = (t.RETRAINS.c.key == run.key) & (t.RETRAINS.c.state != "finished")
+                connection.execute(update(t.RETRAINS).where(is_unfinished).values(state="running", attempts=run.num_begun))
         for outcome in changes.outcomes:
             connection.execute(
                 update(t.RETRAINS).where(t.RETRAINS.c.key == outcome.key)
@@ -244,14 +267,6 @@ class Store:
             seq += 1
             body = canonical(entry.body)
             this = row_hash(seq, entry.at_ms, entry.actor, entry.action, entry.subject, body, previous)
-        self._put(connection, t.CI_RUNS, ("key",), [
-            {"key": run.key, "is_open": not run.has_ended, "body": msgspec.msgpack.encode(run)}
-            for run in changes.ci_runs.values()
-        ])  # fmt: skip
-        for run in changes.ci_runs.values():
-            if run.num_begun:
-                is_unfinished = (t.RETRAINS.c.key == run.key) & (t.RETRAINS.c.state != "finished")
-                connection.execute(update(t.RETRAINS).where(is_unfinished).values(state="running", attempts=run.num_begun))
             connection.execute(insert(t.AUDIT).values(
                 seq=seq, at_ms=entry.at_ms, actor=entry.actor, action=entry.action, subject=entry.subject,
                 body=body, previous=previous, hash=this,
@@ -348,6 +363,13 @@ class Store:
             row = connection.execute(query).first()
         return None if row is None else (row.bits, row.newest_ms)
 
+    def waiting_rows(self, model: str) -> dict[tuple[str, int], bytes]:
+        """Of versions that are compared, by epoch and chunk."""
+        c = t.WAITING_ROWS.c
+        with self._reading() as connection:
+            rows = connection.execute(select(c.epoch, c.chunk, c.body).where(c.model == model)).all()
+        return {(row.epoch, row.chunk): row.body for row in rows}
+
     def window(self, model: str, key: WindowKey) -> npt.NDArray[np.float64] | None:
         c = t.WINDOWS.c
         with self._reading() as connection:
@@ -411,6 +433,12 @@ class Store:
         with self._reading() as connection:
             return [_retrain_row(row) for row in connection.execute(query)]
 
+    def open_runs(self) -> list[Run]:
+        """Runs of retrains that have not ended in their CI."""
+        with self._reading() as connection:
+            bodies = connection.execute(select(t.CI_RUNS.c.body).where(t.CI_RUNS.c.is_open)).scalars()
+            return [msgspec.msgpack.decode(body, type=Run) for body in bodies]
+
     def outbox(self, limit: int = 200) -> list[OutboxEntry]:
         with self._reading() as connection:
             rows = connection.execute(select(t.OUTBOX).order_by(t.OUTBOX.c.id).limit(limit)).all()
@@ -433,12 +461,6 @@ class Store:
     def incident(self, incident_id: str) -> Incident | None:
         with self._reading() as connection:
             found = connection.execute(select(t.INCIDENTS.c.body).where(t.INCIDENTS.c.incident_id == incident_id)).scalar()
-    def open_runs(self) -> list[Run]:
-        """Runs of retrains that have not ended in their CI."""
-        with self._reading() as connection:
-            bodies = connection.execute(select(t.CI_RUNS.c.body).where(t.CI_RUNS.c.is_open)).scalars()
-            return [msgspec.msgpack.decode(body, type=Run) for body in bodies]
-
         return None if found is None else msgspec.msgpack.decode(found, type=Incident)
 
     def incidents(
@@ -521,6 +543,9 @@ class Store:
         connection.execute(statement, rows)
 
 
+_RETRAINS = select(t.RETRAINS, t.CI_RUNS.c.body.label("run")).select_from(
+    t.RETRAINS.outerjoin(t.CI_RUNS, t.CI_RUNS.c.key == t.RETRAINS.c.key)
+)
 _LISTED: Mapping[str, tuple[Table, msgspec.msgpack.Decoder[Any]]] = {
     "signals": (t.SIGNALS, msgspec.msgpack.Decoder(Signal)),
     "decisions": (t.DECISIONS, msgspec.msgpack.Decoder(Decision)),
@@ -543,9 +568,6 @@ def _old_rows(floors: Floors) -> Iterator[tuple[Table, ColumnElement[bool]]]:
         yield t.INCIDENTS, (c.model == model) & (c.at_ms < from_ms) & ~c.is_open
 
 
-_RETRAINS = select(t.RETRAINS, t.CI_RUNS.c.body.label("run")).select_from(
-    t.RETRAINS.outerjoin(t.CI_RUNS, t.CI_RUNS.c.key == t.RETRAINS.c.key)
-)
 def _retrain_row(row: Any) -> RetrainRow:
     return RetrainRow(
         key=row.key,
@@ -555,5 +577,5 @@ def _retrain_row(row: Any) -> RetrainRow:
         attempts=row.attempts,
         request=msgspec.msgpack.decode(row.request, type=RetrainRequest),
         outcome=None if row.outcome is None else msgspec.msgpack.decode(row.outcome, type=RetrainOutcome),
-    )
         run=None if row.run is None else msgspec.msgpack.decode(row.run, type=Run),
+    )

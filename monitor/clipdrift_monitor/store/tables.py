@@ -40,6 +40,14 @@ SEEN_LABELS = Table(
     Column("newest_ms", BigInteger, nullable=False),  # of the predictions whose labels it has seen
     Index("seen_labels_by_time", "model", "newest_ms"),
 )
+WAITING_ROWS = Table(  # of versions that are compared: one half of a pair, until the other comes
+    "waiting_rows",
+    METADATA,
+    Column("model", Text, primary_key=True),
+    Column("epoch", Text, primary_key=True),
+    Column("chunk", BigInteger, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)
 WINDOWS = Table(
     "windows",
     METADATA,
