@@ -16,6 +16,7 @@ from clipdrift_deploy.wiring import listeners
 
 STATUS_COLUMNS = ("model", "version", "state", "live accuracy", "labels", "clipping")
 _MOST = 500  # that the monitor lists at once
+_MIN_DIGITS = 8  # of a digest
 _CLIPPING_WORDS = {
     "implicated": "did it",
     "associated": "associated",
@@ -34,10 +35,12 @@ class MonitorClient:
     Args:
         url: Where the monitor listens.
         token: Bearer token for the calls that change something; sent to `url` alone and never shown.
+        approval_key: The same for approvals, of a person; empty: the token.
     """
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, approval_key: str = "") -> None:
         self.url = url
+        self._approval_key = approval_key
         # a proxy knows nothing of this machine's ports, and must not see the token
         self._http = httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=30.0, trust_env=False)
 
@@ -102,6 +105,74 @@ class MonitorClient:
         answer: dict[str, Any] = self._call("POST", path, {"verdict": verdict, "reason": reason, "actor": actor})
         return answer
 
+    def approvals(self, *, model: str | None = None, state: str | None = None, limit: int = 50) -> dict[str, Any]:
+        """Approvals, the last asked first, as `items`, and how people answered, as `figures`."""
+        asked = {"model": model, "state": state, "limit": limit}
+        query = urlencode({name: value for name, value in asked.items() if value is not None})
+        answer: dict[str, Any] = self._call("GET", f"/api/v1/approvals?{query}")
+        return answer
+
+    def approval(self, part: str) -> dict[str, Any]:
+        """One approval with what it rests on, by its id or a part of it.
+
+        Raises:
+            MonitorError: There is none, or the part could mean several.
+        """
+        answer: dict[str, Any] = self._call("GET", _approval_path(self._approval_id(part)))
+        return answer
+
+    def look_at_approval(self, part: str, actor: str, expectation: str) -> dict[str, Any]:
+        """Open the evidence of an approval: the same with its findings, and on record from now on."""
+        path = f"{_approval_path(self._approval_id(part))}/look"
+        return self._answered(path, {"expectation": expectation}, actor)
+
+    def answer_approval(
+        self, what: Literal["approve", "reject"], part: str, reason: str, actor: str, evidence: str, *, is_emergency: bool
+    ) -> dict[str, Any]:
+        """Approve or reject; the approval as it is then.
+
+        Args:
+            what: Which.
+            part: The approval's id or a part of it.
+            reason: Kept in the record.
+            actor: Who answers, where no key says so.
+            evidence: The digest of the evidence that was opened, or how it begins.
+            is_emergency: Of an approval: it passes over looking and over who ordered the retrain.
+
+        Raises:
+            MonitorError: The evidence is another one, or the monitor refuses.
+        """
+        approval = self.approval(part)["approval"]
+        known = str(approval["binding"]["evidence_digest"])
+        if len(evidence) < _MIN_DIGITS or not known.startswith(evidence):
+            raise MonitorError(
+                f"the evidence of {approval['approval_id']} is not {evidence!r}: name the digest that `clipdrift approvals "
+                f"show` says, or its first {_MIN_DIGITS} digits at least"
+            )
+        body = {"reason": reason, "evidence_digest": known, "is_break_glass": is_emergency}
+        return self._answered(f"{_approval_path(approval['approval_id'])}/{what}", body, actor)
+
+    def review_approval(self, part: str, reason: str, actor: str) -> dict[str, Any]:
+        """Say what was found of an emergency; the approval as it is then."""
+        return self._answered(f"{_approval_path(self._approval_id(part))}/review", {"reason": reason}, actor)
+
+    def _answered(self, path: str, body: dict[str, Any], actor: str) -> dict[str, Any]:
+        """With a key its name is who answers; otherwise the actor."""
+        named = body if self._approval_key else {**body, "actor": actor}
+        answer: dict[str, Any] = self._call("POST", path, named, key=self._approval_key)
+        return answer
+
+    def _approval_id(self, part: str) -> str:
+        """The id that `part` stands for: of all, else of those that wait."""
+        listed = self.approvals(limit=_MOST)["items"]
+        found = [one["approval_id"] for one in listed if part in one["approval_id"]]
+        waiting = [one["approval_id"] for one in listed if part in one["approval_id"] and one["state"] == "waiting"]
+        if part in found or not found:
+            return part  # where there is none, the monitor says so
+        if len(found) > 1 and len(waiting) != 1:
+            raise MonitorError(f"{part!r} could be any of {', '.join(found[:5])}; give more of the id")
+        return str(waiting[0] if len(found) > 1 else found[0])
+
     def _incident_id(self, part: str) -> str:
         """The id that `part` stands for: of all, else of those that are open."""
         found = [one["incident_id"] for one in self.incidents(state="all", limit=_MOST)["items"] if part in one["incident_id"]]
@@ -139,16 +210,17 @@ class MonitorClient:
             raise MonitorError(f"{path} cannot be written ({error.strerror}); name another file with --out") from error
         return len(names)
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        answer = self._send(method, path, body)
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None, key: str = "") -> Any:
+        answer = self._send(method, path, body, key)
         try:
             return answer.json()
         except ValueError as error:
             raise MonitorError(f"what listens at {self.url} is no Clipdrift monitor: {answer.text.strip()[:100]!r}") from error
 
-    def _send(self, method: str, path: str, body: dict[str, Any] | None) -> httpx.Response:
+    def _send(self, method: str, path: str, body: dict[str, Any] | None, key: str = "") -> httpx.Response:
         try:
-            answer = self._http.request(method, path, json=body)
+            headers = {"authorization": f"Bearer {key}"} if key else None
+            answer = self._http.request(method, path, json=body, headers=headers)
         except httpx.HTTPError as error:
             raise MonitorError(f"the monitor at {self.url} does not answer ({error}); is `clipdrift up` running?") from error
         if answer.is_error:
@@ -163,7 +235,7 @@ def connect(project: Project) -> MonitorClient:
         url = json.loads(left.read_text())["monitor"] if left.exists() else url_of(*listeners(project)["monitor"])
     except (ValueError, KeyError) as error:
         raise ConfigError(f"{left} is damaged; delete it, `clipdrift up` writes it anew") from error
-    return MonitorClient(url, project.secrets().api_token)
+    return MonitorClient(url, project.secrets().api_token, project.environment.approval_key)
 
 
 def status_row(model: dict[str, Any]) -> tuple[str, ...]:
@@ -196,7 +268,15 @@ def status_words(model: dict[str, Any]) -> list[str]:
     """
     diagnosis = model.get("diagnosis") or {}
     words = [str(diagnosis[name]) for name in ("words", "would_tell") if diagnosis.get(name)]
-    return [f"{model.get('model')}: {'; what would tell: '.join(words)}"] if words else []
+    told = [f"{model.get('model')}: {'; what would tell: '.join(words)}"] if words else []
+    rollout, approval = model.get("rollout") or {}, model.get("approval")
+    if rollout:
+        told.append(
+            f"{model.get('model')}: version {rollout['version']} is on its way ({rollout['stage']}): {rollout['words']}"
+        )
+    if approval:
+        told.append(f"{model.get('model')}: waits for a person: `clipdrift approvals show {approval}`")
+    return told
 
 
 def _accuracy_words(accuracy: dict[str, Any]) -> str:
@@ -213,6 +293,10 @@ def _path_of(model: str, action: str = "") -> str:
 
 def _incident_path(incident_id: str) -> str:
     return f"/api/v1/incidents/{quote(incident_id, safe='')}"
+
+
+def _approval_path(approval_id: str) -> str:
+    return f"/api/v1/approvals/{quote(approval_id, safe='')}"
 
 
 def _page_of(model: str) -> str:

@@ -74,6 +74,8 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Bearer token of serving's admin listener. Unset: made once and kept below `state`."""
     api_token: str = ""
     """Bearer token for the monitor's writing calls. Unset: made once and kept below `state`."""
+    approval_key: str = ""
+    """API key of the scope `approve` that `clipdrift approvals` answers with: its name says who did. Unset: the token."""
     receipt_key: str = ""
     """Secret (64 hex digits) that signs receipts. Unset: made once and kept below `state`. To rotate: `NEW,OLD`."""
     log_level: Literal["", "DEBUG", "INFO", "WARNING", "ERROR"] = ""

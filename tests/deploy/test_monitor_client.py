@@ -270,3 +270,105 @@ def test_a_length_of_time_that_is_none_is_said(clipdrift, watched, lasting: str)
 
     assert result.exit_code == 2
     assert "a length of time is written like 45m, 8h or 2d" in result.stderr
+
+
+# --- approvals ---
+
+ASKED = {
+    "approval_id": "pump-promotion-3f9a2c10", "model": "pump", "kind": "promotion", "state": "waiting", "asked_at_ms": 0,
+    "expires_at_ms": 86_400_000, "asks_expectation": False, "words": "Put version 8 of pump into service?",
+    "requesters": ["ann"], "answer": None, "review": None,
+    "binding": {"generation": 3, "candidate_digest": "c" * 64, "evidence_digest": "e" * 64, "policy_version": "p1"},
+}  # fmt: skip
+TOLD = {
+    "approval": ASKED, "cause": "drift", "champion_version": "7", "as_of_ms": 0, "arms": ["same", "q90"], "run_url": "https://ci/1",
+    "wall_seconds": 61.0, "cpu_seconds": 100.0, "card_digest": "", "is_signed": False, "next": "Open the evidence.",
+    "findings": {
+        "verdict": "pass", "reasons": ["it is better"], "winner": "q90", "against_champion": [],
+        "checks": [{"name": "loss", "slice": "north", "outcome": "pass", "words": "well", "value": -0.02, "bound": 0.001}],
+    },
+}  # fmt: skip
+ALL = "/api/v1/approvals?limit=500"
+PLACE = "/api/v1/approvals/pump-promotion-3f9a2c10"
+ANSWERED = {**ASKED, "state": "approved", "answer": {"is_approved": True, "actor": "bob", "reason": "r", "at_ms": 0}}
+
+
+@pytest.fixture
+def asked(monitor: SmallMonitor) -> SmallMonitor:
+    monitor.says("GET", ALL, {"items": [ASKED]})
+    monitor.says("GET", PLACE, TOLD)
+    monitor.says("POST", f"{PLACE}/look", TOLD)
+    for what in ("approve", "reject"):
+        monitor.says("POST", f"{PLACE}/{what}", ANSWERED)
+    return monitor
+
+
+def test_what_waits_is_listed_with_how_people_answered(clipdrift, watched, monitor: SmallMonitor) -> None:
+    share = {"num": 1, "of": 20, "value": 0.05, "low": 0.009, "high": 0.236}
+    figures = {
+        "num_answered": 20, "median_seconds": 75.0, "warnings": ["people may agree by habit"],
+        **dict.fromkeys(("override", "override_told", "override_untold", "rubber_stamps"), share),
+    }  # fmt: skip
+    monitor.says("GET", "/api/v1/approvals?model=pump&state=waiting&limit=20", {"items": [ASKED], "figures": figures})
+    result = clipdrift("approvals", "-p", watched.folder, "--model", "pump", "--waiting")
+
+    assert "pump-promotion-3f9a2c10" in result.stdout
+    assert "override rate (rejections among answers): 1 of 20 (1 to 24 %)" in result.stdout
+    assert "median 75 s from opening to answer" in result.stdout
+    assert "! people may agree by habit" in result.stdout
+
+
+def test_nothing_asked_is_said_in_words(clipdrift, watched, monitor: SmallMonitor) -> None:
+    monitor.says("GET", "/api/v1/approvals?limit=20", {"items": [], "figures": {"num_answered": 0}})
+    result = clipdrift("approvals", "-p", watched.folder)
+
+    assert result.stdout == "nothing was asked yet; [policy.approval] says what is\nnobody has answered yet\n"
+
+
+def test_to_show_an_approval_opens_its_evidence_on_record(clipdrift, watched, asked: SmallMonitor) -> None:
+    result = clipdrift("approvals", "show", "3f9a", "-p", watched.folder, "--by", "bob")
+
+    assert asked.asked[-1][1:] == (
+        f"{PLACE}/look",
+        f"Bearer {watched.secrets().api_token}",
+        {"expectation": "", "actor": "bob"},
+    )
+    assert "  pass         loss of north: -0.02, bound 0.001. well" in result.stdout
+    assert "evidence: eeeeeeeeeeee" in result.stdout
+    assert "ordered by ann, who may not approve it" in result.stdout
+
+
+def test_an_answer_comes_with_the_key_of_the_environment_and_then_names_nobody(
+    clipdrift, watched, asked: SmallMonitor, monkeypatch
+) -> None:
+    monkeypatch.setenv("CLIPDRIFT_APPROVAL_KEY", "clipdrift_bob")
+    result = clipdrift("approvals", "approve", "3f9a", "-p", watched.folder, "--evidence", "eeeeeeee", "--why", "seen")
+
+    body = {"reason": "seen", "evidence_digest": "e" * 64, "is_break_glass": False}
+    assert asked.asked[-1][1:] == (f"{PLACE}/approve", "Bearer clipdrift_bob", body)
+    assert result.stdout == "pump-promotion-3f9a2c10: approved by bob\n"
+
+
+@pytest.mark.parametrize("evidence", ["ffffffff", "eeee", ""])
+def test_an_answer_that_names_other_evidence_is_not_sent(clipdrift, watched, asked: SmallMonitor, evidence: str) -> None:
+    result = clipdrift("approvals", "reject", "3f9a", "-p", watched.folder, f"--evidence={evidence}", "--why", "no")
+
+    assert result.exit_code == 2
+    assert "first 8 digits at least" in result.stderr
+    assert all(one[0] == "GET" for one in asked.asked)
+
+
+def test_an_emergency_says_that_it_is_reviewed(clipdrift, watched, asked: SmallMonitor) -> None:
+    named = ("--evidence", "e" * 64, "--why", "it burns", "--by", "bob", "--emergency")
+    result = clipdrift("approvals", "approve", "3f9a", "-p", watched.folder, *named)
+
+    assert asked.asked[-1][3]["is_break_glass"] is True
+    assert "another person reviews it" in result.stdout
+
+
+def test_the_status_says_what_waits_and_what_is_on_its_way() -> None:
+    rollout = {"version": "8", "stage": "canary 0.1", "words": "410 of 900 labels"}
+    assert status_words({"model": "pump", "approval": "pump-promotion-3f9a2c10", "rollout": rollout}) == [
+        "pump: version 8 is on its way (canary 0.1): 410 of 900 labels",
+        "pump: waits for a person: `clipdrift approvals show pump-promotion-3f9a2c10`",
+    ]

@@ -7,6 +7,7 @@ from clipdrift_deploy.cli import training
 from clipdrift_deploy.cli import running
 from clipdrift_deploy.cli import operating
 from clipdrift_deploy.cli import incidents
+from clipdrift_deploy.cli import approvals
 from clipdrift_deploy.cli import policy
 from clipdrift_deploy.cli import comparing
 from clipdrift_deploy.cli import showing
@@ -14,4 +15,16 @@ from clipdrift_deploy.cli import storing
 from clipdrift_deploy.cli.app import app, main
 # isort: on
 
-__all__ = ["app", "comparing", "incidents", "main", "operating", "policy", "running", "showing", "storing", "training"]
+__all__ = [
+    "app",
+    "approvals",
+    "comparing",
+    "incidents",
+    "main",
+    "operating",
+    "policy",
+    "running",
+    "showing",
+    "storing",
+    "training",
+]

@@ -105,7 +105,7 @@ class Commands:
         if state.history.running_key:
             raise CommandError(f"a retrain of {model} is running already: {state.history.running_key}")
         if state.history.asked_key:
-            raise CommandError(f"a person is asked about {model} already: answer that first (`clipdrift approvals {model}`)")
+            raise CommandError(f"a person is asked about {model} already: answer that first (`clipdrift approvals`)")
         assert state.in_service is not None
         run = self._memory.run(model, state.in_service.version)
         assert run is not None, state.in_service
