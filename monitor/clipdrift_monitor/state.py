@@ -23,6 +23,7 @@ from clipdrift_monitor.rollout.comparison import Comparison
 from clipdrift_monitor.rollout.course import PastRollout, Rollout
 from clipdrift_monitor.rollout.evidence import Memory as EvidenceMemory
 from clipdrift_monitor.rollout.finding import Finding
+from clipdrift_monitor.rollout.trace import RolloutTrace
 from clipdrift_monitor.windows.correction import Correction
 from clipdrift_monitor.windows.delays import LabelDelays
 from clipdrift_monitor.windows.view import View
@@ -139,6 +140,7 @@ class ModelState(msgspec.Struct, kw_only=True):
     comparison: Comparison | None = None  # of the version in service with a candidate, or with the one that it replaced
     evidence: EvidenceMemory | None = None  # of the rollout that runs
     finding: Finding | None = None  # what the evidence shows by now
+    rollout_traces: list[RolloutTrace] = []  # how the last rollouts went, look by look, the newest last
     past_rollouts: list[PastRollout] = []  # the newest last
     num_rollouts: dict[str, int] = {}  # over, by how they ended
     has_stray: bool = False  # a deployment was taken over whose canary or shadow nobody here knows

@@ -58,7 +58,7 @@ class Approvals:
     def ask_promotion(self, state: ModelState, request: RetrainRequest, outcome: RetrainOutcome, draft: Draft) -> None:
         """Have a person decide on a candidate that has passed the gate."""
         binding = Binding(
-            generation=state.generation, candidate_digest=outcome.candidate_digest, evidence_digest=digest_of(outcome),
+            generation=state.champion_generation, candidate_digest=outcome.candidate_digest, evidence_digest=digest_of(outcome),
             policy_version=self._config.policy.version,
         )  # fmt: skip
         words = f"Put version {outcome.candidate_version} of {state.model} into service in place of {request.champion_version}?"
@@ -79,7 +79,7 @@ class Approvals:
         if known is not None:
             return known
         binding = Binding(
-            generation=state.generation, candidate_digest="", evidence_digest=evidence_digest,
+            generation=state.champion_generation, candidate_digest="", evidence_digest=evidence_digest,
             policy_version=self._config.policy.version,
         )  # fmt: skip
         words = f"Retrain {state.model}, of which version {request.champion_version} is in service (cause: {request.cause})?"
@@ -182,7 +182,7 @@ class Approvals:
             if waiting is None:
                 continue
             binding = msgspec.structs.replace(
-                waiting.approval.binding, generation=state.generation, policy_version=self._config.policy.version
+                waiting.approval.binding, generation=state.champion_generation, policy_version=self._config.policy.version
             )
             why = rules.what_changed(waiting.approval.binding, binding)
             over = rules.void(waiting.approval, why, now_ms) if why else rules.expire(waiting.approval, now_ms)
@@ -209,7 +209,7 @@ class Approvals:
         asked, outcome = waiting.approval.binding, waiting.outcome
         candidate = self._memory.run(state.model, outcome.candidate_version) if outcome is not None else None
         return Binding(
-            generation=state.generation,
+            generation=state.champion_generation,
             candidate_digest=candidate.artifact_digest if candidate is not None else "",
             evidence_digest=self._evidence_now(state, waiting, asked.evidence_digest),
             policy_version=self._config.policy.version,

@@ -17,6 +17,7 @@ from clipdrift_monitor.rollout.compared import ComparedBlock, ServedBlock
 from clipdrift_monitor.rollout.comparison import Comparison, blocks_until, served_block
 from clipdrift_monitor.rollout.course import SHADOW, Move, Rollout, held, stages_of, weigh
 from clipdrift_monitor.rollout.finding import Finding
+from clipdrift_monitor.rollout.trace import traced
 from clipdrift_monitor.state import ModelState, counted
 
 _DAY_MS = 86_400_000
@@ -138,6 +139,7 @@ class Rollouts:
     def _step(self, state: ModelState, generation: int, block: ComparedBlock | ServedBlock, at_ms: int, draft: Draft) -> None:
         assert state.rollout is not None
         state.evidence, state.finding = evidence.step(state.evidence or evidence.Memory(), block, self._policy.evidence)
+        state.rollout_traces = traced(state.rollout_traces, state.rollout, state.finding, at_ms)
         move = weigh(state.rollout, state.finding, self._policy, generation=generation, at_ms=at_ms)
         draft.touched.add(state.model)
         self._move(state, move, at_ms, draft)
