@@ -25,6 +25,7 @@ from clipdrift_monitor.actions.dispatcher import Dispatcher
 from clipdrift_monitor.api.access import Access
 from clipdrift_monitor.api.app import Api
 from clipdrift_monitor.api.exporter import Exporter
+from clipdrift_monitor.api.jobs import Jobs
 from clipdrift_monitor.api.pages import Pages
 from clipdrift_monitor.api.reader import Reader
 from clipdrift_monitor.api.retrain_reader import RetrainReader
@@ -88,11 +89,12 @@ def run(config: MonitorConfig, clock: Clock | None = None) -> None:
         on_turn=None if evidence is None else lambda: audit_packs(engine, evidence.poll()),
         writer=_name_of(config.jobs_dir / LOCK),
     )  # fmt: skip
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every look at a CI, with addresses that may be signed
     dispatcher = Dispatcher(backend, engine.note, engine.runs.is_current)
     reader = Reader(config, store, lambda: engine.snapshot)
     api = Api(
         engine, reader, store, Exporter(reader, metrics), Pages(reader, config), RetrainReader(config, store, reader),
-        _access(config, clock), config.evidence_dir,
+        Jobs(engine, config.ci.beat_seconds, config.ci_secrets.hook_secret), _access(config, clock), config.evidence_dir,
     )  # fmt: skip
     server = _Listener(
         uvicorn.Config(

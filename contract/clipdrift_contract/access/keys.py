@@ -5,7 +5,7 @@
     [[key]]
     name = "billing"                       # what logs call its holder
     sha256 = "8c34...d1"                   # of the salt followed by the key, in hexadecimal
-    scopes = ["infer", "feedback"]         # of infer, feedback, read, admin, respond, operate, approve
+    scopes = ["infer", "feedback"]         # of infer, feedback, read, admin, respond, operate, approve, report
     models = ["churn-*"]                   # optional: only these models (* and ? as in file names)
     expires = 2027-01-31                   # optional: its last day, in UTC
 
@@ -30,12 +30,13 @@ from clipdrift_contract.access.changes import FileChanges
 from clipdrift_contract.clock import MS_PER_DAY, Clock
 from clipdrift_contract.errors import ClipdriftError, ConfigError
 
-AccessScope = Literal["infer", "feedback", "read", "admin", "respond", "operate", "approve"]
+AccessScope = Literal["infer", "feedback", "read", "admin", "respond", "operate", "approve", "report"]
 """Of serving `infer`: predictions; `feedback`: labels; `admin`: all of its admin listener. Of the monitor `respond`: take and
 silence incidents, say whether they were true; `operate`: order retrains and rollbacks; `approve`: agree to what waits for a
-person, whom the key's name names. Of both `read`: what they know."""
+person, whom the key's name names; `report`: claim a retrain and tell its outcome, as jobs of a CI do. Of both `read`: what
+they know."""
 
-_NEVER_OPEN = frozenset({"admin", "respond", "operate", "approve"})
+_NEVER_OPEN = frozenset({"admin", "respond", "operate", "approve", "report"})
 _PREFIX = "clipdrift_"  # so that a scanner for leaked secrets can find keys
 _BEARER = b"bearer "
 _MAX_KEY_BYTES = 512
@@ -128,7 +129,7 @@ class ApiKeys:
     """Checks the key that comes with a request. Of keys, only digests are kept. One thread only.
 
     Without a file and without a secret everything is open to anybody, but for what changes something beyond a label: `admin`,
-    `respond`, `operate`, `approve`.
+    `respond`, `operate`, `approve`, `report`.
 
     A file is looked at once a second at most, while requests come. One that cannot be read, or holds no key, leaves the keys as
     they were and is logged once: a slip in an editor must neither lock everybody out nor let everybody in.

@@ -9,7 +9,7 @@ from typing import Literal
 
 from clipdrift_contract.access.keys import ApiKeys, UnauthorizedError, credentials
 
-MonitorScope = Literal["read", "respond", "operate", "approve"]
+MonitorScope = Literal["read", "respond", "operate", "approve", "report"]
 _HOW = "this needs the header Authorization: Bearer <api token>"
 
 

@@ -19,6 +19,8 @@ from clipdrift_contract.access.keys import ForbiddenError, UnauthorizedError
 from clipdrift_contract.errors import ClipdriftError, RetryableError
 from clipdrift_monitor.api.access import Access, MonitorScope
 from clipdrift_monitor.api.exporter import Exporter
+from clipdrift_monitor.api.job_bodies import Hook, JobBody
+from clipdrift_monitor.api.jobs import Jobs, hook_of, read_job
 from clipdrift_monitor.api.openapi import document
 from clipdrift_monitor.api.operations import OPERATIONS, Operation, Parameter
 from clipdrift_monitor.api.orders import Orders, read_order
@@ -28,6 +30,7 @@ from clipdrift_monitor.api.reader import Reader, UnknownIncidentError, UnknownMo
 from clipdrift_monitor.api.retrain_reader import RetrainReader, UnknownApprovalError, UnknownRetrainError
 from clipdrift_monitor.engine.commands import CommandError
 from clipdrift_monitor.engine.engine import Engine
+from clipdrift_monitor.engine.retrains import JobError, NoSuchRetrainError
 from clipdrift_monitor.store.store import Store
 
 _COMMAND_SECONDS = 20.0
@@ -56,6 +59,7 @@ class Api:
         exporter: For Prometheus.
         pages: For people.
         retrains: Answers what is asked of retrains and approvals.
+        jobs: Takes what jobs and CIs say.
         access: Who may do what.
         evidence_dir: Where evidence packs lie.
         command_seconds: How long a command may wait for the engine.
@@ -69,6 +73,7 @@ class Api:
         exporter: Exporter,
         pages: Pages,
         retrains: RetrainReader,
+        jobs: Jobs,
         access: Access,
         evidence_dir: Path,
         command_seconds: float = _COMMAND_SECONDS,
@@ -76,6 +81,7 @@ class Api:
         self._questions = Questions(reader, store, retrains, evidence_dir)
         self._orders = Orders(engine, reader, retrains, command_seconds)
         self._retrains = retrains
+        self._jobs = jobs
         self._exporter = exporter
         self._pages = pages
         self._access = access
@@ -109,6 +115,8 @@ class Api:
                 UnknownSliceError: _on_unknown,
                 UnknownApprovalError: _on_unknown,
                 UnknownRetrainError: _on_unknown,
+                NoSuchRetrainError: _on_unknown,
+                JobError: _on_refusal,
                 UnauthorizedError: _on_stranger,
                 ForbiddenError: _on_forbidden,
                 CommandError: _on_refusal,
@@ -121,7 +129,12 @@ class Api:
         if one.body is None:
             ask = getattr(self._questions, one.name)
             return self._asked_by(one.scope, lambda request: _json(ask(_asked(request, one.parameters)), one.status))
-        kind, obey = one.body, getattr(self._orders, one.name)
+        kind = one.body
+        if issubclass(kind, Hook):
+            return self._hook(one)
+        if issubclass(kind, JobBody):
+            return self._told_by_job(one, kind)
+        obey = getattr(self._orders, one.name)
 
         async def order(request: Request) -> Response:
             model = await run_in_threadpool(self._model_of, request.path_params)
@@ -131,21 +144,42 @@ class Api:
 
         return order
 
+    def _told_by_job(self, one: Operation, kind: type[JobBody]) -> Endpoint:
+        obey = getattr(self._jobs, one.name)
+
+        async def tell(request: Request) -> Response:
+            model = await run_in_threadpool(self._model_of, request.path_params)
+            self._access.check(request.headers, one.scope or "report", model)
+            return _json(await obey(_asked(request, one.parameters), await read_job(request, kind)), one.status)
+
+        return tell
+
+    def _hook(self, one: Operation) -> Endpoint:
+        async def hook(request: Request) -> Response:
+            _asked(request, one.parameters)
+            return _json(await self._jobs.hook(request, hook_of(one.path)), one.status)
+
+        return hook
+
     def _model_of(self, named: Mapping[str, str]) -> str | None:
-        """Which model a request is about; None: none in particular, or an incident or approval that is not known."""
+        """Which model a request is about; None: none in particular, or something that is not known."""
         try:
             if "incident_id" in named:
                 return self._questions.incident(named).model
             if "approval_id" in named:
                 return self._retrains.approval(named["approval_id"]).model
-        except (UnknownIncidentError, UnknownApprovalError):
+            if "key" in named:
+                return self._questions.ordered_retrain(named).model
+        except (UnknownIncidentError, UnknownApprovalError, NoSuchRetrainError):
             return None
         return named.get("model")
 
     def _asked_by(self, scope: MonitorScope | None, answer: Callable[[Request], Response]) -> Endpoint:
         async def endpoint(request: Request) -> Response:
             if scope is not None:
-                self._access.check(request.headers, scope, request.path_params.get("model"))
+                named = request.path_params
+                model = await run_in_threadpool(self._model_of, named) if "key" in named else named.get("model")
+                self._access.check(request.headers, scope, model)
             return await run_in_threadpool(answer, request)
 
         return endpoint

@@ -14,7 +14,7 @@ WORDS: dict[int, str] = {
     400: "What was asked with is wrong; the message says what, what came, and what is allowed",
     401: "Nobody known is asking",
     403: "The API key is not for this",
-    404: "There is no such model, incident or approval; the message says how to find those there are",
+    404: "There is no such model, incident, approval or retrain; the message says how to find those there are",
     408: "The command did not arrive in time",
     409: "The command is refused; the message says why",
     413: "The command is larger than allowed",
@@ -29,7 +29,7 @@ def document() -> Json:
 
     Example:
         >>> sorted(document()["paths"])[:2]
-        ['/api/v1/audit/verify', '/api/v1/incidents']
+        ['/api/v1/approvals', '/api/v1/approvals/{approval_id}']
     """
     types = [Problem, *(one.answer for one in OPERATIONS), *{one.body for one in OPERATIONS if one.body is not None}]
     references, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
@@ -69,7 +69,7 @@ def _operation(one: Operation, by_type: dict[str, Json]) -> Json:
         "operationId": one.name,
         "summary": one.words,
         "tags": [one.scope or "process"],
-        "security": [{"bearer": []}] if one.scope in ("respond", "operate", "approve") else [{}, {"bearer": []}],
+        "security": [{"bearer": []}] if one.scope in ("respond", "operate", "approve", "report") else [{}, {"bearer": []}],
         "responses": {
             str(one.status): {"description": one.words, "content": _content(by_type[repr(one.answer)])},
             **{str(status): {"$ref": f"#/components/responses/e{status}"} for status in statuses},

@@ -7,6 +7,19 @@ import msgspec
 from clipdrift_contract.events import Decision, Deployment, FeedbackVerdict, Incident, RunEnd, Signal
 from clipdrift_monitor.api import answers
 from clipdrift_monitor.api.access import MonitorScope
+from clipdrift_monitor.api.hooks import HOOKS
+from clipdrift_monitor.api.job_bodies import (
+    Beating,
+    Cancelled,
+    Claimed,
+    Hook,
+    JobBeat,
+    JobBody,
+    JobClaim,
+    JobOutcome,
+    OutcomeTaken,
+    Woken,
+)
 from clipdrift_monitor.api.retrain_answers import Agreement, ApprovalPage, ApprovalTold, Look
 from clipdrift_monitor.approvals.approval import Approval
 from clipdrift_monitor.state import JudgedBlock
@@ -66,7 +79,7 @@ class Operation(NamedTuple):
     answer: Any
     scope: MonitorScope | None = "read"  # None: for whatever watches the process
     parameters: tuple[Parameter, ...] = ()
-    body: type[Order] | type[Until] | type[Feedback] | type[Look] | type[Agreement] | None = None
+    body: type[Order] | type[Until] | type[Feedback] | type[Look] | type[Agreement] | type[JobBody] | type[Hook] | None = None
     status: int = 200
     may_be: tuple[int, ...] = ()  # refusals of its own
 
@@ -75,6 +88,7 @@ _API = "/api/v1"
 _MODEL = f"{_API}/models/{{model}}"
 _INCIDENT = f"{_API}/incidents/{{incident_id}}"
 _APPROVAL = f"{_API}/approvals/{{approval_id}}"
+_RETRAIN = f"{_API}/retrains/{{key}}"
 _PAGED = (
     Parameter("limit", "At most so many", 50, MAX_LIMIT),
     Parameter("offset", "So many are left out first", 0, 2**31),
@@ -86,6 +100,7 @@ _SPAN = (
 _OF_SLICE = Parameter("slice", "Only this slice; the empty name is all slices together")
 _ONE = (404,)
 _ORDERED = (400, 404, 408, 409, 413)
+_HOOKED = (400, 408, 413)
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/healthz", "health", "Whether the process answers", answers.Health, None),
@@ -191,5 +206,23 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "POST", f"{_MODEL}/retrain", "retrain", "Order a retrain", answers.RetrainOrdered, "operate", body=Order, status=202,
         may_be=_ORDERED,
+    ),
+    Operation("GET", _RETRAIN, "ordered_retrain", "One retrain, with its run", RetrainRow, may_be=_ONE),
+    Operation("POST", f"{_RETRAIN}/claim", "claim", "A job asks for it", Claimed, "report", body=JobClaim, may_be=_ORDERED),
+    Operation("POST", f"{_RETRAIN}/beat", "beat", "A job says that it lives", Beating, "report", body=JobBeat, may_be=_ORDERED),
+    Operation(
+        "POST", f"{_RETRAIN}/outcome", "outcome", "A job tells what it found", OutcomeTaken, "report", body=JobOutcome,
+        may_be=_ORDERED,
+    ),
+    Operation(
+        "POST", f"{_RETRAIN}/cancel", "cancel", "End a retrain: nobody waits for it any more", Cancelled, "operate", body=Order,
+        status=202, may_be=_ORDERED,
+    ),
+    *(
+        Operation(
+            "POST", f"{_API}/hooks/{name}", f"{name}_hook", f"A webhook of {name.capitalize()}: a look at its run at once",
+            Woken, None, body=Hook, status=202, may_be=_HOOKED,
+        )
+        for name in HOOKS
     ),
 )  # fmt: skip

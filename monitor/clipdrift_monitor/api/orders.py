@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from clipdrift_contract.events import Incident
 from clipdrift_monitor.api import answers
+from clipdrift_monitor.api.job_bodies import Cancelled
 from clipdrift_monitor.api.operations import MAX_ACTOR_CHARACTERS, MAX_REASON_CHARACTERS, Feedback, Order, Until
 from clipdrift_monitor.api.questions import Asked
 from clipdrift_monitor.api.reader import Reader
@@ -128,15 +129,29 @@ class Orders:
         found = await run_in_threadpool(self._reader.incident, asked["incident_id"])
         return found.incident_id
 
+    async def cancel(self, asked: Asked, order: Order) -> Cancelled:
+        runs = self._engine.runs
+        run = await self._carry_out(lambda draft: runs.cancel(draft, asked["key"], order.reason, order.actor))
+        return Cancelled(key=run.key, state=run.state)
+
     async def _carry_out(self, change: Callable[[Draft], T]) -> T:
-        future: Future[T] = self._engine.command(change)
-        try:
-            return await run_in_threadpool(future.result, self._seconds)
-        except TimeoutError as error:
-            late = f"the monitor did not come to it within {self._seconds:g} s"
-            if future.cancel():
-                raise HTTPException(503, f"{late}; nothing was done, try again") from error
-            raise HTTPException(503, f"{late} and is still at it; look before you try again") from error
+        return await carry_out(self._engine, change, self._seconds)
+
+
+async def carry_out(engine: Engine, change: Callable[[Draft], T], seconds: float) -> T:
+    """What the engine answers once it has saved a change.
+
+    Raises:
+        HTTPException: 503 where it does not come to it in time.
+    """
+    future: Future[T] = engine.command(change)
+    try:
+        return await run_in_threadpool(future.result, seconds)
+    except TimeoutError as error:
+        late = f"the monitor did not come to it within {seconds:g} s"
+        if future.cancel():
+            raise HTTPException(503, f"{late}; nothing was done, try again") from error
+        raise HTTPException(503, f"{late} and is still at it; look before you try again") from error
 
 
 Command = Order | Until | Feedback | Look | Agreement
@@ -148,7 +163,7 @@ async def read_order(request: Request, kind: type[Command], holder: str) -> Any:
     Raises:
         HTTPException: 400, 408 or 413, with how it should be.
     """
-    body = await _body(request)
+    body = await read_body(request, MAX_BODY_BYTES)
     try:
         order = msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -158,19 +173,24 @@ async def read_order(request: Request, kind: type[Command], holder: str) -> Any:
     return msgspec.structs.replace(order, actor=holder if is_anonymous else by_key(order.actor, holder))
 
 
-async def _body(request: Request) -> bytes:
-    body = b""
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """A whole body.
+
+    Raises:
+        HTTPException: 400, 408 or 413 where it does not come, or is too large.
+    """
+    body = bytearray()
     try:
         async with asyncio.timeout(_BODY_SECONDS):
             async for piece in request.stream():
                 body += piece
-                if len(body) > MAX_BODY_BYTES:
-                    raise HTTPException(413, f"a command has at most {MAX_BODY_BYTES} bytes")
+                if len(body) > max_bytes:
+                    raise HTTPException(413, f"a command has at most {max_bytes} bytes")
     except TimeoutError as error:
         raise HTTPException(408, f"the command did not arrive within {_BODY_SECONDS:g} s") from error
     except ClientDisconnect as error:
         raise HTTPException(400, "the client went away") from error
-    return body
+    return bytes(body)
 
 
 def _check(order: Command) -> None:

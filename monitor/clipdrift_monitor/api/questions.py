@@ -11,6 +11,7 @@ from clipdrift_monitor.api import answers
 from clipdrift_monitor.api.reader import Reader
 from clipdrift_monitor.api.retrain_answers import ApprovalPage, ApprovalTold
 from clipdrift_monitor.api.retrain_reader import RetrainReader
+from clipdrift_monitor.engine.retrains import NoSuchRetrainError
 from clipdrift_monitor.evidence.order import paths_of
 from clipdrift_monitor.state import JudgedBlock
 from clipdrift_monitor.store.audit import AuditVerdict
@@ -104,6 +105,12 @@ class Questions:
     def retrains(self, asked: Asked) -> answers.Page[RetrainRow]:
         self._reader.state(asked["model"])
         return answers.Page(items=tuple(self._reader.retrains(asked["model"])))
+
+    def ordered_retrain(self, asked: Asked) -> RetrainRow:
+        found = self._store.retrain(asked["key"])
+        if found is None:
+            raise NoSuchRetrainError(f"no retrain {asked['key'][:100]!r} was ordered here")
+        return found
 
     def evidence(self, asked: Asked) -> answers.Page[answers.EvidenceTold]:
         page: answers.Page[Signal] = self._listed("signals", asked)

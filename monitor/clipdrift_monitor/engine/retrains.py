@@ -27,7 +27,7 @@ class JobError(ClipdriftError):
     """What a job asks for cannot be done, and nothing was changed."""
 
 
-class UnknownRetrainError(JobError):
+class NoSuchRetrainError(JobError):
     """No such retrain was ever ordered."""
 
 
@@ -166,7 +166,7 @@ class Runs:
         """Give the key to one run; the same run may ask again.
 
         Raises:
-            UnknownRetrainError: There is no such retrain.
+            NoSuchRetrainError: There is no such retrain.
             NotYoursError: Another run has it, or nobody waits for it any more.
         """
         run, now_ms = self._wanted(key), self._clock.now_ms()
@@ -182,7 +182,7 @@ class Runs:
         """A job says that it lives.
 
         Raises:
-            UnknownRetrainError: There is no such retrain.
+            NoSuchRetrainError: There is no such retrain.
             NotYoursError: It is to stop.
         """
         run = self._owned(key, owner)
@@ -193,7 +193,7 @@ class Runs:
         """Publish what a job found. Saying it twice says it once. What comes too late is kept as a version, no more.
 
         Raises:
-            UnknownRetrainError: There is no such retrain.
+            NoSuchRetrainError: There is no such retrain.
             JobError: What was told does not fit the order, or the winner's run cannot be taken.
         """
         self._check(key, outcome, run_end)
@@ -213,7 +213,7 @@ class Runs:
         """Nobody waits for the retrain from now on; its run is ended as soon as the CI can be asked.
 
         Raises:
-            UnknownRetrainError: There is no such retrain.
+            NoSuchRetrainError: There is no such retrain.
             NotYoursError: It is over already.
         """
         run = self._wanted(key)
@@ -249,7 +249,7 @@ class Runs:
             return run
         row = self._store.retrain(key)
         if row is None:
-            raise UnknownRetrainError(f"no retrain {key!r} was ordered here")
+            raise NoSuchRetrainError(f"no retrain {key!r} was ordered here")
         told = row.run
         over = f"was cancelled by {told.cancelled_by}" if told is not None and told.cancelled_by else "is over"
         raise NotYoursError(f"retrain {key} of {row.model} {over}")
@@ -265,7 +265,7 @@ class Runs:
     ) -> Taken:
         row = self._store.retrain(key)
         assert row is not None, key
-        before = row.outcome
+        before = next((one for one in draft.changes.outcomes if one.key == key), row.outcome)  # read in this very turn
         if before is not None and msgspec.structs.replace(outcome, run_url=outcome.run_url or before.run_url) == before:
             return Taken(True, "it was told before")
         if run_end is not None:

@@ -22,6 +22,7 @@ def names(monitor):
     return {
         "model": "pump", "incident_id": listed["incidents"][0]["incident_id"],
         "approval_id": listed["approvals"][0]["approval_id"],
+        "key": json.loads(monitor.get("/api/v1/models/pump/retrains")[1])["items"][0]["key"],
     }  # fmt: skip
 
 

@@ -12,11 +12,13 @@ from dialogue import Dialogue
 from clipdrift_monitor.api.access import Access
 from clipdrift_monitor.api.app import Api
 from clipdrift_monitor.api.exporter import Exporter
+from clipdrift_monitor.api.jobs import Jobs
 from clipdrift_monitor.api.pages import Pages
 from clipdrift_monitor.api.reader import Reader
 from clipdrift_monitor.api.retrain_reader import RetrainReader
 
 TOKEN = "the-api-token"
+HOOK_SECRET = "the-secret-of-hooks"
 
 
 class House:
@@ -40,7 +42,8 @@ class House:
         self.pages = Pages(self.reader, dialogue.config)
         self.app = Api(
             dialogue.engine, self.reader, dialogue.store, self.exporter, self.pages,
-            RetrainReader(dialogue.config, dialogue.store, self.reader), self.access, dialogue.config.evidence_dir,
+            RetrainReader(dialogue.config, dialogue.store, self.reader),
+            Jobs(dialogue.engine, 60, HOOK_SECRET, self.command_seconds), self.access, dialogue.config.evidence_dir,
             self.command_seconds,
         ).app()  # fmt: skip
 
