@@ -13,7 +13,7 @@ from clipdrift_monitor.rollout.accounting import RetrainWorth
 _Z95 = 1.959964
 _MIN_FOR_BIAS = 5
 _LEVEL = 0.025
-"""Of each of the two signs that the rule looks at, so that a gate which keeps its promises is accused at most once in twenty."""
+"""Of each of the two signs that the rule looks at: a gate that keeps its promises is accused at most once in twenty."""
 _BY_CHANCE = 0.025  # of promises that are true, so many fall below their interval together with the measurement's
 
 Kept = Literal["kept", "less", "more", "not known"]
@@ -106,11 +106,8 @@ def with_before_and_after(promise: Promise, before: Sequence[float], after: Sequ
         for side, mean in zip((before, after), means, strict=True)
     ]
     total = sum(errors)
-    freedom = (
-        total**2 / sum(error**2 / (len(side) - 1) for error, side in zip(errors, (before, after), strict=True))
-        if total
-        else 1.0
-    )
+    spread = sum(error**2 / (len(side) - 1) for error, side in zip(errors, (before, after), strict=True))
+    freedom = total**2 / spread if spread else 1.0
     half = t_exceeded_once_in(40.0, max(1, math.floor(freedom))) * math.sqrt(total)
     came = means[0] - means[1]
     return msgspec.structs.replace(promise, came=came, came_low=came - half, came_high=came + half, is_paired=False)
@@ -153,7 +150,7 @@ def at_least(k: int, n: int, p: float) -> float:
 
     Example:
         >>> round(at_least(2, 5, 0.025), 5)
-        0.0059
+        0.00594
     """
     return sum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k, n + 1))
 
@@ -162,13 +159,14 @@ def _words(record: GateRecord) -> str:
     if not record.num_known:
         return "No promise of the gate has been measured in production yet."
     parts = [
-        f"Of {record.num_known} {'promise' if record.num_known == 1 else 'promises'} that were measured, {record.num_kept} came "
-        f"true within the noise of both sides, {record.num_less} fell short, {record.num_more} came out better."
+        f"Promises that were measured: {record.num_known}. Of these {record.num_kept} came true within the noise of both sides, "
+        f"{record.num_less} fell short, {record.num_more} came out better."
     ]
     if record.bias is not None and record.bias_low is not None and record.bias_high is not None:
         side = "less" if record.bias < 0 else "more"
         parts.append(
-            f"On average {abs(record.bias):.4f} {side} came than was promised ({record.bias_low:+.4f} to {record.bias_high:+.4f})."
+            f"On average {abs(record.bias):.4f} {side} came than was promised (95 % {record.bias_low:+.4f} to "
+            f"{record.bias_high:+.4f})."
         )
     if record.is_broken:
         parts.append(

@@ -69,8 +69,9 @@ def test_a_gate_whose_promises_are_true_is_called_broken_at_most_once_in_twenty_
 
 def test_intervals_cover_as_often_as_they_say():
     random = np.random.default_rng(5)
-    record = gate_record(history(random, 4_000))
-    assert record.num_kept / record.num_known == pytest.approx(0.95, abs=0.012)
+    verdicts = [one.verdict for one in history(random, 4_000)]
+    assert verdicts.count("kept") / 4_000 == pytest.approx(0.95, abs=0.012)
+    assert verdicts.count("less") / 4_000 == pytest.approx(0.025, abs=0.01)
 
 
 def test_what_is_not_paired_or_not_measured_is_shown_and_does_not_count():
