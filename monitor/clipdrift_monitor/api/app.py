@@ -18,6 +18,7 @@ from starlette.routing import Route
 from clipdrift_contract.access.keys import ForbiddenError, UnauthorizedError
 from clipdrift_contract.errors import ClipdriftError, RetryableError
 from clipdrift_monitor.api.access import Access, MonitorScope
+from clipdrift_monitor.api.approval_forms import ApprovalForms
 from clipdrift_monitor.api.exporter import Exporter
 from clipdrift_monitor.api.job_bodies import Hook, JobBody
 from clipdrift_monitor.api.jobs import Jobs, hook_of, read_job
@@ -27,6 +28,7 @@ from clipdrift_monitor.api.orders import Orders, read_order
 from clipdrift_monitor.api.pages import Pages
 from clipdrift_monitor.api.questions import Asked, Questions
 from clipdrift_monitor.api.reader import Reader, UnknownIncidentError, UnknownModelError, UnknownSliceError
+from clipdrift_monitor.api.retrain_pages import RetrainPages
 from clipdrift_monitor.api.retrain_reader import RetrainReader, UnknownApprovalError, UnknownRetrainError
 from clipdrift_monitor.engine.commands import CommandError
 from clipdrift_monitor.engine.engine import Engine
@@ -45,6 +47,10 @@ _PAGE_HEADERS = {
     **_SECURITY_HEADERS,
     # the pages hold no script and load nothing; whatever else slips in does not run
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
+}
+# the one page with forms: they go to this origin alone
+_FORM_HEADERS = _PAGE_HEADERS | {
+    "content-security-policy": _PAGE_HEADERS["content-security-policy"].replace("form-action 'none'", "form-action 'self'")
 }
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -85,6 +91,8 @@ class Api:
         self._exporter = exporter
         self._pages = pages
         self._access = access
+        self._retrain_pages = RetrainPages(pages, reader, retrains)
+        self._forms = ApprovalForms(self._orders, retrains, self._retrain_pages, access)
         self._evidence_dir = evidence_dir
 
     def app(self) -> Starlette:
@@ -103,6 +111,29 @@ class Api:
                     "/incidents/{incident_id}",
                     self._page(lambda request: self._pages.incident(request.path_params["incident_id"])),
                 ),
+                Route(
+                    "/models/{model}/retrains",
+                    self._page(lambda request: self._retrain_pages.retrains(request.path_params["model"])),
+                ),
+                Route(
+                    "/models/{model}/retrains/{retrain}",
+                    self._page(
+                        lambda request: self._retrain_pages.retrain(
+                            request.path_params["model"], request.path_params["retrain"]
+                        )
+                    ),
+                ),
+                Route(
+                    "/models/{model}/rollouts/{rollout}",
+                    self._page(
+                        lambda request: self._retrain_pages.rollout(
+                            request.path_params["model"], request.path_params["rollout"]
+                        )
+                    ),
+                ),
+                Route("/approvals", self._page(lambda request: self._retrain_pages.approvals())),
+                Route("/approvals/{approval_id}", self._asked_by("read", self._approval)),
+                Route("/approvals/{approval_id}", self._answer, methods=["POST"]),
                 Route("/evidence/{name}", self._asked_by("read", self._evidence)),
                 Route("/metrics", self._asked_by(None, self._metrics)),
                 Route("/api/v1/openapi.json", self._asked_by("read", lambda request: _encoded(openapi))),
@@ -186,6 +217,13 @@ class Api:
 
     def _page(self, render: Callable[[Request], str]) -> Endpoint:
         return self._asked_by("read", lambda request: HTMLResponse(render(request), headers=_PAGE_HEADERS))
+
+    def _approval(self, request: Request) -> Response:
+        told = self._retrains.told(self._retrains.approval(request.path_params["approval_id"]))
+        return HTMLResponse(self._retrain_pages.approval(told), headers=_FORM_HEADERS)
+
+    async def _answer(self, request: Request) -> Response:
+        return await self._forms.answer(request, _FORM_HEADERS)
 
     def _evidence(self, request: Request) -> Response:
         name = Path(request.path_params["name"]).name

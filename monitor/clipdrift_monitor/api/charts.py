@@ -150,11 +150,14 @@ def _axis(low: float, high: float) -> tuple[float, float, float]:
     Example:
         >>> _axis(0.61, 0.88)
         (0.6, 0.9, 0.1)
+        >>> _axis(0.0, 0.0)
+        (0.0, 0.25, 0.25)
     """
     span = (high - low) or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(span / 3))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= span / 4.5)
-    return round(math.floor(low / step + 1e-9) * step, 10), round(math.ceil(high / step - 1e-9) * step, 10), step
+    first = round(math.floor(low / step + 1e-9) * step, 10)
+    return first, max(round(math.ceil(high / step - 1e-9) * step, 10), first + step), step
 
 
 def _dates(first_ms: int, last_ms: int) -> list[int]:

@@ -168,6 +168,15 @@ async def read_order(request: Request, kind: type[Command], holder: str) -> Any:
         order = msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise HTTPException(400, f"the body must be like {_EXAMPLES[kind]}: {error}") from error
+    return checked_order(order, holder)
+
+
+def checked_order(order: Command, holder: str) -> Any:
+    """An order whose words may be kept; whose key it came with is part of who ordered it.
+
+    Raises:
+        HTTPException: 400, with how it should be.
+    """
     _check(order)
     is_anonymous = holder and isinstance(order, Order | Look | Agreement) and order.actor == "api"
     return msgspec.structs.replace(order, actor=holder if is_anonymous else by_key(order.actor, holder))

@@ -84,7 +84,7 @@ class Pages:
         num_cards = len(cards) if len(cards) <= _MAX_CARDS else min(_MAX_CARDS, sum(card["css"] == "bad" for card in cards))
         incidents = [one for state in states for one in state.incidents if one.is_open and one.severity != "note"]
         snapshot = self._reader.snapshot
-        return self._render(
+        return self.render(
             "index.html.j2",
             title=self._config.project_name or "Clipdrift",
             models=cards,
@@ -94,6 +94,8 @@ class Pages:
             incidents=[
                 incident_row(one) for one in sorted(incidents, key=lambda one: (one.severity != "page", -one.opened_at_ms))
             ],
+            waiting=[one.waiting_approval.approval for one in states if one.waiting_approval is not None],
+            rollouts=[one for one in states if one.rollout is not None],
             lag=snapshot.lag,
             waits_for=snapshot.waits_for,
             is_audit_intact=snapshot.is_audit_intact,
@@ -112,7 +114,7 @@ class Pages:
         decisions = self._reader.decisions(name, 500)
         run, told = self._reader.run(state), self._reader.describe(name)
         drift = sorted(state.drift.features.items(), key=lambda one: -one[1])
-        return self._render(
+        return self.render(
             "model.html.j2",
             title=name,
             card=self._card(state),
@@ -140,7 +142,9 @@ class Pages:
             notes=[signal for signal in state.open_signals if signal.severity == "note"],
             decisions=[decision_row(one) for one in decisions if one.action != "none" or one.would != "none"],
             num_nothing=state.num_decisions.get("none", 0),
-            retrains=[retrain_row(row) for row in self._reader.retrains(name)],
+            retrains=[retrain_row(row) for row in self._reader.retrains(name) if row.key != _withheld_key(state)],
+            waiting=state.waiting_approval.approval if state.waiting_approval is not None else None,
+            rollout=state.rollout,
             deployments=deployments,
             policy=self._config.policy,
             window_words=window_words(self._config),
@@ -167,7 +171,7 @@ class Pages:
         blocks = self._reader.blocks(model)
         statements = [one for block in blocks[-1:] for one in block.statements if one.slice == name]
         incidents = [one for one in self._reader.incidents(model, _NUM_INCIDENTS) if name in one.slices]
-        return self._render(
+        return self.render(
             "slice.html.j2",
             title=name,
             model=model,
@@ -189,7 +193,7 @@ class Pages:
         found = [one for name in self._reader.names() for one in self._reader.incidents(name, _NUM_INCIDENTS)]
         found.sort(key=lambda one: (not one.is_open, _SEVERITIES.index(one.severity) if one.is_open else 0, -one.at_ms))
         budget = self._config.policy.budget
-        return self._render(
+        return self.render(
             "incidents.html.j2", title="Incidents", incidents=[incident_row(one) for one in found[:_NUM_INCIDENTS]],
             num_open=sum(one.is_open for one in found), precision=self._reader.precision(), budget=budget,
         )  # fmt: skip
@@ -214,7 +218,7 @@ class Pages:
         signals = [signal for signal in self._reader.signals(one.model, 500) if signal.signal_id in wanted]
         decisions = [made for made in self._reader.decisions(one.model, 500) if wanted & set(made.signal_ids)]
         features = [name for name in one.features if not name.startswith("(")][:3]
-        return self._render(
+        return self.render(
             "incident.html.j2",
             title=one.summary or one.incident_id,
             incident=one,
@@ -248,7 +252,8 @@ class Pages:
         young = [one for one in windows if not one.maturity.is_mature and one.view.num_predictions]
         return [{"day": day(one.start_ms), "words": maturity_words(one)} for one in young[-_NUM_YOUNG:]]
 
-    def _render(self, template: str, **values: Any) -> str:
+    def render(self, template: str, **values: Any) -> str:
+        """A page of one of the templates."""
         return self._templates.get_template(template).render(
             project=self._config.project_name or "Clipdrift", interval_words=_INTERVAL_WORDS, **values
         )
@@ -278,6 +283,12 @@ class Pages:
             "words": KIND_WORDS[signal.kind],
             "evidence": f"/evidence/{evidence.name}" if evidence.exists() else "",
         }
+
+
+def _withheld_key(state: ModelState) -> str:
+    """Of the retrain whose findings a person sees only after they said what they expect; "" where there is none."""
+    waiting = state.waiting_approval
+    return waiting.approval.key if waiting is not None and waiting.approval.asks_expectation else ""
 
 
 _ORDER = {"bad": 0, "busy": 1, "soft": 2, "good": 3}

@@ -9,9 +9,22 @@ from clipdrift_monitor.api.retrain_answers import ApprovalTold, Findings
 from clipdrift_monitor.approvals.approval import Approval
 from clipdrift_monitor.approvals.figures import ApprovalFigures, by_person, figures_of
 from clipdrift_monitor.config import MonitorConfig
+from clipdrift_monitor.rollout.accounting import RetrainWorth
+from clipdrift_monitor.rollout.course import PastRollout
+from clipdrift_monitor.rollout.gate_history import (
+    GateRecord,
+    Promise,
+    gate_record,
+    promise_of,
+    with_before_and_after,
+    with_worth,
+)
+from clipdrift_monitor.rollout.trace import RolloutTrace
+from clipdrift_monitor.state import JudgedBlock, ModelState
 from clipdrift_monitor.store.store import RetrainRow, Store
 
 _MOST = 1_000  # approvals that figures are counted over: years of them
+_BLOCKS_AROUND = 14  # of a deployment, before and after it
 
 
 class UnknownApprovalError(LookupError):
@@ -19,20 +32,20 @@ class UnknownApprovalError(LookupError):
 
 
 class UnknownRetrainError(LookupError):
-    """The model has no such retrain."""
+    """The model has no such retrain, or no such rollout."""
 
 
 class RetrainReader:
     """Thread-safe: reads the engine's snapshot and the store.
 
     Args:
-        config: Of the monitor.
+        config: Of the monitor; `config` to whoever shows what was read.
         store: Where everything is kept.
         reader: Of what the monitor knows of models.
     """
 
     def __init__(self, config: MonitorConfig, store: Store, reader: Reader) -> None:
-        self._config = config
+        self.config = config
         self._store = store
         self._reader = reader
 
@@ -91,11 +104,11 @@ class RetrainReader:
 
     def figures(self, model: str | None = None) -> ApprovalFigures:
         """How people answered."""
-        return figures_of(self.approvals(model, limit=_MOST), self._config.policy.approval)
+        return figures_of(self.approvals(model, limit=_MOST), self.config.policy.approval)
 
     def people(self) -> dict[str, ApprovalFigures]:
         """How each person answered."""
-        return by_person(self.approvals(limit=_MOST), self._config.policy.approval)
+        return by_person(self.approvals(limit=_MOST), self.config.policy.approval)
 
     def _of(self, approval: Approval) -> tuple[RetrainRequest | None, RetrainOutcome | None]:
         waiting = getattr(self._reader.snapshot.models.get(approval.model), "waiting_approval", None)
@@ -120,7 +133,7 @@ class RetrainReader:
         return Findings(verdict="", reasons=made.reasons if made is not None else ())
 
     def _next(self, approval: Approval) -> str:
-        config = self._config.policy.approval
+        config = self.config.policy.approval
         if approval.state == "waiting":
             first = " Say first what you expect: the findings are shown after that." if approval.asks_expectation else ""
             return (
@@ -162,3 +175,70 @@ class RetrainReader:
     def of_retrain(self, row: RetrainRow) -> Sequence[Approval]:
         """What people were asked about a retrain, the first asked first."""
         return [one for one in reversed(self.approvals(row.model, limit=_MOST)) if one.key == row.key]
+
+    def worths(self, model: str) -> dict[str, RetrainWorth]:
+        """What each retrain was worth, by its key."""
+        state = self._reader.state(model)
+        found = [*state.worths, *([state.worth_open] if state.worth_open is not None else [])]
+        return {one.key: one for one in found}
+
+    # --- rollouts ---
+
+    def past_rollouts(self, model: str) -> list[PastRollout]:
+        """The newest first."""
+        return list(reversed(self._reader.state(model).past_rollouts))
+
+    def trace(self, model: str, rollout_id: str) -> tuple[RolloutTrace, PastRollout | None]:
+        """How a rollout went, and how it ended, where it has.
+
+        Raises:
+            UnknownModelError: There is no such model.
+            UnknownRetrainError: It has no such rollout, or it is not kept any more.
+        """
+        state = self._reader.state(model)
+        past = next((one for one in state.past_rollouts if one.rollout_id == rollout_id), None)
+        is_running = state.rollout is not None and state.rollout.rollout_id == rollout_id
+        if past is None and not is_running:
+            raise UnknownRetrainError(f"{model} has no rollout {rollout_id[:100]!r}; /models/MODEL/retrains names them")
+        found = next((one for one in state.rollout_traces if one.rollout_id == rollout_id), None)
+        return found or RolloutTrace(rollout_id=rollout_id), past
+
+    # --- the gate's record ---
+
+    def promises(self, model: str) -> list[Promise]:
+        """What the gate promised of each candidate that went into service, beside what came, the oldest first."""
+        state = self._reader.state(model)
+        worths, blocks = self.worths(model), self._reader.blocks(model)
+        since = {one.champion.version: one.decided_at_ms for one in self._reader.deployments(model, 500)}  # the first of each
+        found = []
+        for row in reversed(self.retrains(model)):
+            outcome = row.outcome
+            if outcome is None or outcome.verdict != "pass" or outcome.candidate_version not in since:
+                continue
+            at_ms = since[outcome.candidate_version]
+            num_classes = self._num_classes(state, outcome.candidate_version)
+            promise = promise_of(outcome, at_ms, num_classes)
+            if promise is not None:
+                scale = 1.0 if num_classes <= 2 else 0.5
+                found.append(_measured(promise, worths.get(row.key), blocks, row.request.champion_version, scale))
+        return found
+
+    def record(self, model: str) -> GateRecord:
+        """How the gate's promises came true."""
+        return gate_record(self.promises(model))
+
+    def _num_classes(self, state: ModelState, version: str) -> int:
+        run = self._store.run(state.model, version)
+        return len(run.profile.classes) if run is not None and run.profile is not None else 2
+
+
+def _measured(
+    promise: Promise, worth: RetrainWorth | None, blocks: Sequence[JudgedBlock], champion: str, scale: float
+) -> Promise:
+    """With what was measured on the same rows; before that is known, with the blocks before and after."""
+    if worth is not None and worth.gain is not None:
+        return with_worth(promise, worth)
+    briers = [(one.version, one.start_ms, one.view.brier * scale) for one in blocks if one.view.brier is not None]
+    before = [brier for version, start_ms, brier in briers if version == champion and start_ms < promise.at_ms]
+    after = [brier for version, start_ms, brier in briers if version == promise.version and start_ms >= promise.at_ms]
+    return with_before_and_after(promise, before[-_BLOCKS_AROUND:], after[:_BLOCKS_AROUND])

@@ -159,7 +159,7 @@ def _words(record: GateRecord) -> str:
     if not record.num_known:
         return "No promise of the gate has been measured in production yet."
     parts = [
-        f"Promises that were measured: {record.num_known}. Of these {record.num_kept} came true within the noise of both sides, "
+        f"Promises that were measured: {record.num_known}. {record.num_kept} came true within the noise of both sides, "
         f"{record.num_less} fell short, {record.num_more} came out better."
     ]
     if record.bias is not None and record.bias_low is not None and record.bias_high is not None:

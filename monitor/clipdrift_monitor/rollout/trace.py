@@ -46,8 +46,8 @@ def traced(traces: Sequence[RolloutTrace], rollout: Rollout, finding: Finding, a
     """The traces with one more look. Of two looks at one moment and stage the later counts; where there are too many, every
     second of the older half is let go."""
     mine = next((one for one in traces if one.rollout_id == rollout.rollout_id), RolloutTrace(rollout_id=rollout.rollout_id))
-    point = _point(rollout, finding, at_ms)
-    before = mine.points
+    before = mine.points  # how requests fared is looked at sooner than labels, which are of an earlier time
+    point = _point(rollout, finding, max(at_ms, before[-1].at_ms if before else at_ms))
     if before and (before[-1].at_ms, before[-1].stage) == (point.at_ms, point.stage):
         before = before[:-1]
     points = (*before, point)
