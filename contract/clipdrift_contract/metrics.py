@@ -361,6 +361,28 @@ MODEL_RETRAIN_STARTED = Metric(
     "Wall time at which the running retrain was started (0: none).",
     ("model",),
 )
+MODEL_APPROVALS_WAITING = Metric(
+    "clipdrift_model_approvals_waiting", "gauge", "Questions that wait for a person: promotion, retrain.", ("model", "kind")
+)
+MODEL_APPROVALS = Metric(
+    "clipdrift_model_approvals_total",
+    "counter",
+    "Questions to people that are over, by kind and end: approved, rejected, void, expired. Rejected over both answers "
+    "is the override rate.",
+    ("model", "kind", "state"),
+)
+MODEL_APPROVAL_SECONDS = Metric(
+    "clipdrift_model_approval_seconds",
+    "gauge",
+    "Median time from opening the evidence to the answer, of the last 50 answers.",
+    ("model",),
+)
+MODEL_RUBBER_STAMPS = Metric(
+    "clipdrift_model_rubber_stamps_total",
+    "counter",
+    "Approvals that came sooner after opening the evidence than policy.approval.rubber_stamp_seconds.",
+    ("model",),
+)
 MONITOR_EVENTS = Metric(
     "clipdrift_monitor_events_total",
     "counter",

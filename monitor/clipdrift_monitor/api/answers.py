@@ -134,6 +134,8 @@ class ModelTold(msgspec.Struct, frozen=True, kw_only=True):
     open_incidents: tuple[str, ...]
     retrain: RunningRetrain | None
     previous_version: str | None
+    approval: str = ""
+    """What a person is asked about this model; "" where nothing."""
 
 
 class SliceCounts(msgspec.Struct, frozen=True, kw_only=True):

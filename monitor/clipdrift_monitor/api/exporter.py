@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Mapping
+from statistics import median
 from typing import get_args
 
 from prometheus_client import Gauge
@@ -10,6 +11,7 @@ from clipdrift_contract import metrics as names
 from clipdrift_contract.events import FeedbackVerdict, RunEnd
 from clipdrift_contract.metrics import Metric, MetricSet
 from clipdrift_monitor.api.reader import LiveFigures, Reader
+from clipdrift_monitor.approvals.approval import ApprovalKind
 from clipdrift_monitor.engine.snapshot import Snapshot
 from clipdrift_monitor.incidents.response import hold_of
 from clipdrift_monitor.state import ModelState
@@ -61,6 +63,7 @@ class Exporter:
         self._count_all(names.MODEL_SIGNALS, model, state.num_signals)
         self._count_all(names.MODEL_DECISIONS, model, state.num_decisions)
         self._count_all(names.MODEL_RETRAINS, model, state.num_retrains)
+        self._approvals(state)
         self._gauge(names.MODEL_GENERATION).labels(model).set(state.generation)
         self._gauge(names.MONITOR_JUDGING_STOPPED).labels(model).set(state.judging_fault is not None)
         self._gauge(names.MONITOR_WATERMARK).labels(model).set(state.watermark_ms / 1000)
@@ -92,6 +95,15 @@ class Exporter:
                 self._gauge(names.MODEL_OPEN_INCIDENTS).labels(state.model, one.severity, hold_of(one)).inc()
         for verdict in get_args(FeedbackVerdict):
             self._gauge(names.MODEL_INCIDENT_VERDICTS).labels(state.model, verdict).set(state.num_feedback.get(verdict, 0))
+
+    def _approvals(self, state: ModelState) -> None:
+        waiting = state.waiting_approval
+        for kind in get_args(ApprovalKind):
+            is_asked = waiting is not None and waiting.approval.kind == kind
+            self._gauge(names.MODEL_APPROVALS_WAITING).labels(state.model, kind).set(is_asked)
+        self._count_all(names.MODEL_APPROVALS, state.model, state.num_approvals)
+        self._count(names.MODEL_RUBBER_STAMPS, (state.model,), state.num_rubber_stamps)
+        self._set(names.MODEL_APPROVAL_SECONDS, (state.model,), median(state.answer_seconds) if state.answer_seconds else None)
 
     def _false_alarms(self, model: str, snapshot: Snapshot) -> None:
         """What was promised beside what the model's own days would bring, once that was rehearsed."""

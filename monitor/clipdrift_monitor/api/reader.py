@@ -365,6 +365,7 @@ class Reader:
             open_incidents=tuple(one.incident_id for one in state.incidents if one.is_open),
             retrain=RunningRetrain(key=running, state="running") if running else None,
             previous_version=state.served_before[-1].version if state.served_before else None,
+            approval=state.waiting_approval.approval.approval_id if state.waiting_approval is not None else "",
         )
 
 

@@ -28,6 +28,7 @@ from clipdrift_monitor.engine.retrains import order
 from clipdrift_monitor.state import JudgedBlock, ModelState, counted
 from clipdrift_monitor.store.store import Store
 
+_MAX_SECONDS = 50
 Begin = Callable[[ModelState, RetrainRequest, RetrainOutcome, Draft], None]
 
 
@@ -151,6 +152,7 @@ class Approvals:
             "by key": is_by_key,
         }  # fmt: skip
         self._over(state, after, after.state, body, actor, draft)
+        self._note_time(state, after.answer)
         if not is_approved:
             self._reject(state, after, waiting, draft)
         elif waiting.outcome is not None:
@@ -223,6 +225,12 @@ class Approvals:
             return asked
         block = self._memory.block(state.model, *waiting.block)
         return "" if block is None else evidence_digest_of(block)
+
+    def _note_time(self, state: ModelState, given: Answer) -> None:
+        if given.seconds is not None:
+            state.answer_seconds = [*state.answer_seconds, given.seconds][-_MAX_SECONDS:]
+            is_stamp = given.is_approved and not given.is_break_glass
+            state.num_rubber_stamps += is_stamp and given.seconds < self._config.policy.approval.rubber_stamp_seconds
 
     def _reject(self, state: ModelState, approval: Approval, waiting: WaitingApproval, draft: Draft) -> None:
         """The cause is not taken up again, and the next retrain is as far away as after one that did not pass."""

@@ -1,14 +1,16 @@
 """What Prometheus is told is what the JSON says and the store holds, under names of the closed list, and nothing outlives its
 cause."""
 
+import msgspec
 import numpy as np
 import pytest
-from dialogue import DAY, day_of, labels, outcome, predictions, rows, run_end
+from dialogue import DAY, POLICY, day_of, labels, outcome, predictions, rows, run_end
 from prometheus_client.parser import text_string_to_metric_families
 from scipy.special import betaln
 
 from clipdrift_contract.metrics import METRICS
 from clipdrift_contract.profile import ReferenceProfile
+from clipdrift_monitor.approvals.config import ApprovalConfig
 
 DAYS = [run_end(), *(batch for day in range(2, 8) for batch in day_of(day))]
 MODEL = "/api/v1/models/pump"
@@ -65,8 +67,8 @@ def test_every_figure_of_a_model_in_the_list_is_exported_once_there_is_something
 
     wanted = {metric.name for metric in METRICS if metric.name.startswith(("clipdrift_model_", "clipdrift_monitor_"))}
     wanted -= {
-        name for name in wanted if "false_alarms" in name
-    }  # they take many healthy days: tests/monitor/test_rehearsals.py
+        name for name in wanted if "false_alarms" in name or "approval" in name
+    }  # the first take many healthy days (tests/monitor/test_rehearsals.py), the others a policy that asks people (below)
     found = {
         name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum") for name in names_of(scraped(harmed)) | during
     }
@@ -126,7 +128,8 @@ def test_counters_go_on_over_a_restart_and_over_scrapes(harmed):
     totals = {key for key in before if key[0].startswith("clipdrift_model_") and key[0].endswith("_total")}
     assert len(totals) >= 7
     for key in totals:
-        assert before[key] == again[key] == after[key] > 0
+        assert before[key] == again[key] == after[key]
+        assert before[key] > 0 or "rubber_stamps" in key[0]
 
 
 def test_no_gauge_outlives_what_it_speaks_of(harmed):
@@ -211,3 +214,29 @@ def test_open_incidents_are_counted_by_severity_and_by_what_people_said_to_them(
     assert ("clipdrift_model_open_incidents", ("hold", "open"), ("model", "pump"), ("severity", one.severity)) not in after
     assert [value(samples, "model_incident_verdicts", verdict="true") for samples in (before, after)] == [0, 1]
     assert value(after, "model_incidents_total", root=one.root, severity="page") == 1
+
+
+def test_what_waits_for_a_person_and_how_people_answered_is_exported(house_of):
+    asking = ApprovalConfig(needed="promotions", is_key_needed=False, min_dwell_seconds=0.0, expectation_share=0.0)
+    house = house_of(*DAYS, policy=msgspec.structs.replace(POLICY, approval=asking))
+    dialogue = house.dialogue
+    request = dialogue.ask(dialogue.engine.commands.order, "pump", "to see", "ann")
+    dialogue.go(run_end("v2", retrain_key=request.key, day=8), outcome(request))
+    approval = dialogue.state.waiting_approval.approval
+    before = scraped(house)
+    dialogue.ask(dialogue.engine.approvals.look, approval.approval_id, "bob", "")
+    digest = approval.binding.evidence_digest
+    dialogue.ask(
+        lambda draft: dialogue.engine.approvals.answer(
+            draft, approval.approval_id, is_approved=True, reason="r", actor="bob", evidence_digest=digest
+        )
+    )
+    after = scraped(house)
+
+    waiting = [value(one, "model_approvals_waiting", kind="promotion") for one in (before, after)]
+    assert waiting == [1.0, 0.0]
+    assert house.get(MODEL).json()["approval"] == ""
+    assert value(after, "model_approvals_total", kind="promotion", state="approved") == 1.0
+    assert value(after, "model_rubber_stamps_total") == 1.0
+    assert value(after, "model_approval_seconds") == pytest.approx(0.3)
+    assert "clipdrift_model_approval_seconds" not in names_of(before)

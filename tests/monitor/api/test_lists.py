@@ -134,9 +134,11 @@ def test_evidence_is_listed_once_its_page_is_there(house):
 def test_the_openapi_document_names_the_routes_that_are_served_and_no_other(house):
     served = house.get("/api/v1/openapi.json").json()
     told = {(method.upper(), path) for path, methods in served["paths"].items() for method in methods}
-    pages = {"/", "/models/{model}", "/models/{model}/slices/{slice:path}", "/incidents", "/incidents/{incident_id}",
-             "/evidence/{name}", "/metrics", "/api/v1/openapi.json", "/models/{model}/retrains", "/approvals",
-             "/models/{model}/retrains/{retrain}", "/models/{model}/rollouts/{rollout}", "/approvals/{approval_id}"}  # fmt: skip
+    pages = {
+        "/", "/models/{model}", "/models/{model}/slices/{slice:path}", "/incidents", "/incidents/{incident_id}",
+        "/evidence/{name}", "/metrics", "/api/v1/openapi.json", "/models/{model}/retrains", "/approvals",
+        "/models/{model}/retrains/{retrain}", "/models/{model}/rollouts/{rollout}", "/approvals/{approval_id}",
+    }  # fmt: skip
     routes = {
         (method, route.path) for route in house.app.routes if isinstance(route, Route) for method in route.methods - {"HEAD"}
     }
