@@ -78,8 +78,6 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """API key of the scope `approve` that `clipdrift approvals` answers with: its name says who did. Unset: the token."""
     receipt_key: str = ""
     """Secret (64 hex digits) that signs receipts. Unset: made once and kept below `state`. To rotate: `NEW,OLD`."""
-    log_level: Literal["", "DEBUG", "INFO", "WARNING", "ERROR"] = ""
-    """Least severe level that is logged: DEBUG, INFO, WARNING or ERROR. Unset: INFO for what runs for ever, else WARNING."""
     ci_token: str = ""
     """What the monitor asks the CI with: GitHub's or GitLab's token, Buildbot's password, Kubernetes' token, the webhook's
     secret."""
@@ -87,6 +85,14 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """GitLab's trigger token, where `start = "trigger"`."""
     ci_hook_secret: str = ""
     """What the CI's webhooks to the monitor are signed with, or bear. Unset: they are refused; runs are polled all the same."""
+    monitor_url: str = ""
+    """The monitor's address, for jobs that a CI runs elsewhere."""
+    run_name: str = ""
+    """What a job claims a retrain as; no other run may have it. Unset: as GitHub, GitLab or Kubernetes name the run."""
+    run_url: str = ""
+    """Where people can see the run. Unset: as GitHub or GitLab say."""
+    log_level: Literal["", "DEBUG", "INFO", "WARNING", "ERROR"] = ""
+    """Least severe level that is logged: DEBUG, INFO, WARNING or ERROR. Unset: INFO for what runs for ever, else WARNING."""
 
     def __repr__(self) -> str:
         return f"Environment({', '.join(name for name in self.__struct_fields__ if getattr(self, name))})"

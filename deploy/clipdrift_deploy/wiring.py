@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 SERVING_FILLED = ("bus_url", "spool_dir", "admin_token", "receipt_keys")
 _FILES = ("api_keys_file", "tls_certificate_file", "tls_key_file", "tls_client_ca_file")  # from the project's folder
 MONITOR_FILLED = (
-    "bus_url", "store_url", "jobs_dir", "evidence_dir", "api_token", "ci_secrets", "project_name", "retrain_command", "policy",
+    "bus_url", "store_url", "artifacts_dir", "jobs_dir", "evidence_dir", "api_token", "ci_secrets", "project_name",
+    "retrain_command", "policy",
 )  # fmt: skip
 
 
@@ -74,6 +75,7 @@ def monitor_config(project: Project) -> "MonitorConfig":
     filled = {
         "bus_url": project.bus_url,
         "store_url": project.store_url,
+        "artifacts_dir": project.artifacts,
         "jobs_dir": project.jobs,
         "evidence_dir": project.state / "evidence",
         "api_token": project.secrets().api_token,

@@ -54,6 +54,8 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Filled from `[project]`."""
     store_url: str = ""
     """Filled from `[project]`."""
+    artifacts_dir: Path = Path("models")
+    """Filled from `[project]`."""
     jobs_dir: Path = Path("jobs")
     """Filled from `[project]`."""
     evidence_dir: Path = Path("evidence")

@@ -95,6 +95,7 @@ def run(config: MonitorConfig, clock: Clock | None = None) -> None:
     api = Api(
         engine, reader, store, Exporter(reader, metrics), Pages(reader, config), RetrainReader(config, store, reader),
         Jobs(engine, config.ci.beat_seconds, config.ci_secrets.hook_secret), _access(config, clock), config.evidence_dir,
+        artifacts_dir=config.artifacts_dir,
     )  # fmt: skip
     server = _Listener(
         uvicorn.Config(

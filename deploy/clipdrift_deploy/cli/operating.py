@@ -1,6 +1,7 @@
 """The commands that ask the monitor, or order it to do something."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -65,18 +66,36 @@ def rollback(model: ModelArgument, why: WhyOption, project: ProjectOption = None
     say(f"{model}: version {answer['version']} is ordered into service (generation {answer['generation']})")
 
 
-@app.command(epilog=examples("retrain pump --why 'the supplier changed the sensor'", "retrain --job .clipdrift/jobs/KEY"))
+@app.command(
+    epilog=examples(
+        "retrain pump --why 'the supplier changed the sensor'",
+        "retrain --job .clipdrift/jobs/KEY",
+        'retrain "$MODEL" --key "$KEY" --attempt "$ATTEMPT"',
+    )
+)
 def retrain(
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A model to retrain now, by order of a person.")] = None,
     project: ProjectOption = None,
     why: WhyOption = "",
     job: Annotated[Path | None, typer.Option(help="Carry out the order in this job folder (what the monitor starts).")] = None,
+    key: Annotated[str, typer.Option(help="Carry out the order with this key, asked of the monitor (what a CI runs).")] = "",
+    attempt: Annotated[int, typer.Option(min=1, help="Of an order with --key: which try the CI was told it is.")] = 1,
+    report_to: Annotated[
+        Path, typer.Option("--report", help="Of an order with --key: folder for summary, pages and plots.")
+    ] = Path("report"),
 ) -> None:
-    """Order a retrain of a model, or carry out one that was ordered (--job)."""
+    """Order a retrain of a model, or carry out one that was ordered (--job on this machine, --key in a CI).
+
+    With --key the status is 0: passed, or nothing to do; 3: the gate failed; 4: inconclusive; 5: cancelled, or no longer ours;
+    2: settings, or the monitor refused; 1: no outcome.
+    """
+    if key and model is not None and job is None and not why:
+        _carry_out_in_ci(open_project_at(project, log_level="INFO"), model, key, attempt, report_to)
+        return
     opened = open_project_at(project, log_level="INFO" if job else "WARNING")
-    if job is not None and model is None:
+    if job is not None and model is None and not key:
         _carry_out(opened, job)
-    elif model is not None and job is None:
+    elif model is not None and job is None and not key:
         opened.model(model)
         if not why:
             raise ConfigError("a retrain ordered by a person needs a reason: --why '...'")
@@ -84,7 +103,10 @@ def retrain(
             answer = client.order_retrain(model, why)
         say(f"ordered: {answer['key']}; follow it with `clipdrift status`")
     else:
-        raise ConfigError("name either a MODEL to order a retrain of, or --job FOLDER to carry one out")
+        raise ConfigError(
+            "name either a MODEL to order a retrain of, --job FOLDER to carry one out, or a MODEL and --key KEY to carry one "
+            "out in a CI"
+        )
 
 
 def _carry_out(project: Project, job: Path) -> None:
@@ -95,3 +117,12 @@ def _carry_out(project: Project, job: Path) -> None:
         say("another process is carrying it out")
     else:
         say(escape(f"{outcome.verdict}: {'; '.join(outcome.reasons)}"))
+
+
+def _carry_out_in_ci(project: Project, model: str, key: str, attempt: int, report: Path) -> None:
+    from clipdrift_deploy.ci_job.start import start_job  # noqa: PLC0415  matplotlib
+
+    project.model(model)
+    ended = start_job(project, model, key, attempt, report, os.environ)
+    say(escape(ended.words))
+    raise typer.Exit(ended.status)

@@ -20,6 +20,7 @@ from clipdrift_contract.errors import ClipdriftError, RetryableError
 from clipdrift_monitor.api.access import Access, MonitorScope
 from clipdrift_monitor.api.approval_forms import ApprovalForms
 from clipdrift_monitor.api.exporter import Exporter
+from clipdrift_monitor.api.file_routes import FileRoutes
 from clipdrift_monitor.api.job_bodies import Hook, JobBody
 from clipdrift_monitor.api.jobs import Jobs, hook_of, read_job
 from clipdrift_monitor.api.openapi import document
@@ -69,6 +70,7 @@ class Api:
         access: Who may do what.
         evidence_dir: Where evidence packs lie.
         command_seconds: How long a command may wait for the engine.
+        artifacts_dir: Where the files of versions are kept.
     """
 
     def __init__(
@@ -83,11 +85,13 @@ class Api:
         access: Access,
         evidence_dir: Path,
         command_seconds: float = _COMMAND_SECONDS,
+        artifacts_dir: Path = Path("models"),
     ) -> None:
         self._questions = Questions(reader, store, retrains, evidence_dir)
         self._orders = Orders(engine, reader, retrains, command_seconds)
         self._retrains = retrains
         self._jobs = jobs
+        self._files = FileRoutes(store, access, artifacts_dir)
         self._exporter = exporter
         self._pages = pages
         self._access = access
@@ -137,6 +141,7 @@ class Api:
                 Route("/evidence/{name}", self._asked_by("read", self._evidence)),
                 Route("/metrics", self._asked_by(None, self._metrics)),
                 Route("/api/v1/openapi.json", self._asked_by("read", lambda request: _encoded(openapi))),
+                *self._files.routes(),
                 *(Route(one.path, self._endpoint(one), methods=[one.method]) for one in OPERATIONS),
             ],
             exception_handlers={

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -32,6 +33,7 @@ class House:
         self.dialogue = dialogue
         self.access = access or Access(token)
         self.command_seconds = command_seconds
+        self.artifacts_dir = Path("models")
         self.open()
 
     def open(self) -> None:
@@ -44,7 +46,7 @@ class House:
             dialogue.engine, self.reader, dialogue.store, self.exporter, self.pages,
             RetrainReader(dialogue.config, dialogue.store, self.reader),
             Jobs(dialogue.engine, 60, HOOK_SECRET, self.command_seconds), self.access, dialogue.config.evidence_dir,
-            self.command_seconds,
+            self.command_seconds, artifacts_dir=self.artifacts_dir,
         ).app()  # fmt: skip
 
     def get(self, path: str, **parameters: Any) -> httpx.Response:
