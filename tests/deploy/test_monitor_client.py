@@ -372,3 +372,11 @@ def test_the_status_says_what_waits_and_what_is_on_its_way() -> None:
         "pump: version 8 is on its way (canary 0.1): 410 of 900 labels",
         "pump: waits for a person: `clipdrift approvals show pump-promotion-3f9a2c10`",
     ]
+
+
+def test_an_order_that_another_person_must_agree_to_says_so(clipdrift, watched, monitor: SmallMonitor) -> None:
+    model = next(iter(watched.file.models))
+    monitor.says("POST", f"/api/v1/models/{model}/retrain", {"key": "k1", "approval": "pump-retrain-k1"}, status=202)
+    result = clipdrift("retrain", model, "-p", watched.folder, "--why", "a new sensor")
+
+    assert result.stdout == "asked for: k1; another person agrees first: `clipdrift approvals show pump-retrain-k1`\n"

@@ -101,7 +101,11 @@ def retrain(
             raise ConfigError("a retrain ordered by a person needs a reason: --why '...'")
         with monitor_client.connect(opened) as client:
             answer = client.order_retrain(model, why)
-        say(f"ordered: {answer['key']}; follow it with `clipdrift status`")
+        asked = answer.get("approval")
+        then = (
+            f"another person agrees first: `clipdrift approvals show {asked}`" if asked else "follow it with `clipdrift status`"
+        )
+        say(f"{'asked for' if asked else 'ordered'}: {answer['key']}; {then}")
     else:
         raise ConfigError(
             "name either a MODEL to order a retrain of, --job FOLDER to carry one out, or a MODEL and --key KEY to carry one "

@@ -195,3 +195,5 @@ class RetrainOrdered(msgspec.Struct, frozen=True, kw_only=True):
     """The order that was taken; its end is seen among the retrains."""
 
     key: str
+    approval: str = ""
+    """What another person is asked first; "": it is ordered."""

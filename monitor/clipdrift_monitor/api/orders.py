@@ -20,6 +20,7 @@ from clipdrift_monitor.api.retrain_answers import Agreement, ApprovalTold, Look
 from clipdrift_monitor.api.retrain_reader import RetrainReader
 from clipdrift_monitor.approvals.approval import Approval
 from clipdrift_monitor.approvals.people import by_key
+from clipdrift_monitor.approvals.rules import approval_id_of
 from clipdrift_monitor.engine.draft import Draft
 from clipdrift_monitor.engine.engine import Engine
 
@@ -64,7 +65,9 @@ class Orders:
         model = self._known(asked)
 
         def change(draft: Draft) -> answers.RetrainOrdered:
-            return answers.RetrainOrdered(key=self._engine.commands.order(draft, model, order.reason, order.actor).key)
+            key = self._engine.commands.order(draft, model, order.reason, order.actor).key
+            is_asked = self._engine.approvals.asks("retrain")
+            return answers.RetrainOrdered(key=key, approval=approval_id_of(model, "retrain", key) if is_asked else "")
 
         return await self._carry_out(change)
 

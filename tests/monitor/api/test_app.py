@@ -326,7 +326,7 @@ def test_a_command_that_could_not_be_saved_is_503_and_the_next_is_carried_out(ho
 
 
 def test_the_reference_page_names_every_route_and_no_other(house):
-    told = set(re.findall(r"`(GET|POST) (/[^`?]*)", PAGE.read_text()))
+    told = set(re.findall(r"`(GET|POST|PUT) (/[^`?]*)", PAGE.read_text()))
     routes = {
         (
             method,

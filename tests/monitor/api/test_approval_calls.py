@@ -154,3 +154,14 @@ def test_what_is_no_answer_is_refused_with_how_it_should_be(house, what, body):
     refused = house.post(f"{house.place}/{what}", json=body, headers=house.keys["bob"])
     assert refused.status_code == 400
     assert refused.json()["error"]
+
+
+def test_who_orders_a_retrain_is_told_that_another_person_is_asked_first(house_of):
+    asking = ApprovalConfig(needed="retrains", is_key_needed=False)
+    house = house_of(run_end(), *day_of(2), policy=msgspec.structs.replace(POLICY, approval=asking))
+    with house.at_work():
+        ordered = house.post("/api/v1/models/pump/retrain", json={"reason": "to see", "actor": "ann"}, headers=house.auth)
+    assert ordered.status_code == 202
+    (asked,) = house.get(ROOT, state="waiting").json()["items"]
+    assert asked["approval_id"] == ordered.json()["approval"] == house.get("/api/v1/models/pump").json()["approval"]
+    assert house.get("/api/v1/models/pump/retrains").json()["items"] == []

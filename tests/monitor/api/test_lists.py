@@ -137,6 +137,8 @@ def test_the_openapi_document_names_the_routes_that_are_served_and_no_other(hous
     pages = {
         "/", "/models/{model}", "/models/{model}/slices/{slice:path}", "/incidents", "/incidents/{incident_id}",
         "/evidence/{name}", "/metrics", "/api/v1/openapi.json", "/models/{model}/retrains", "/approvals",
+        "/api/v1/models/{model}/versions/{version}/files", "/api/v1/models/{model}/versions/{version}/files/{name}",
+        "/api/v1/retrains/{key}/files/{name}",  # files are no JSON
         "/models/{model}/retrains/{retrain}", "/models/{model}/rollouts/{rollout}", "/approvals/{approval_id}",
     }  # fmt: skip
     routes = {
