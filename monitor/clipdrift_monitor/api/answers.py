@@ -103,6 +103,25 @@ class RunningRetrain(msgspec.Struct, frozen=True, kw_only=True):
     state: str
 
 
+class RolloutTold(msgspec.Struct, frozen=True, kw_only=True):
+    """A candidate on its way into service."""
+
+    rollout_id: str
+    key: str
+    version: str
+    stage: str
+    weight: float
+    """Share of the requests that it answers."""
+    is_held: bool
+    num_labels: int
+    """Mature labels of its rows."""
+    progress: float
+    """Of the evidence that a promotion needs, 0..1."""
+    harm_level: float
+    """Of the evidence that a rollback needs, 0..1."""
+    words: str
+
+
 class ModelTold(msgspec.Struct, frozen=True, kw_only=True):
     """One model in full."""
 
@@ -136,6 +155,7 @@ class ModelTold(msgspec.Struct, frozen=True, kw_only=True):
     previous_version: str | None
     approval: str = ""
     """What a person is asked about this model; "" where nothing."""
+    rollout: RolloutTold | None = None
 
 
 class SliceCounts(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from clipdrift_contract.events import Decision, Deployment, Incident, RunEnd, Si
 from clipdrift_monitor.api.answers import (
     LiveAccuracy,
     ModelTold,
+    RolloutTold,
     RunningRetrain,
     SliceCounts,
     SliceTold,
@@ -23,6 +24,7 @@ from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.engine.snapshot import Snapshot
 from clipdrift_monitor.incidents.precision import Precision, precision_of
 from clipdrift_monitor.risk.realised import Realised
+from clipdrift_monitor.rollout.finding import Finding
 from clipdrift_monitor.state import JudgedBlock, ModelState
 from clipdrift_monitor.store.store import RetrainRow, Store
 from clipdrift_monitor.windows.delays import Maturity
@@ -365,8 +367,20 @@ class Reader:
             open_incidents=tuple(one.incident_id for one in state.incidents if one.is_open),
             retrain=RunningRetrain(key=running, state="running") if running else None,
             previous_version=state.served_before[-1].version if state.served_before else None,
+            rollout=_rollout(state),
             approval=state.waiting_approval.approval.approval_id if state.waiting_approval is not None else "",
         )
+
+
+def _rollout(state: ModelState) -> RolloutTold | None:
+    running, finding = state.rollout, state.finding or Finding()
+    if running is None:
+        return None
+    return RolloutTold(
+        rollout_id=running.rollout_id, key=running.key, version=running.candidate.version, stage=running.stage.name,
+        weight=running.stage.weight, is_held=running.is_held, num_labels=finding.num_labels, progress=finding.progress,
+        harm_level=finding.harm_level, words=finding.plain or "no labels of its rows are due yet",
+    )  # fmt: skip
 
 
 def _usual_share(state: ModelState) -> float | None:

@@ -102,6 +102,9 @@ def test_a_running_rollout_is_drawn_over_time_and_linked_from_everywhere(rolling
     state = rolling.dialogue.state
     assert state.rollout is not None
     place = f"/models/pump/rollouts/{state.rollout.rollout_id}"
+    told = rolling.get("/api/v1/models/pump").json()["rollout"]
+    assert (told["version"], told["stage"], told["weight"]) == ("v2", state.rollout.stage.name, state.rollout.stage.weight)
+    assert told["words"] == state.finding.plain
     for path in ("/", "/models/pump", "/models/pump/retrains"):
         assert place in rolling.get(path).text, path
     answer = rolling.get(place)
