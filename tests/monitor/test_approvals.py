@@ -2,9 +2,10 @@
 
 import msgspec
 import pytest
-from dialogue import POLICY, Dialogue, day_of, outcome, run_end
+from dialogue import POLICY, Dialogue, OnceFailingStore, day_of, outcome, run_end
 
 from clipdrift_contract.clock import MS_PER_DAY
+from clipdrift_contract.errors import RetryableError
 from clipdrift_contract.events import Decision, Deployment, RetrainRequest
 from clipdrift_monitor.approvals.config import ApprovalConfig
 from clipdrift_monitor.decisions.policy import Policy
@@ -13,6 +14,7 @@ from clipdrift_monitor.state import ModelState
 from clipdrift_monitor.store import tables as t
 from clipdrift_monitor.store.checking import check
 from clipdrift_monitor.store.database import Database
+from clipdrift_monitor.store.dump import back_up, restore
 from clipdrift_monitor.store.store import Changes
 
 ASKING = ApprovalConfig(needed="promotions", min_dwell_seconds=60.0, expectation_share=0.0, is_key_needed=False)
@@ -291,3 +293,56 @@ def test_a_monitor_that_can_be_answered_by_nobody_is_not_started():
 
     with pytest.raises(ValueError, match="api_keys_file"):
         MonitorConfig(policy=msgspec.structs.replace(POLICY, approval=ApprovalConfig(needed="both")))
+
+
+# --- cut off half-way ---
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_answer_that_is_cut_off_while_it_is_saved_is_done_whole_or_not_at_all(tmp_path, when):
+    with Dialogue(tmp_path, policy=policy(), store_type=OnceFailingStore) as talk:
+        approval = asked(talk)
+        look(talk, approval)
+        talk.store.fails = when
+        with pytest.raises(RetryableError):
+            say(talk, approval)
+        talk.restart()
+        talk.turn(3)
+        is_done = when == "after"
+        assert talk.store.approval(approval.approval_id).state == ("approved" if is_done else "waiting")
+        assert in_service(talk) == ([(1, "v1"), (2, "v2")] if is_done else [(1, "v1")])
+        if not is_done:
+            assert say(talk, approval).state == "approved"
+            talk.turn(3)
+        assert in_service(talk) == [(1, "v1"), (2, "v2")]
+        assert check(talk.store._database).problems == ()
+
+
+def test_a_backup_brings_approvals_back_as_the_audit_log_says_of_them(talk, tmp_path):
+    approval = asked(talk)
+    look(talk, approval)
+    say(talk, approval, is_approved=False)
+    talk.turn(2)
+    back_up(talk.store._database, tmp_path / "backup", 0)
+    (tmp_path / "other").mkdir()
+    other = Database(f"sqlite:///{tmp_path / 'other' / 'store.db'}")
+    restore(other, tmp_path / "backup", force=False, now_ms=0)
+    report = check(other)
+    assert (report.problems, report.num_rows["approvals"]) == ((), 1)
+    other.close()
+
+
+def test_a_rollback_by_a_person_while_one_is_asked_makes_it_void(talk):
+    first = asked(talk)
+    look(talk, first)
+    say(talk, first)
+    talk.turn(3)
+    talk.go(*(batch for day in range(8, 12) for batch in day_of(day, version="v2")))
+    request = talk.ask(talk.engine.commands.order, "pump", "again", "ann")
+    talk.go(run_end("v3", retrain_key=request.key, day=12))
+    talk.go(outcome(request, version="v3"))
+    second = talk.state.waiting_approval.approval
+    talk.ask(talk.engine.commands.roll_back, "pump", "customers complain", "eve")
+    talk.turn(2)
+    assert talk.store.approval(second.approval_id).state == "void"
+    assert talk.state.in_service.version == "v1"
