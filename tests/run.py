@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-MARKED = ("broker", "postgresql", "prometheus", "browser", "system", "slow")
+MARKED = ("broker", "postgresql", "prometheus", "browser", "ci", "system", "slow")
 UNMARKED = " and ".join(f"not {name}" for name in MARKED)
 
 

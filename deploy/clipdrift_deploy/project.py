@@ -248,6 +248,7 @@ def _read_file(path: Path, raw: dict[str, Any]) -> ProjectFile:
 def _kept_secrets(path: Path) -> Secrets:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
+        (path.parent / ".gitignore").write_text("*\n")  # the project is committed for its CI, and its secrets with it otherwise
         made = {name: secrets.token_hex(32) for name in Secrets.__struct_fields__}
         partial = path.with_suffix(f".{os.getpid()}")
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -1,6 +1,7 @@
 """The project file and the environment: what is read, what is refused, and in which words."""
 
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,14 @@ def test_secrets_are_made_once_and_only_the_owner_may_read_them(tmp_path: Path) 
     assert project.secrets() == first
     assert len(first.receipt_key) == 64
     assert stat.S_IMODE((tmp_path / ".clipdrift/secrets.json").stat().st_mode) == 0o600
+
+
+def test_git_takes_no_secret_into_a_projects_repository(tmp_path: Path) -> None:
+    open_project(write(tmp_path, GOOD), Environment()).secrets()
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    subprocess.run(["git", "-C", tmp_path, "add", "--all"], check=True)
+    taken = subprocess.run(["git", "-C", tmp_path, "ls-files"], check=True, capture_output=True, text=True).stdout.split()
+    assert taken == ["clipdrift.toml"]
 
 
 def test_secrets_never_print() -> None:

@@ -16,6 +16,8 @@ from clipdrift_contract.clock import SystemClock, format_moment
 from clipdrift_deploy.cli.app import ModelArgument, ProjectOption, app, examples, open_project_at, out, say
 from clipdrift_deploy.initialise import initialise, split_moment_ms
 from clipdrift_deploy.moments import parse_moment
+from clipdrift_deploy.pipeline_files import CiName, write_pipeline
+from clipdrift_deploy.project import FILE_NAME
 from clipdrift_deploy.validation_words import validation_words
 
 SinceOption = Annotated[str, typer.Option("--from", help="First moment of the data, such as 2026-01-01.")]
@@ -28,12 +30,22 @@ TargetArgument = Annotated[
 ]
 
 
-@app.command(epilog=examples("init", "init pumps"))
+@app.command(epilog=examples("init", "init pumps", "init --ci github", "init pumps --ci gitlab"))
 def init(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write it; made when missing.")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+    ci: Annotated[
+        CiName | None, typer.Option(help="Write the files by which this CI retrains; into a project that is there, only these.")
+    ] = None,
 ) -> None:
-    """Write a first project that works as it is: a task, data, a script that sends traffic."""
+    """Write a first project that works as it is: a task, data, a script that sends traffic; or a CI's files for retrains."""
+    if ci is None or not (folder / FILE_NAME).exists():
+        _write_project(folder, force=force)
+    if ci is not None:
+        _write_pipeline(folder, ci, force=force)
+
+
+def _write_project(folder: Path, *, force: bool) -> None:
     for file in initialise(folder, SystemClock().now_ms(), force=force):
         say(f"wrote {escape(str(file))}")
     command = _command_name()
@@ -53,6 +65,17 @@ def init(
     for step, meaning in steps:
         say(f"  [bold]{escape(step):<{width}}[/]   {meaning}")
     say("\nFor your own model change task.py (rows, network) and clipdrift.toml (name, clipping).")
+
+
+def _write_pipeline(folder: Path, ci: CiName, *, force: bool) -> None:
+    written = write_pipeline(folder, ci, force=force)
+    for file in written.files:
+        say(f"wrote {escape(str(file))}")
+    say(f"\nFor retrains on {ci}:")
+    for number, step in enumerate(written.steps, 1):
+        say(f"  {number}. {escape(step)}")
+    say(f"  {len(written.steps) + 1}. add to {FILE_NAME}, and start the monitor anew:\n")
+    say(escape("\n".join(f"     {line}".rstrip() for line in written.settings.splitlines())))
 
 
 def _span_ms(since: str, until: str | None, as_of: str | None) -> tuple[int, int, int]:
