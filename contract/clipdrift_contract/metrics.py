@@ -361,6 +361,95 @@ MODEL_RETRAIN_STARTED = Metric(
     "Wall time at which the running retrain was started (0: none).",
     ("model",),
 )
+MODEL_RETRAIN_CPU = Metric("clipdrift_model_retrain_cpu_seconds_total", "counter", "CPU time of finished retrains.", ("model",))
+MODEL_RETRAIN_WALL = Metric(
+    "clipdrift_model_retrain_wall_seconds_total", "counter", "Time that finished retrains took, from start to end.", ("model",)
+)
+MODEL_RETRAIN_WORTH = Metric(
+    "clipdrift_model_retrains_by_worth",
+    "gauge",
+    "Of the last 50 retrains, by what they were worth: worth it, not worth it, measuring, unknown.",
+    ("model", "verdict"),
+)
+MODEL_FALSE_RETRAINS = Metric(
+    "clipdrift_model_false_retrain_ratio",
+    "gauge",
+    "Of the last 50 retrains, those that were not worth it over those with a verdict.",
+    ("model",),
+)
+MODEL_RETRAIN_GAIN = Metric(
+    "clipdrift_model_retrain_gain_loss",
+    "gauge",
+    "Loss a prediction (half the Brier score of several classes, that of two) that the version replaced last would have had "
+    "on top, on the same live rows.",
+    ("model",),
+)
+MODEL_RETRAIN_GAIN_LOW = Metric(
+    "clipdrift_model_retrain_gain_low_loss", "gauge", "Lower end of the 95 % interval of that gain.", ("model",)
+)
+MODEL_RETRAIN_GAIN_HIGH = Metric(
+    "clipdrift_model_retrain_gain_high_loss", "gauge", "Upper end of the 95 % interval of that gain.", ("model",)
+)
+MODEL_ROLLOUT_WEIGHT = Metric(
+    "clipdrift_model_rollout_weight_ratio",
+    "gauge",
+    "Share of the requests that a candidate on its way into service answers (shadow: 0); no series where there is none.",
+    ("model",),
+)
+MODEL_ROLLOUT_INFO = Metric(
+    "clipdrift_model_rollout_info",
+    "info",
+    "The candidate on its way into service, and the stage of its rollout: value 1.",
+    ("model", "version", "stage"),
+)
+MODEL_ROLLOUT_LABELS = Metric(
+    "clipdrift_model_rollout_labels", "gauge", "Mature labels of the candidate's own rows, all stages.", ("model",)
+)
+MODEL_ROLLOUT_PROGRESS = Metric(
+    "clipdrift_model_rollout_progress_ratio", "gauge", "Evidence towards what a promotion needs; 1 is enough.", ("model",)
+)
+MODEL_ROLLOUT_HARM = Metric(
+    "clipdrift_model_rollout_harm_ratio", "gauge", "Evidence of harm towards what a rollback needs; 1 is enough.", ("model",)
+)
+MODEL_ROLLOUT_DIFFERENCE = Metric(
+    "clipdrift_model_rollout_difference_ratio",
+    "gauge",
+    "The candidate's figure minus the champion's, of the same period: error or loss, by slice; above 0 it is worse.",
+    ("model", "watched", "slice"),
+)
+MODEL_ROLLOUT_DIFFERENCE_LOW = Metric(
+    "clipdrift_model_rollout_difference_low_ratio",
+    "gauge",
+    "Lower end of the 95 % interval of that difference; it holds at every look.",
+    ("model", "watched", "slice"),
+)
+MODEL_ROLLOUT_DIFFERENCE_HIGH = Metric(
+    "clipdrift_model_rollout_difference_high_ratio",
+    "gauge",
+    "Upper end of the 95 % interval of that difference; it holds at every look.",
+    ("model", "watched", "slice"),
+)
+MODEL_ROLLOUT_FAILED = Metric(
+    "clipdrift_model_rollout_failed_ratio",
+    "gauge",
+    "Share of the requests that failed since the rollout began, by side: candidate, champion.",
+    ("model", "side"),
+)
+MODEL_ROLLOUT_LATENCY = Metric(
+    "clipdrift_model_rollout_latency_seconds",
+    "gauge",
+    "What 19 of 20 answers took at most since the canary began, by side: candidate, champion.",
+    ("model", "side"),
+)
+MODEL_ROLLOUTS = Metric(
+    "clipdrift_model_rollouts_total",
+    "counter",
+    "Rollouts that are over, by end: promoted, rolled back, held, withdrawn (by a person), replaced.",
+    ("model", "end"),
+)
+MODEL_QUARANTINED = Metric(
+    "clipdrift_model_quarantined_versions", "gauge", "Versions that were rolled back and stay out.", ("model",)
+)
 MODEL_APPROVALS_WAITING = Metric(
     "clipdrift_model_approvals_waiting", "gauge", "Questions that wait for a person: promotion, retrain.", ("model", "kind")
 )

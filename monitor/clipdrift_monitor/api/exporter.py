@@ -14,6 +14,9 @@ from clipdrift_monitor.api.reader import LiveFigures, Reader
 from clipdrift_monitor.approvals.approval import ApprovalKind
 from clipdrift_monitor.engine.snapshot import Snapshot
 from clipdrift_monitor.incidents.response import hold_of
+from clipdrift_monitor.rollout.accounting import WorthVerdict, false_retrain_ratio
+from clipdrift_monitor.rollout.finding import Finding
+from clipdrift_monitor.rollout.serving import ServingMemory, quantile_bucket, seconds_of
 from clipdrift_monitor.state import ModelState
 from clipdrift_monitor.windows.view import View
 
@@ -64,6 +67,8 @@ class Exporter:
         self._count_all(names.MODEL_DECISIONS, model, state.num_decisions)
         self._count_all(names.MODEL_RETRAINS, model, state.num_retrains)
         self._approvals(state)
+        self._accounts(state)
+        self._rollout(state)
         self._gauge(names.MODEL_GENERATION).labels(model).set(state.generation)
         self._gauge(names.MONITOR_JUDGING_STOPPED).labels(model).set(state.judging_fault is not None)
         self._gauge(names.MONITOR_WATERMARK).labels(model).set(state.watermark_ms / 1000)
@@ -104,6 +109,45 @@ class Exporter:
         self._count_all(names.MODEL_APPROVALS, state.model, state.num_approvals)
         self._count(names.MODEL_RUBBER_STAMPS, (state.model,), state.num_rubber_stamps)
         self._set(names.MODEL_APPROVAL_SECONDS, (state.model,), median(state.answer_seconds) if state.answer_seconds else None)
+
+    def _accounts(self, state: ModelState) -> None:
+        """What retrains cost and what they were worth."""
+        model, kept = state.model, [*state.worths, *([state.worth_open] if state.worth_open is not None else [])]
+        self._count(names.MODEL_RETRAIN_CPU, (model,), state.history.cpu_seconds)
+        self._count(names.MODEL_RETRAIN_WALL, (model,), state.history.wall_seconds)
+        for verdict in get_args(WorthVerdict):
+            self._gauge(names.MODEL_RETRAIN_WORTH).labels(model, verdict).set(sum(one.verdict == verdict for one in kept))
+        self._set(names.MODEL_FALSE_RETRAINS, (model,), false_retrain_ratio(kept))
+        measured = next((one for one in reversed(kept) if one.gain is not None), None)
+        if measured is not None:
+            self._set(names.MODEL_RETRAIN_GAIN, (model,), measured.gain)
+            self._set(names.MODEL_RETRAIN_GAIN_LOW, (model,), measured.gain_low)
+            self._set(names.MODEL_RETRAIN_GAIN_HIGH, (model,), measured.gain_high)
+
+    def _rollout(self, state: ModelState) -> None:
+        model, running, finding = state.model, state.rollout, state.finding or Finding()
+        self._count_all(names.MODEL_ROLLOUTS, model, state.num_rollouts)
+        self._gauge(names.MODEL_QUARANTINED).labels(model).set(len(state.quarantine))
+        if running is None:
+            return
+        stage = running.stage
+        self._gauge(names.MODEL_ROLLOUT_INFO).labels(model, running.candidate.version, stage.name).set(1)
+        self._gauge(names.MODEL_ROLLOUT_WEIGHT).labels(model).set(stage.weight)
+        self._gauge(names.MODEL_ROLLOUT_LABELS).labels(model).set(finding.num_labels)
+        self._gauge(names.MODEL_ROLLOUT_PROGRESS).labels(model).set(finding.progress)
+        self._gauge(names.MODEL_ROLLOUT_HARM).labels(model).set(finding.harm_level)
+        for one in finding.shown:
+            if one.watched in ("error", "loss"):
+                place = (model, one.watched, one.slice)
+                self._set(names.MODEL_ROLLOUT_DIFFERENCE, place, one.estimate)
+                self._set(names.MODEL_ROLLOUT_DIFFERENCE_LOW, place, one.low)
+                self._set(names.MODEL_ROLLOUT_DIFFERENCE_HIGH, place, one.high)
+        seen = state.evidence.serving if state.evidence is not None else ServingMemory()
+        for side, served in (("candidate", seen.candidate_total), ("champion", seen.champion_total)):
+            if served.num_requests:
+                self._gauge(names.MODEL_ROLLOUT_FAILED).labels(model, side).set(served.num_failed / served.num_requests)
+            bucket = quantile_bucket(served.latency_histogram, 0.95)
+            self._set(names.MODEL_ROLLOUT_LATENCY, (model, side), None if bucket is None else seconds_of(bucket))
 
     def _false_alarms(self, model: str, snapshot: Snapshot) -> None:
         """What was promised beside what the model's own days would bring, once that was rehearsed."""

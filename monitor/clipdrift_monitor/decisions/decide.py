@@ -31,6 +31,7 @@ class History(msgspec.Struct, kw_only=True):
     recent: list[int] = []  # of the version in service, block by block: 2 a repair was proven, 1 that was open, 0 neither
     num_timed: int = 0  # finished retrains that told how long they took
     cpu_seconds: float = 0.0  # of these together
+    wall_seconds: float = 0.0  # of these together, from start to end
     rollout_id: str = ""  # of the rollout that runs
 
 

@@ -74,6 +74,7 @@ def conclude(
         last_failed_cause=outcome.key if has_failed else "",
         num_timed=state.history.num_timed + (outcome.cpu_seconds > 0),
         cpu_seconds=state.history.cpu_seconds + max(0.0, outcome.cpu_seconds),
+        wall_seconds=state.history.wall_seconds + max(0.0, outcome.wall_seconds),
     )
     if outcome.probe is not None:
         state.seen_versions = with_probe(state.seen_versions, outcome.probe)

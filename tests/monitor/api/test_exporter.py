@@ -1,6 +1,9 @@
 """What Prometheus is told is what the JSON says and the store holds, under names of the closed list, and nothing outlives its
 cause."""
 
+import sys
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import pytest
@@ -11,6 +14,11 @@ from scipy.special import betaln
 from clipdrift_contract.metrics import METRICS
 from clipdrift_contract.profile import ReferenceProfile
 from clipdrift_monitor.approvals.config import ApprovalConfig
+from clipdrift_monitor.rollout.config import RolloutPolicy
+from clipdrift_monitor.rollout.evidence_config import EvidenceConfig
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "rollout"))
+from traffic import begun, day_of_rollout, go_days, newest, replaced
 
 DAYS = [run_end(), *(batch for day in range(2, 8) for batch in day_of(day))]
 MODEL = "/api/v1/models/pump"
@@ -67,8 +75,8 @@ def test_every_figure_of_a_model_in_the_list_is_exported_once_there_is_something
 
     wanted = {metric.name for metric in METRICS if metric.name.startswith(("clipdrift_model_", "clipdrift_monitor_"))}
     wanted -= {
-        name for name in wanted if "false_alarms" in name or "approval" in name
-    }  # the first take many healthy days (tests/monitor/test_rehearsals.py), the others a policy that asks people (below)
+        name for name in wanted if any(word in name for word in ("false_alarms", "approval", "rollout", "retrain_gain"))
+    }  # the first take many healthy days (tests/monitor/test_rehearsals.py), the others a policy that asks people, or a canary
     found = {
         name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum") for name in names_of(scraped(harmed)) | during
     }
@@ -129,7 +137,7 @@ def test_counters_go_on_over_a_restart_and_over_scrapes(harmed):
     assert len(totals) >= 7
     for key in totals:
         assert before[key] == again[key] == after[key]
-        assert before[key] > 0 or "rubber_stamps" in key[0]
+        assert before[key] > 0 or "rubber_stamps" in key[0] or "retrain_" in key[0]
 
 
 def test_no_gauge_outlives_what_it_speaks_of(harmed):
@@ -157,6 +165,67 @@ def test_no_gauge_outlives_what_it_speaks_of(harmed):
     assert (value(before, "model_retrain_running"), value(after, "model_retrain_running")) == (1, 0)
     assert value(before, "model_retrain_started_timestamp_seconds") > 0
     assert value(after, "model_retrain_started_timestamp_seconds") == 0
+
+
+@pytest.fixture
+def rolling(house_of):
+    """A model whose candidate fails a part of its requests in the first step of its canary."""
+    steps = RolloutPolicy(
+        steps=(0.2, 0.5), min_labels=100, evidence=EvidenceConfig(needs_slice_proof=False), predecessor_days=5
+    )
+    house = house_of(policy=msgspec.structs.replace(POLICY, rollout=steps))
+    begun(house.dialogue)
+    house.day = go_days(house.dialogue, 6, 30, until=lambda: newest(house.dialogue).stage == "canary 0.2") + 1
+    return house
+
+
+def test_a_rollout_is_exported_while_it_runs_and_how_it_ended_afterwards(rolling):
+    for event in day_of_rollout(rolling.dialogue, rolling.day, worse=0.2):
+        rolling.dialogue.go(
+            replaced(event, num_failed=8, latency_histogram={44: 400})
+            if hasattr(event, "num_failed") and event.role == "canary"
+            else event
+        )
+    during, told = scraped(rolling), rolling.get(MODEL).json()["rollout"]
+    finding, seen = rolling.dialogue.state.finding, rolling.dialogue.state.evidence.serving
+    go_days(rolling.dialogue, rolling.day + 1, rolling.day + 9, worse=0.5, until=lambda: not rolling.dialogue.state.rollout)
+    after = scraped(rolling)
+
+    assert value(during, "model_rollout_info", version="v2", stage="canary 0.2") == 1
+    assert value(during, "model_rollout_weight_ratio") == told["weight"] == 0.2
+    assert value(during, "model_rollout_labels") == told["num_labels"]
+    assert value(during, "model_rollout_progress_ratio") == told["progress"]
+    assert value(during, "model_rollout_harm_ratio") == told["harm_level"]
+    for one in finding.shown[:2]:
+        for name, figure in (("", one.estimate), ("_low", one.low), ("_high", one.high)):
+            place = {"watched": one.watched, "slice": one.slice}
+            assert value(during, f"model_rollout_difference{name}_ratio", **place) == figure
+    failed = seen.candidate_total.num_failed / seen.candidate_total.num_requests
+    assert value(during, "model_rollout_failed_ratio", side="candidate") == failed > 0
+    assert value(during, "model_rollout_failed_ratio", side="champion") == 0
+    assert value(during, "model_rollout_latency_seconds", side="champion") == pytest.approx(2 ** (41 / 4) / 1e6)
+    assert value(during, "model_rollout_latency_seconds", side="candidate") == pytest.approx(2 ** (45 / 4) / 1e6)
+    assert value(after, "model_rollouts_total", end="rolled back") == 1
+    assert value(after, "model_quarantined_versions") == 1
+    assert {name for name in names_of(after) if "rollout_" in name} == set()
+
+
+def test_what_retrains_cost_and_were_worth_is_exported(rolling):
+    dialogue = rolling.dialogue
+    day = go_days(dialogue, rolling.day, 60, until=lambda: dialogue.state.in_service.version == "v2")
+    measuring = scraped(rolling)
+    go_days(dialogue, day + 1, day + 12, worse=0.3, until=lambda: dialogue.state.worth_open is None)
+    after, worth = scraped(rolling), dialogue.state.worths[-1]
+
+    assert value(after, "model_retrain_cpu_seconds_total") == 20.0
+    assert value(after, "model_retrain_wall_seconds_total") == 30.0
+    assert value(measuring, "model_retrains_by_worth", verdict="measuring") == 1
+    assert "clipdrift_model_false_retrain_ratio" not in names_of(measuring), "nothing is known yet"
+    assert value(after, "model_retrains_by_worth", verdict="measuring") == 0
+    assert value(after, "model_retrains_by_worth", verdict="worth it") == 1
+    assert value(after, "model_false_retrain_ratio") == 0
+    for name, figure in (("", worth.gain), ("_low", worth.gain_low), ("_high", worth.gain_high)):
+        assert value(after, f"model_retrain_gain{name}_loss") == figure
 
 
 def test_first_labels_are_not_told_as_accuracy_until_their_window_is_due(house_of):
