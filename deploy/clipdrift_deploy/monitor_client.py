@@ -56,6 +56,11 @@ class MonitorClient:
         items: list[dict[str, Any]] = listed["items"] if isinstance(listed, dict) else listed
         return [self._call("GET", _path_of(item["model"])) for item in items]
 
+    def deployments(self, model: str) -> list[dict[str, Any]]:
+        """What was put into service, the newest first; the last 500."""
+        items: list[dict[str, Any]] = self._call("GET", _path_of(model, f"/deployments?limit={_MOST}"))["items"]
+        return items
+
     def rollback(self, model: str, reason: str) -> dict[str, Any]:
         """Order the previous version back into service."""
         answer: dict[str, Any] = self._call("POST", _path_of(model, "/rollback"), {"reason": reason, "actor": "cli"})

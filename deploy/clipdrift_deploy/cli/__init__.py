@@ -11,6 +11,7 @@ from clipdrift_deploy.cli import approvals
 from clipdrift_deploy.cli import policy
 from clipdrift_deploy.cli import comparing
 from clipdrift_deploy.cli import showing
+from clipdrift_deploy.cli import dashboards
 from clipdrift_deploy.cli import storing
 from clipdrift_deploy.cli.app import app, main
 # isort: on
@@ -19,6 +20,7 @@ __all__ = [
     "app",
     "approvals",
     "comparing",
+    "dashboards",
     "incidents",
     "main",
     "operating",

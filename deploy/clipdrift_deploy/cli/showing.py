@@ -1,12 +1,11 @@
-"""The demo, and dashboards as files."""
+"""The demo."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from clipdrift_deploy.cli.app import app, dashboards_app, examples, say
+from clipdrift_deploy.cli.app import app, examples
 
 
 @app.command(epilog=examples("demo", "demo --keep-open"))
@@ -18,14 +17,3 @@ def demo(
     from clipdrift_deploy.demo.run import run_demo  # noqa: PLC0415
 
     raise typer.Exit(run_demo(to, keep_open=keep_open))
-
-
-@dashboards_app.command("build", epilog=examples("dashboards build --out /etc/clipdrift/dashboards"))
-def dashboards_build(
-    to: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("dashboards/generated"),
-) -> None:
-    """Write the Grafana dashboards (JSON) and the Prometheus rules (YAML)."""
-    from clipdrift_dashboards.build import build  # noqa: PLC0415
-
-    for path in build(to):
-        say(f"wrote {escape(str(path))}")
