@@ -10,7 +10,7 @@ from prometheus_client import generate_latest
 
 from clipdrift_contract import metrics as names
 from clipdrift_contract.metrics import MetricSet
-from clipdrift_deploy.demo.exposition import ScrapeLog
+from clipdrift_deploy.scrape_log import ScrapeLog
 
 NUM_DAYS = 30
 DAY_MS = 86_400_000

@@ -261,3 +261,26 @@ def clip_report(
 
     said = report_on(lambda: open_project_at(project), target, run, to)
     say(f"{escape(said)}\nwrote {escape(str(to))}")
+
+
+@app.command(
+    name="run-metrics",
+    epilog=examples(
+        "run-metrics pump",
+        "run-metrics runs/pump-20261001T0000.jsonl --out pump.om",
+    )
+    + "\n\n$ promtool tsdb create-blocks-from openmetrics run.om /var/lib/prometheus/data",
+)
+def run_metrics(
+    target: TargetArgument,
+    project: ProjectOption = None,
+    run: Annotated[str, typer.Option(help="A version or run id. Default: the newest run.")] = "",
+    to: Annotated[Path, typer.Option("--out", "-o", help="The OpenMetrics file to write.")] = Path("run.om"),
+) -> None:
+    """Write a run's steps as OpenMetrics, each window at its own time: backfill for a run that no Prometheus scraped."""
+    from clipdrift_deploy.clip_report.gathering import record_of  # noqa: PLC0415
+    from clipdrift_deploy.run_metrics import write_run_metrics  # noqa: PLC0415
+
+    record = record_of(lambda: open_project_at(project), target, run)
+    num_scrapes = write_run_metrics(record, to)
+    say(f"{escape(record.run_id)}: {len(record.windows)} windows at {num_scrapes} moments in {escape(str(to))}")

@@ -1,14 +1,16 @@
 """The windows of one run and its end, from the project's bus or from a run's JSON Lines file."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
+from clipdrift_contract.bus.connect import connect
 from clipdrift_contract.bus.log import Bus
 from clipdrift_contract.envelope import decode
 from clipdrift_contract.errors import ConfigError, PoisonError
 from clipdrift_contract.events import TRAINING, GradWindow, RunEnd
+from clipdrift_deploy.project import Project
 from clipdrift_trainer.recording.sinks.lines import LinesReader
 from clipdrift_trainer.recording.sinks.sink import Telemetry
 
@@ -25,6 +27,28 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """None: the run goes on, or was killed, or its end was not recorded."""
     num_unreadable: int = 0
     """Lines of the file that were no event."""
+
+
+def record_of(project: Callable[[], Project], target: str, run: str = "") -> RunRecord:
+    """A run, wherever its windows are.
+
+    Args:
+        project: Opens the project; not called for a file.
+        target: A JSON Lines file, or a model of the project.
+        run: Version or run id, or how it begins; empty: the newest run.
+
+    Raises:
+        ConfigError: There is no such run.
+    """
+    if target.endswith(".jsonl") or Path(target).is_file():
+        return from_file(Path(target), run)
+    opened = project()
+    opened.model(target)
+    bus = connect(opened.bus_url)
+    try:
+        return from_bus(bus, target, run)
+    finally:
+        bus.close()
 
 
 def from_file(path: Path, run: str = "") -> RunRecord:

@@ -7,13 +7,12 @@ from typing import Any
 import jinja2
 import msgspec
 
-from clipdrift_contract.bus.connect import connect
 from clipdrift_contract.clipping import describe_clip
 from clipdrift_contract.clock import format_moment
 from clipdrift_contract.errors import ClipdriftError, ConfigError
 from clipdrift_contract.files import write_whole
 from clipdrift_deploy.clip_report.figures import MOST_STRETCHES, Course, course_of, course_of_end, slice_shares
-from clipdrift_deploy.clip_report.gathering import RunRecord, from_bus, from_file
+from clipdrift_deploy.clip_report.gathering import RunRecord, record_of
 from clipdrift_deploy.clip_report.learned import accuracy_words, chapters_of_end
 from clipdrift_deploy.clip_report.page import chapters_of, tiles_of
 from clipdrift_deploy.clip_report.verdict import Answer, answer_of
@@ -33,17 +32,7 @@ def report_on(project: Callable[[], Project], target: str, run: str, to: Path) -
         ConfigError: There is no such run, or it left nothing to report on.
         ClipdriftError: The file cannot be written.
     """
-    if target.endswith(".jsonl") or Path(target).is_file():
-        record = from_file(Path(target), run)
-    else:
-        opened = project()
-        opened.model(target)
-        bus = connect(opened.bus_url)
-        try:
-            record = from_bus(bus, target, run)
-        finally:
-            bus.close()
-    return write_report(to, record).headline
+    return write_report(to, record_of(project, target, run)).headline
 
 
 def write_report(path: Path, record: RunRecord) -> Answer:

@@ -17,7 +17,6 @@ from clipdrift_contract.errors import ClipdriftError
 from clipdrift_contract.events import Event
 from clipdrift_deploy import up
 from clipdrift_deploy.demo.client import ServingClient
-from clipdrift_deploy.demo.exposition import ScrapeLog
 from clipdrift_deploy.demo.gathering import Gathered, evidence_folder, gather
 from clipdrift_deploy.demo.lives import Lives
 from clipdrift_deploy.demo.narration import tell_in_order
@@ -30,6 +29,7 @@ from clipdrift_deploy.demo.terminal import Display, closing_words
 from clipdrift_deploy.demo.traffic import Stream, day_ends
 from clipdrift_deploy.demo.watcher import MonitorWatcher
 from clipdrift_deploy.project import Environment, Project, open_project
+from clipdrift_deploy.scrape_log import ScrapeLog
 
 _EVIDENCE_SECONDS = 60.0
 _FILE_WIDTH = 118

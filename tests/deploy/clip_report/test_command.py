@@ -1,12 +1,16 @@
-"""`clipdrift watch` and `clipdrift clip-report` as a user meets them."""
+"""`clipdrift watch`, `clip-report` and `run-metrics` as a user meets them."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 from made_runs import rich_end, window
 
 from clipdrift_contract.clock import ManualClock
+from clipdrift_contract.errors import ConfigError
+from clipdrift_deploy.clip_report.gathering import RunRecord
+from clipdrift_deploy.run_metrics import write_run_metrics
 from clipdrift_deploy.telemetry import TelemetrySection
 from clipdrift_trainer.recording.sinks.lines import LinesSink
 
@@ -64,3 +68,40 @@ def test_a_run_that_has_ended_is_shown_once(clipdrift, run: Path) -> None:
 def test_the_settings_of_the_howto_are_settings() -> None:
     (table,) = re.findall(r"```toml\n\[training.telemetry\]\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert {line.split()[0] for line in table.splitlines()} <= set(TelemetrySection.__struct_fields__)
+
+
+def test_a_run_that_nobody_scraped_becomes_openmetrics_at_its_own_times(clipdrift, run: Path) -> None:
+    to = run.with_name("out") / "run.om"
+    result = clipdrift("run-metrics", run, "--out", to)
+    assert result.exit_code == 0, result.output
+    assert "2 windows at 2 moments in" in result.stdout
+    steps = [line for line in to.read_text().splitlines() if line.startswith("clipdrift_trainer_optimizer_steps_total{")]
+    assert steps == [
+        'clipdrift_trainer_optimizer_steps_total{model="pump"} 50.0 1362096000.050',
+        'clipdrift_trainer_optimizer_steps_total{model="pump"} 100.0 1362096000.100',
+    ]
+    assert to.read_text().endswith("# EOF\n")
+
+
+def test_windows_of_one_moment_are_one_scrape(tmp_path: Path) -> None:
+    windows = (window(0), window(50, ended_at_ms=window(0).ended_at_ms), window(100))
+    to = tmp_path / "run.om"
+    assert write_run_metrics(RunRecord(run_id="run-1", model="pump", windows=windows), to) == 2
+    assert 'clipdrift_trainer_optimizer_steps_total{model="pump"} 100.0 1362096000.050' in to.read_text()
+
+
+def test_a_run_without_windows_has_no_metrics(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no windows of run run-1"):
+        write_run_metrics(RunRecord(run_id="run-1", model="pump", windows=()), tmp_path / "run.om")
+
+
+@pytest.mark.prometheus
+def test_promtool_takes_what_is_written(clipdrift, run: Path, tmp_path: Path) -> None:
+    clipdrift("run-metrics", run, "--out", tmp_path / "run.om")
+    make = ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(tmp_path / "run.om"), str(tmp_path / "tsdb")]
+    subprocess.run(make, check=True, capture_output=True)
+    (tmp_path / "tsdb" / "wal").mkdir()  # without which promtool does not read a folder
+    told = subprocess.run(
+        ["promtool", "tsdb", "dump", str(tmp_path / "tsdb")], check=True, capture_output=True, text=True
+    ).stdout
+    assert '{__name__="clipdrift_trainer_loss", model="pump"} 0.5 1362096000050' in told

@@ -1,4 +1,4 @@
-"""Keeps every scrape of the replay with its event time, and writes one OpenMetrics file that `promtool tsdb create-blocks-from
+"""Keeps scrapes with their event times, and writes one OpenMetrics file that `promtool tsdb create-blocks-from
 openmetrics` turns into a year of Prometheus."""
 
 import re

@@ -9,7 +9,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from clipdrift_contract import metrics as names
 from clipdrift_contract.metrics import MetricSet
-from clipdrift_deploy.demo.exposition import ScrapeLog
+from clipdrift_deploy.scrape_log import ScrapeLog
 
 DAY_MS = 86_400_000
 START_MS = 1_362_096_000_000  # 2013-03-01
