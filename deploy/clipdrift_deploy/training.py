@@ -1,6 +1,7 @@
 """Trainings of a project's models: its task, its settings, its bus and its registry, handed to the trainer."""
 
 import hashlib
+import logging
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +19,7 @@ from clipdrift_contract.events import RetrainOutcome, RetrainRequest, RunEnd
 from clipdrift_contract.jobs import JobFolder
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_contract.profile import ReferenceProfile
+from clipdrift_deploy.gate_report.report import PAGE_NAME, write_gate_page
 from clipdrift_deploy.moments import require_span
 from clipdrift_deploy.project import FILE_NAME, ModelSection, Project
 from clipdrift_deploy.settings import read_section
@@ -34,6 +36,8 @@ from clipdrift_trainer.retraining.job import RetrainingConfig, run_retrain
 from clipdrift_trainer.tasks.fitting import per_sample_module
 from clipdrift_trainer.tasks.task import Task
 from clipdrift_trainer.training import Order, TrainingConfig, train
+
+_log = logging.getLogger(__name__)
 
 
 class TrainingSection(TrainingConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -158,10 +162,21 @@ def carry_out(project: Project, job_folder: Path) -> RetrainOutcome | None:
         task, config, revision = _unusable(error), RetrainingConfig(), "unknown"
     clock = SystemClock()
     with _publisher(project, clock) as publisher:
-        return run_retrain(
+        outcome = run_retrain(
             folder, task, config, artifacts=project.artifacts, registry=make_registry(project.registry_url),
             publisher=publisher, clock=clock, metrics=MetricSet(), code_revision=revision,
         )  # fmt: skip
+    if outcome is not None:
+        _write_page(folder.path / PAGE_NAME, outcome)
+    return outcome
+
+
+def _write_page(path: Path, outcome: RetrainOutcome) -> None:
+    """The gate's page, for people; the outcome is out already, so one that cannot be written only warns."""
+    try:
+        write_gate_page(path, outcome)
+    except Exception as error:  # noqa: BLE001  whatever drawing raises
+        _log.warning("no page of the gate at %s: %s", path, error)
 
 
 def newest_profile(project: Project, model: str) -> ReferenceProfile | None:

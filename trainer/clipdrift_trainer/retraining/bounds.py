@@ -53,16 +53,12 @@ def checked(
     name: str, outcome: CheckVerdict, words: str, found: Interval | None, bound: float | None, unit: str, role: Role,
     *, slice_name: str = "", num_rows: int = 0, num_blocks: int = 0,
 ) -> GateCheck:  # fmt: skip
-    """The check as an event holds it; what is not a finite number, or says nothing, is left out."""
-    value, low, high = (_told(x) for x in found) if found is not None else (None, None, None)
+    """The check as an event holds it; a figure of which nothing is known is left out."""
+    value, low, high = found if found is not None and is_known(found) else (None, None, None)
     return GateCheck(
         name=name, outcome=outcome, words=words, slice=slice_name, value=value, low=low, high=high, bound=bound, unit=unit,
         num_rows=num_rows, num_blocks=num_blocks, is_decisive=role == "decisive",
     )  # fmt: skip
-
-
-def _told(figure: float) -> float | None:
-    return figure if math.isfinite(figure) and abs(figure) < UNKNOWN else None
 
 
 def interval_words(found: Interval, digits: int = 4, sign: str = "+") -> str:

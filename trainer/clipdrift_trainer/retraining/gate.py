@@ -25,9 +25,12 @@ class TimeOrderPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """The winner's policy in time order: trained on the older days alone, against the model in service on the newest."""
 
     role: Role = "decisive"
-    """Decides, is on trial (shown), or is not told (off). Where there are too few rows, or one arm alone, it never decides."""
+    """Decides, is on trial (shown), or is not told (off). Without enough rows, or an arm that was trained on older days (see
+    `always`), it never decides."""
     margin: float = 0.01
     """By how much the loss may be higher."""
+    always: bool = False
+    """Where there is one arm alone, train it on the older days too, for this check: one more training."""
 
     def __post_init__(self) -> None:
         require_at_least("time_order", 0.0, margin=self.margin)

@@ -15,9 +15,10 @@ import numpy as np
 from clipdrift_contract.bus.publishing import EventPublisher
 from clipdrift_contract.clock import Clock
 from clipdrift_contract.errors import ClipdriftError
-from clipdrift_contract.events import ArmResult, Contrast, GradProbe, RetrainOutcome, RetrainRequest, RunEnd
+from clipdrift_contract.events import ArmResult, GradProbe, RetrainOutcome, RetrainRequest, RunEnd
 from clipdrift_contract.jobs import JobFolder, JobTakenError
 from clipdrift_contract.metrics import MetricSet
+from clipdrift_trainer.evaluation.scores import Floats
 from clipdrift_trainer.export import Artifact, parse_artifact
 from clipdrift_trainer.probing.champion import probe_champion
 from clipdrift_trainer.probing.probe import with_seen
@@ -38,7 +39,7 @@ from clipdrift_trainer.retraining.arms import (
 from clipdrift_trainer.retraining.checks.data import check_data
 from clipdrift_trainer.retraining.contestants import case_of, held_out_of, judging_rows_of, served_scores
 from clipdrift_trainer.retraining.gate import GatePolicy, GateVerdict
-from clipdrift_trainer.retraining.judging import Judgement, against_champion, choose_arm, judgement_of, only_arm
+from clipdrift_trainer.retraining.judging import Choice, Judgement, against_champion, choose_arm, judgement_of, only_arm
 from clipdrift_trainer.retraining.measuring import measure_checks
 from clipdrift_trainer.retraining.selection import SAME
 from clipdrift_trainer.tasks.task import Rows, Task
@@ -186,17 +187,17 @@ def _retrain(job: _Job) -> tuple[Judgement, RunEnd, GradProbe | None]:
         foretold.append(_foretell(job, champion, content, prepared.rows))
 
     held_out = held_out_of(work, champion, content)
-    of_shadow: tuple[Contrast, ...] = ()
-    if len(request.arms) > 1:
-        older = in_time_order(work)
+    older = in_time_order(work) if len(request.arms) > 1 or policy.time_order.always else None
+    if older is not None and len(request.arms) > 1:
         shadows = fit_arms(older, job.config.max_workers, meanwhile)
         choice = choose_arm(shadows, judging_rows_of(older, champion), policy)
-        of_shadow = against_champion(_shadow_of(choice.winner, shadows).scores, held_out_of(older, champion, content))
         (best,) = fit_arms(of_one_arm(work, choice.winner), max_workers=1, meanwhile=_nothing)
+        fitted = shadows
     else:
-        shadows = fit_arms(of_one_arm(work, request.arms[0].name), max_workers=1, meanwhile=meanwhile)
-        (best,) = shadows
+        fitted = fit_arms(of_one_arm(work, request.arms[0].name), max_workers=1, meanwhile=meanwhile)
+        (best,) = fitted
         choice = only_arm(best, held_out)
+        shadows = fit_arms(of_one_arm(older, choice.winner), max_workers=1, meanwhile=_nothing) if older is not None else []
     if not np.isfinite(best.scores).all():
         raise ClipdriftError("the candidate diverged: lower the task's learning rate")
     _send_windows(job, best)
@@ -208,14 +209,15 @@ def _retrain(job: _Job) -> tuple[Judgement, RunEnd, GradProbe | None]:
     )  # fmt: skip
     served = msgspec.structs.replace(best, scores=served_scores(work, done))
     measured = measure_checks(case_of(work, served, done, held_out, champion, content, inspected[0].checks), policy)
+    of_shadow = against_champion(_shadow(choice, shadows), held_out_of(older, champion, content)) if older is not None else ()
     judgement = judgement_of(choice, served, held_out, policy, of_shadow=of_shadow, measured=measured)
     registered = msgspec.structs.replace(done.run_end, registry_uri=job.registry.register(done.run_end))
-    return judgement, registered, _with_seen(foretold[0], shadows)
+    return judgement, registered, _with_seen(foretold[0], fitted)
 
 
-def _shadow_of(winner: str, shadows: Sequence[FittedArm]) -> FittedArm:
-    """The winner's shadow with the seed that will be exported."""
-    return next(one for one in shadows if one.arm.name == winner)
+def _shadow(choice: Choice, shadows: Sequence[FittedArm]) -> Floats:
+    """What the winner answers that was trained on older days alone, with the seed that will be exported."""
+    return next(one.scores for one in shadows if one.arm.name == choice.winner)
 
 
 def _foretell(job: _Job, champion: Artifact, content: bytes, rows: Rows) -> GradProbe | None:
