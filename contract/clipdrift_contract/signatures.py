@@ -35,6 +35,10 @@ class SignatureError(ClipdriftError):
     """There is no signature, it is by none of the keys, or what was signed is something else; the message names the file."""
 
 
+class UnsignedError(SignatureError):
+    """There is no signature."""
+
+
 class PublicKey(NamedTuple):
     """A key that signatures are checked with, and where it came from."""
 
@@ -153,7 +157,7 @@ def read_signature(path: Path, keys: Sequence[PublicKey]) -> Signed:
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)
     except FileNotFoundError as error:
-        raise SignatureError(f"{path.parent.name} is not signed: there is no {path.name}") from error
+        raise UnsignedError(f"{path.parent.name} is not signed: there is no {path.name}") from error
     except OSError as error:
         raise SignatureError(f"the signature {path} cannot be read: {error}") from error
     if len(content) > _MOST_BYTES:
@@ -195,11 +199,12 @@ def _stated(payload: bytes, path: Path, key: Path) -> Signed:
     return Signed(said.subject[0].name, {one.name: one.digest for one in said.predicate.resources}, key)
 
 
-def check_model(path: Path, sha256: str, keys: Sequence[PublicKey]) -> Signed:
+def check_model(path: Path, version: str, sha256: str, keys: Sequence[PublicKey]) -> Signed:
     """Check that bytes in hand are the model that was signed, for who is about to load them.
 
     Args:
-        path: Where they were read; the signature lies beside it, and the folder is called as the version that was signed.
+        path: Where they were read; the signature lies beside it.
+        version: What they are to serve as.
         sha256: Their digest, as hexadecimal digits.
         keys: One of them signed.
 
@@ -207,8 +212,8 @@ def check_model(path: Path, sha256: str, keys: Sequence[PublicKey]) -> Signed:
         SignatureError: There is no signature, it is by none of the keys, or it is of other bytes or another version.
     """
     signed = read_signature(path.parent / SIGNATURE_NAME, keys)
-    if signed.version != path.parent.name:
-        raise SignatureError(f"the signature in {path.parent} is of version {signed.version[:100]!r}")
+    if signed.version != version:
+        raise SignatureError(f"{path} is to serve as {version!r}, and was signed as {signed.version[:100]!r}")
     expected = signed.files.get(path.name)
     if expected is None:
         raise SignatureError(f"{path} was not signed: the signature names {', '.join(sorted(signed.files))[:300]}")
@@ -230,6 +235,4 @@ def differences(folder: Path, expected: dict[str, str]) -> list[str]:
         found = sha256_of(folder / name)
         if found != expected[name]:
             told.append(f"{name} was changed: expected sha256 {expected[name]}, found {found}")
-    return told + [
-        f"{name} is not of this version: nothing says that it should be there" for name in sorted(there - expected.keys())
-    ]
+    return told + [f"{name} is not of this version: nothing tells of it" for name in sorted(there - expected.keys())]

@@ -58,7 +58,9 @@ def serving_config(project: Project) -> "ServingConfig":
         "admin_token": secrets.admin_token,
         "receipt_keys": tuple(key.strip() for key in secrets.receipt_key.split(",")),
     }
-    return read_section(project.folder / FILE_NAME, "serving", project.file.serving, ServingConfig, filled)
+    config = read_section(project.folder / FILE_NAME, "serving", project.file.serving, ServingConfig, filled)
+    keys = tuple(str(project.folder / name) for name in config.admission.public_key_files)
+    return msgspec.structs.replace(config, admission=msgspec.structs.replace(config.admission, public_key_files=keys))
 
 
 def monitor_config(project: Project) -> "MonitorConfig":
@@ -80,7 +82,9 @@ def monitor_config(project: Project) -> "MonitorConfig":
         "evidence_dir": project.state / "evidence",
         "api_token": project.secrets().api_token,
         "ci_secrets": CiSecrets(
-            token=environment.ci_token, trigger_token=environment.ci_trigger_token, hook_secret=environment.ci_hook_secret,
+            token=environment.ci_token,
+            trigger_token=environment.ci_trigger_token,
+            hook_secret=environment.ci_hook_secret,
             folder=project.folder,
         ),
         "project_name": project.name,

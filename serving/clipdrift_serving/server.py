@@ -21,6 +21,7 @@ from clipdrift_contract.metrics import MetricSet
 from clipdrift_serving.access.authorise import Authorise, authoriser
 from clipdrift_serving.access.tls import TlsContext
 from clipdrift_serving.config import ServingConfig
+from clipdrift_serving.dataplane.admission import require_signing_keys
 from clipdrift_serving.dataplane.plane import DataPlane
 from clipdrift_serving.dataplane.receipts import ReceiptBook
 from clipdrift_serving.dataplane.repository import ModelRepository
@@ -53,8 +54,9 @@ def run(config: ServingConfig, clock: Clock | None = None, worker: Worker | None
     """Serve, alone or as a worker, until SIGTERM or SIGINT; then finish what is in flight, write what is recorded, and return.
 
     Raises:
-        ConfigError: The bus address or the receipt key is wrong.
+        ConfigError: The bus address or the receipt key is wrong, or signatures cannot be checked.
     """
+    require_signing_keys(config.admission)
     logs = (
         start_logging([config.admin_token, *config.receipt_keys, config.fields.hmac_key])
         if config.log_format == "json"

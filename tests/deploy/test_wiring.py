@@ -28,6 +28,12 @@ def test_serving_is_given_its_settings_the_bus_the_spool_and_the_secrets(make_pr
     assert (config.admin_token, config.receipt_keys) == (secrets.admin_token, (secrets.receipt_key,))
 
 
+def test_keys_that_sign_models_lie_in_the_projects_folder(make_project) -> None:
+    project = make_project("[serving.admission]\npublic_key_files = ['signing.pub']\n")
+
+    assert serving_config(project).admission.public_key_files == (str(project.folder / "signing.pub"),)
+
+
 def test_the_monitor_is_given_its_settings_the_policy_and_how_a_retrain_is_started(make_project) -> None:
     project = make_project("[monitor]\nport = 9001\n[policy]\ncooldown_days = 3\nbudget = {days_per_false_page = 500}\n")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from clipdrift_contract.errors import ClipdriftError
+from clipdrift_contract.errors import ClipdriftError, ConfigError
 from clipdrift_serving.dataplane.measuring import Measured
 
 _ORT_FORMAT = b"ORTM"  # at byte 4 of ONNX Runtime's own format, which the checker does not read
@@ -39,11 +39,20 @@ class AdmissionPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Memory that checking, loading and running a file may take."""
     is_trial_required: bool = True
     """Whether a file must pass the trial; off, only size and digest are checked, for files of your own."""
+    public_key_files: tuple[str, ...] = ()
+    """PEM files of the keys that sign models, in the project's folder; several while keys change. A signature that is there
+    must then be by one of them, and of the very file."""
+    is_signature_required: bool = False
+    """Whether a version without a signature is refused."""
 
     def __post_init__(self) -> None:
         for name in ("max_model_bytes", "trial_seconds", "trial_memory_mib"):
             if not 0 < getattr(self, name) < 2**53:
                 raise ValueError(f"serving.admission.{name} must be > 0, got {getattr(self, name)!r}")
+        if self.is_signature_required and not self.public_key_files:
+            raise ValueError(
+                "serving.admission.is_signature_required needs serving.admission.public_key_files: whose signatures count"
+            )
 
 
 def check_form(content: bytes, source: str, max_model_bytes: int) -> None:
@@ -54,6 +63,17 @@ def check_form(content: bytes, source: str, max_model_bytes: int) -> None:
         )
     if content[4:8] == _ORT_FORMAT:
         raise ArtifactError(f"{source} is in ONNX Runtime's own format (.ort), which cannot be checked; deploy the .onnx file")
+
+
+def require_signing_keys(policy: AdmissionPolicy) -> None:
+    """Raises ConfigError where signatures are to be checked and cannot be: for the start of a server."""
+    if not policy.public_key_files:
+        return
+    try:
+        from clipdrift_serving.dataplane.signed import signing_keys  # noqa: PLC0415  packages that most servers do not have
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"serving.admission.public_key_files needs {error.name}: pip install 'clipdrift[signing]'") from error
+    signing_keys(policy.public_key_files)
 
 
 def try_out(content: bytes, source: str, policy: AdmissionPolicy) -> Measured:

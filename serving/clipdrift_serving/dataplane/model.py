@@ -171,7 +171,7 @@ class LoadedModel:
         for word in (name, served.version):
             if not _NAME.fullmatch(word):
                 raise ArtifactError(f"names of models and versions are 1 to 64 of A-Z a-z 0-9 _ . -, got {word[:100]!r}")
-        content = _read_checked(served, (admission or AdmissionPolicy()).max_model_bytes)
+        content = _read_checked(served, admission or AdmissionPolicy())
         if tried is None and admission is not None and admission.is_trial_required:
             tried = try_out(content, served.uri, admission)
         try:
@@ -306,18 +306,24 @@ def _as_f4(found: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         return found.astype(_F4)
 
 
-def _read_checked(served: ServedVersion, max_bytes: int) -> bytes:
+def _read_checked(served: ServedVersion, admission: AdmissionPolicy) -> bytes:
     try:
         parts = urlsplit(served.uri)
         if parts.scheme != "file":
             raise ArtifactError(f"a model's address must be file:///..., got {served.uri!r}")
-        content = _read(Path(url2pathname(parts.path)), max_bytes)
+        path = Path(url2pathname(parts.path))
+        content = _read(path, admission.max_model_bytes)
     except (OSError, ValueError) as error:
         raise ArtifactError(f"model file {served.uri!r} cannot be read: {error}") from error
-    check_form(content, served.uri, max_bytes)
+    check_form(content, served.uri, admission.max_model_bytes)
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
     if digest != served.digest:
         raise ArtifactError(f"model file {served.uri} was changed: its digest is {digest}, the deployment says {served.digest}")
+    if admission.public_key_files:
+        # packages that most servers do not have
+        from clipdrift_serving.dataplane.signed import check_signature  # noqa: PLC0415
+
+        check_signature(path, served.version, digest, admission)
     return content
 
 
