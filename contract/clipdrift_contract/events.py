@@ -343,6 +343,8 @@ class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
     membership: Membership | None = None
     precision: Literal["float32", "int8"] = "float32"  # of the weights in the artifact
     precision_words: str = ""  # why it is what it is, where int8 was asked for
+    card_digest: str = ""  # sha256 of the version's model card as JSON
+    is_signed: bool = False  # whether the version's files were signed
 
 
 class FeatureColumn(msgspec.Struct, frozen=True, kw_only=True, gc=False):

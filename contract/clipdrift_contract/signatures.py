@@ -10,11 +10,12 @@ Source: https://github.com/ossf/model-signing-spec, https://github.com/secure-sy
 
 import base64
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -115,17 +116,31 @@ def sign_version(folder: Path, key_file: Path) -> Path:
         raise ConfigError(f"signing needs {error.name}: {EXTRA}") from error
     path, partial = folder / SIGNATURE_NAME, folder / f"{SIGNATURE_NAME}.partial"
     left_out = [one for one in folder.iterdir() if not is_of_version(one.name)]
-    try:
-        signer: Any = signing.Config().use_elliptic_key_signer(private_key=key_file)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"{key_file} cannot sign: it must be a PEM file with an elliptic-curve private key (P-256, say) and no password "
-            f"({type(error).__name__}: {error})"
-        ) from error
+    require_private_key(key_file)
+    signer = signing.Config().use_elliptic_key_signer(private_key=key_file)
     hashed = hashing.Config().set_ignored_paths(paths=[path, partial, *left_out], ignore_git_paths=False)
     signer.set_hashing_config(hashed).sign(folder, partial)
     partial.replace(path)
     return path
+
+
+def require_private_key(path: Path) -> None:
+    """Look whether a file can sign.
+
+    Raises:
+        ConfigError: `model-signing` is not installed, or the file holds no elliptic-curve private key, or one with a password.
+    """
+    try:
+        found = serialization.load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigError(
+            f"{path} cannot sign: it must be a PEM file of an elliptic-curve private key (P-256, say) without a password "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if not isinstance(found, ec.EllipticCurvePrivateKey) or found.curve.name not in _HASHES:
+        raise ConfigError(f"{path} holds a key of another kind; sign with an elliptic curve: P-256, P-384 or P-521")
+    if find_spec("model_signing") is None:
+        raise ConfigError(f"signing needs model_signing: {EXTRA}")
 
 
 def read_public_keys(paths: Sequence[Path]) -> tuple[PublicKey, ...]:

@@ -14,6 +14,7 @@ import msgspec
 from clipdrift_contract.errors import ConfigError
 from clipdrift_contract.events import ClipSpec
 from clipdrift_deploy.settings import read_section
+from clipdrift_trainer.registering.card import StatedSection
 
 FILE_NAME = "clipdrift.toml"
 ENVIRONMENT_PREFIX = "CLIPDRIFT_"
@@ -46,6 +47,8 @@ class ModelSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Keyword arguments for the task class."""
     seed: int = 0
     """Seed of the first training and of retrains."""
+    card: StatedSection = StatedSection()
+    """What only people can say of the model, for its card: see `[models.NAME.card]`."""
 
 
 class ProjectFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,6 +94,8 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What a job claims a retrain as; no other run may have it. Unset: as GitHub, GitLab or Kubernetes name the run."""
     run_url: str = ""
     """Where people can see the run. Unset: as GitHub or GitLab say."""
+    signing_key_file: str = ""
+    """Wins over `training.signing_key_file`, for a CI that has its key elsewhere."""
     log_level: Literal["", "DEBUG", "INFO", "WARNING", "ERROR"] = ""
     """Least severe level that is logged: DEBUG, INFO, WARNING or ERROR. Unset: INFO for what runs for ever, else WARNING."""
 

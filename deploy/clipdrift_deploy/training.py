@@ -30,6 +30,7 @@ from clipdrift_trainer.clipping.rules import make_clipper
 from clipdrift_trainer.export import read_artifact
 from clipdrift_trainer.quality.policy import QualityPolicy
 from clipdrift_trainer.recording.scraping import scrape_endpoint
+from clipdrift_trainer.registering.describing import Describing, require_signer
 from clipdrift_trainer.registry import make_registry
 from clipdrift_trainer.retraining.gate import GatePolicy
 from clipdrift_trainer.retraining.job import RetrainingConfig, run_retrain
@@ -49,6 +50,8 @@ class TrainingSection(TrainingConfig, frozen=True, kw_only=True, forbid_unknown_
     """Arms of a retrain trained at the same time, each in a process with one thread."""
     quality: QualityPolicy = QualityPolicy()
     """What the rows must stand before a training: see `[training.quality]`."""
+    signing_key_file: str = ""
+    """PEM file of the private key that versions are signed with (extra: `signing`), in the project's folder. Empty: none."""
     telemetry: TelemetrySection = TelemetrySection()
     """Where the windows of a training go: see `[training.telemetry]`."""
 
@@ -72,6 +75,18 @@ def retraining_config(section: TrainingSection) -> RetrainingConfig:
     return RetrainingConfig(
         training=TrainingConfig(**held_out), gate=section.gate, max_workers=section.max_workers, quality=section.quality
     )
+
+
+def describing_of(project: Project, model: str) -> Describing:
+    """How versions of `model` are described and signed.
+
+    Raises:
+        ConfigError: They are to be signed and cannot be.
+    """
+    named = project.environment.signing_key_file or training_section(project).signing_key_file
+    key_file = project.folder / named if named else None
+    require_signer(key_file)
+    return Describing(stated=project.model(model).card, key_file=key_file)
 
 
 def train_model(
@@ -108,6 +123,7 @@ def train_model(
     require_span(start_ms, end_ms)
     config = retraining_config(training_section(project))
     check_clip(project, model, section)
+    describing = describing_of(project, model)
     task = load_task(project, model)
     order = Order(
         model=model,
@@ -130,7 +146,7 @@ def train_model(
             publisher=publisher, clock=clock or SystemClock(), metrics=metrics, on_window=on_window,
             sinks=sinks_of(project, model, training_section(project).telemetry, metrics, clock or SystemClock()),
             spool=project.state / "spool",
-            quality=config.quality, profile=newest_profile(project, model),
+            quality=config.quality, profile=newest_profile(project, model), describing=describing,
         ).run_end  # fmt: skip
 
 
@@ -158,13 +174,14 @@ def carry_out(project: Project, job_folder: Path) -> RetrainOutcome | None:
         task: Task = load_task(project, request.model)
         config = retraining_config(training_section(project))
         revision = code_revision(project, request.model)
+        describing = describing_of(project, request.model)
     except ConfigError as error:
-        task, config, revision = _unusable(error), RetrainingConfig(), "unknown"
+        task, config, revision, describing = _unusable(error), RetrainingConfig(), "unknown", Describing()
     clock = SystemClock()
     with _publisher(project, clock) as publisher:
         outcome = run_retrain(
             folder, task, config, artifacts=project.artifacts, registry=make_registry(project.registry_url),
-            publisher=publisher, clock=clock, metrics=MetricSet(), code_revision=revision,
+            publisher=publisher, clock=clock, metrics=MetricSet(), code_revision=revision, describing=describing,
         )  # fmt: skip
     if outcome is not None:
         _write_page(folder.path / PAGE_NAME, outcome)

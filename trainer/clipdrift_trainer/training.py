@@ -30,6 +30,7 @@ from clipdrift_trainer.quality.policy import DEFAULT, QualityPolicy
 from clipdrift_trainer.quantise import Choice, quantise_when_it_passes
 from clipdrift_trainer.recording.sinks import WindowSink
 from clipdrift_trainer.recording.sinks.sink import Sink
+from clipdrift_trainer.registering.describing import Describing, describe_version
 from clipdrift_trainer.registry import Registry
 from clipdrift_trainer.retraining.candidates import threshold_candidates
 from clipdrift_trainer.tasks.fitting import Fit, OnProgress, fit, predict_logits, to_scores
@@ -212,12 +213,14 @@ def train(
     quality: QualityPolicy = DEFAULT,
     profile: ReferenceProfile | None = None,
     in_service: Sequence[ScoreInterval] = (),
+    describing: Describing | None = None,
 ) -> Finished:
     """Carry out `order` and publish its windows and its `RunEnd`.
 
     `on_window` sees each window in the training thread; `sinks` are further places for them, and `spool` is the folder where
     windows wait for a place that is away. `quality` says which checks the rows must stand, beside the `profile` of the model in
-    service where there is one; slices are compared with `in_service`, its validation.
+    service where there is one; slices are compared with `in_service`, its validation. `describing` says how the version is
+    described and signed; None: it is not.
 
     Raises:
         LeakError, QualityError, ValueError: The task's rows are not usable.
@@ -243,6 +246,7 @@ def train(
         finished = finish(
             task, config, order, prepared, fitted, run_id=run_id, started_at_ms=started_at_ms,
             artifacts=artifacts, registry=registry, publisher=publisher, clock=clock, in_service=in_service,
+            describing=describing,
         )  # fmt: skip
         sink.end(finished.run_end)
     return finished
@@ -281,8 +285,10 @@ def finish(
     publisher: EventPublisher | None,
     clock: Clock,
     in_service: Sequence[ScoreInterval] = (),
+    describing: Describing | None = None,
 ) -> Finished:
-    """Evaluate, export, register and publish a fitted model. `in_service`: the validation of the model in service, if known."""
+    """Evaluate, export, describe, register and publish a fitted model. `in_service`: the validation of the model in service, if
+    known; without `describing` whoever calls describes it."""
     held_out = prepared.rows.select(prepared.held_out)
     logits_NK = predict_logits(fitted.module, encode(task, held_out, prepared.vocabularies))
     fitting, judged = split_held_out(task, config.for_clip(order.clip), held_out)
@@ -338,6 +344,8 @@ def finish(
         run_end, run_id=run_id, privacy=fitted.privacy, membership=membership,
         precision=chosen.precision, precision_words=chosen.words,
     )  # fmt: skip
+    if describing is not None:
+        run_end = describe_version(run_end, describing)
     run_end = msgspec.structs.replace(run_end, registry_uri=registry.register(run_end))
     if publisher is not None:
         publisher.publish(run_end, event_id=f"run-end-{run_id}")

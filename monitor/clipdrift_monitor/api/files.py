@@ -15,6 +15,7 @@ import msgspec
 from clipdrift_contract.errors import ClipdriftError
 from clipdrift_contract.events import RunEnd
 from clipdrift_contract.files import lock_file
+from clipdrift_contract.version_files import DESCRIPTIONS
 
 MAX_FILE_BYTES = 2 << 30
 MAX_FILES = 64
@@ -155,6 +156,9 @@ class Incoming:
     def keep(self) -> StoredFile:
         """Put it in its place.
 
+        What describes the version (card, bill of materials, signature) is replaced: a job that is begun again measures anew.
+        The model, and what it was made of, never changes.
+
         Raises:
             BrokenFileError: It is not what was announced.
             FileConflictError: Another content is there.
@@ -163,7 +167,7 @@ class Incoming:
             raise BrokenFileError(
                 f"{self._path.name} came with digest {self._told.hexdigest()}, announced was {self._expected}; nothing is kept"
             )
-        if self._path.exists():
+        if self._path.exists() and self._path.name not in DESCRIPTIONS:
             if _sha256(self._path) != self._expected:
                 raise FileConflictError(
                     f"{self._path.parent.name} has another {self._path.name} already, and a version never changes"

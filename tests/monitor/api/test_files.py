@@ -110,6 +110,13 @@ def test_a_version_never_changes(house, claimed, models):
     assert (models / "pump" / "v2" / "model.onnx").read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("name", ["card.json", "card.md", "sbom.json", "model.sig"])
+def test_what_describes_a_version_is_replaced_by_a_job_that_is_begun_again(house, claimed, models, name):
+    for content in (b"first", b"second"):
+        assert hand_in(house, claimed, content, name, **announced(content)).status_code == 200
+    assert (models / "pump" / "v2" / name).read_bytes() == b"second"
+
+
 def test_a_version_that_is_known_takes_no_file_of_a_job(house, claimed, models):
     assert hand_in(house, claimed, version="v1", name="extra.json").status_code == 409
     assert not models.exists()

@@ -5,9 +5,10 @@ import json
 import msgspec
 import pytest
 
-from clipdrift_contract.events import RunEnd, ServedVersion
+from clipdrift_contract.events import RunEnd
 from clipdrift_trainer.registering.card import (
     CardGate,
+    CardParent,
     StatedSection,
     card_digest,
     decode_card,
@@ -17,7 +18,7 @@ from clipdrift_trainer.registering.card import (
 from clipdrift_trainer.registering.card_page import card_page
 
 FILES = {"weights.pt": "b" * 64, "model.onnx": "a" * 64}
-PARENT = ServedVersion(version="20130201-old000", uri="file:///old", digest="sha256:old")
+PARENT = CardParent(version="20130201-old000", digest="sha256:old")
 
 
 def test_every_figure_of_the_card_is_the_runs_own(run: RunEnd, gate: CardGate) -> None:

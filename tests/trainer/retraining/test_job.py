@@ -22,6 +22,8 @@ from clipdrift_contract.events import RETRAINING, TRAINING, Arm, ArmResult, Clip
 from clipdrift_contract.jobs import JobFolder
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_trainer.quality.policy import QualityPolicy
+from clipdrift_trainer.registering.card import CardGate, CardParent, card_digest, decode_card
+from clipdrift_trainer.registering.describing import Describing
 from clipdrift_trainer.registry import NoRegistry
 from clipdrift_trainer.retraining.job import RetrainingConfig, run_retrain
 from clipdrift_trainer.tasks.task import Rows
@@ -114,6 +116,25 @@ def test_a_model_whose_world_turned_is_beaten_and_the_candidate_passes(world: Wo
 
 def winner_of(outcome: RetrainOutcome) -> ArmResult:
     return next(arm for arm in outcome.arms if arm.arm.name == outcome.winner)
+
+
+def test_a_described_candidate_has_a_card_of_the_gates_own_checks_and_the_outcome_names_it(world: World) -> None:
+    publisher = EventPublisher(world.bus.publisher(), source="test", clock=ManualClock())
+    outcome = run_retrain(
+        world.folder, world.task, RetrainingConfig(max_workers=1), artifacts=world.root / "models", registry=NoRegistry(),
+        publisher=publisher, clock=ManualClock(), metrics=MetricSet(), describing=Describing(),
+    )  # fmt: skip
+    publisher.close()
+
+    assert outcome is not None
+    content = (world.root / "models" / MODEL / outcome.candidate_version / "card.json").read_bytes()
+    card = decode_card(content)
+    assert (outcome.card_digest, outcome.is_signed) == (card_digest(content), False)
+    assert card.gate == CardGate(verdict=outcome.verdict, reasons=outcome.reasons, checks=outcome.checks)
+    assert card.origin.parent == CardParent(version=world.champion.version, digest=world.champion.artifact_digest)
+    run_end = world.folder.read_run_end()
+    assert run_end is not None
+    assert run_end.card_digest == outcome.card_digest
 
 
 def test_only_rows_newer_than_the_champions_data_face_the_gate(world: World) -> None:

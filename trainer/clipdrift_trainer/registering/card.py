@@ -21,7 +21,6 @@ from clipdrift_contract.events import (
     PrivacyBudget,
     RunEnd,
     ScoreInterval,
-    ServedVersion,
     SliceScore,
     Verdict,
 )
@@ -65,6 +64,13 @@ class CardModel(msgspec.Struct, frozen=True, kw_only=True):
     artifact_digest: str
 
 
+class CardParent(msgspec.Struct, frozen=True, kw_only=True):
+    """The version that was in service when this one was ordered."""
+
+    version: str
+    digest: str
+
+
 class CardOrigin(msgspec.Struct, frozen=True, kw_only=True):
     """Where it comes from: data, code, run, and the version that it is to take the place of."""
 
@@ -79,7 +85,7 @@ class CardOrigin(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     retrain_key: str
     arm: str
-    parent: ServedVersion | None
+    parent: CardParent | None
 
 
 class CardTraining(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +146,7 @@ def make_card(
     files: Mapping[str, str],
     stated: StatedSection | None = None,
     gate: CardGate | None = None,
-    parent: ServedVersion | None = None,
+    parent: CardParent | None = None,
 ) -> ModelCard:
     """The card of the version that `run` made.
 

@@ -25,6 +25,8 @@ from clipdrift_trainer.probing.probe import with_seen
 from clipdrift_trainer.quality.checking import QualityError
 from clipdrift_trainer.quality.policy import QualityPolicy
 from clipdrift_trainer.recording.sinks import WindowSink
+from clipdrift_trainer.registering.card import CardGate, CardParent
+from clipdrift_trainer.registering.describing import Describing, describe_version
 from clipdrift_trainer.registry import NoRegistry, Registry
 from clipdrift_trainer.retraining.arms import (
     FittedArm,
@@ -82,6 +84,7 @@ class _Job:
     clock: Clock
     metrics: MetricSet
     code_revision: str
+    describing: Describing | None
 
 
 def run_retrain(
@@ -95,12 +98,14 @@ def run_retrain(
     clock: Clock,
     metrics: MetricSet,
     code_revision: str = "unknown",
+    describing: Describing | None = None,
 ) -> RetrainOutcome | None:
     """Carry out the order in `folder`; None when another process is doing so.
 
     An order that is finished is only published again. Whatever goes wrong with the task, the data or the model in service makes
     an outcome "inconclusive" that says so: an order always ends. What was found is on disk before it is published, the winner's
-    `RunEnd` goes out before the outcome, and both have ids made from the key, so readers count them once.
+    `RunEnd` goes out before the outcome, and both have ids made from the key, so readers count them once. `describing` says how
+    the candidate is described and signed; None: it is not.
 
     Raises:
         ClipdriftError: The folder holds no readable order.
@@ -111,8 +116,9 @@ def run_retrain(
             if folder.read_outcome() is None:
                 request = _read_order(folder)
                 job = _Job(
-                    request, folder.log_path, task, config, artifacts, registry, publisher, clock, metrics, code_revision
-                )
+                    request, folder.log_path, task, config, artifacts, registry, publisher, clock, metrics, code_revision,
+                    describing,
+                )  # fmt: skip
                 outcome, run_end = _carry_out(job)
                 if run_end is not None:
                     folder.write_run_end(run_end)
@@ -211,8 +217,18 @@ def _retrain(job: _Job) -> tuple[Judgement, RunEnd, GradProbe | None]:
     measured = measure_checks(case_of(work, served, done, held_out, champion, content, inspected[0].checks), policy)
     of_shadow = against_champion(_shadow(choice, shadows), held_out_of(older, champion, content)) if older is not None else ()
     judgement = judgement_of(choice, served, held_out, policy, of_shadow=of_shadow, measured=measured)
-    registered = msgspec.structs.replace(done.run_end, registry_uri=job.registry.register(done.run_end))
+    described = _described(job, done.run_end, judgement)
+    registered = msgspec.structs.replace(described, registry_uri=job.registry.register(described))
     return judgement, registered, _with_seen(foretold[0], fitted)
+
+
+def _described(job: _Job, run: RunEnd, judgement: Judgement) -> RunEnd:
+    if job.describing is None:
+        return run
+    verdict = judgement.verdict
+    gate = CardGate(verdict=verdict.verdict, reasons=verdict.reasons, checks=judgement.checks)
+    parent = CardParent(version=job.request.champion_version, digest=job.request.champion_digest)
+    return describe_version(run, job.describing, gate=gate, parent=parent)
 
 
 def _shadow(choice: Choice, shadows: Sequence[FittedArm]) -> Floats:
@@ -317,6 +333,8 @@ def _outcome(job: _Job, spent: _Spent, judgement: Judgement, run_end: RunEnd | N
         cpu_seconds=spent.cpu_seconds(),
         probe=probe,
         checks=judgement.checks,
+        card_digest=run_end.card_digest if run_end else "",
+        is_signed=run_end is not None and run_end.is_signed,
     )
 
 
