@@ -20,10 +20,7 @@ Source: Wasserman, Ramdas, Balakrishnan 2020, Universal inference (PNAS 117, 168
 the place of the estimate from the past. The path of variances is our own.
 """
 
-from collections.abc import Callable
-
 import numpy as np
-import numpy.typing as npt
 
 from clipdrift_monitor.windows.window import Floats
 
@@ -31,7 +28,6 @@ NUM_SPREADS = 13
 _PATH_J = np.linspace(0.0, 1.0, NUM_SPREADS) ** 2  # g_j^2 is dense near 0, where v changes most in proportion
 _PRIOR_J = np.full(NUM_SPREADS, 1.0 / NUM_SPREADS)
 _WIDTHS = (0.4, 1.2, 4.0)  # s over the margin: about none, about the margin, a break
-_NUM_HALVINGS = 22  # to half a millionth
 _LARGEST = 1.0  # a difference of rates
 
 
@@ -86,15 +82,15 @@ def log_evidence(sums: Floats, scale: Floats, low: Floats | float, high: Floats 
 
 def interval(sums: Floats, scale: Floats, alpha: float) -> tuple[Floats, Floats, Floats]:
     """The difference [...] that fits best and the interval of those that are not rejected, at every look together."""
-    middle = estimate(sums)
+    precision, weighted, squares, logs = _parts(sums)
+    middle_J = np.divide(weighted, precision, out=np.zeros_like(weighted), where=precision > 0)
     bar = log_mixture(sums, scale) - np.log(1.0 / alpha)
-
-    def is_rejected(theta: Floats) -> npt.NDArray[np.bool_]:
-        found: npt.NDArray[np.bool_] = log_best(sums, theta, theta) < bar
-        return found
-
-    low, high = (_edge(is_rejected, np.full_like(middle, side), middle) for side in (-_LARGEST, _LARGEST))
-    return middle, low, high
+    above_J = 2.0 * (-0.5 * (logs + squares - middle_J * weighted) - bar[..., None])  # at the best difference, for this spread
+    reach_J = np.sqrt(np.divide(above_J, precision, out=np.full_like(above_J, np.inf), where=precision > 0).clip(0.0))
+    is_kept = above_J >= 0  # of at least one spread: the mixture is no more than the largest
+    low = np.where(is_kept, middle_J - reach_J, np.inf).min(axis=-1)
+    high = np.where(is_kept, middle_J + reach_J, -np.inf).max(axis=-1)
+    return estimate(sums), np.maximum(low, -_LARGEST), np.minimum(high, _LARGEST)
 
 
 def estimate(sums: Floats) -> Floats:
@@ -115,12 +111,3 @@ def grown(sums: Floats, factors_F: Floats) -> Floats:
 
 def _parts(sums: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     return sums[..., 0], sums[..., 1], sums[..., 2], sums[..., 3]
-
-
-def _edge(is_rejected: Callable[[Floats], npt.NDArray[np.bool_]], outer: Floats, inner: Floats) -> Floats:
-    """Where rejection begins between `inner`, which is not rejected, and `outer`, in any number at once."""
-    for _ in range(_NUM_HALVINGS):
-        middle = (outer + inner) / 2
-        gone = is_rejected(middle)
-        outer, inner = np.where(gone, middle, outer), np.where(gone, inner, middle)
-    return outer

@@ -27,6 +27,7 @@ from clipdrift_monitor.windows.window import Floats
 REST = "(rest)"  # the slices that are not tested on their own, together
 _FIRST_ROWS = 300  # of the first block at least, since it says which slices are large enough to be tested
 _INTERVAL_ALPHA = 0.05
+_LITTLE_HARM = 0.5  # of the evidence that a rollback needs; with more, no more traffic is given
 _GROWTH_F = 1.0 + np.geomspace(0.05, 50.0, 24)  # times as many labels, to foretell when it is decided
 
 
@@ -64,7 +65,7 @@ def step(memory: Memory, block: ComparedBlock | ServedBlock, config: EvidenceCon
         ...     memory, finding = step(memory, day(number, 400), EvidenceConfig())
         ...     verdicts.append(finding.verdict)
         >>> verdicts.index("promote") + 1
-        5
+        4
     """
     if isinstance(block, ServedBlock):
         if block.end_ms > memory.served_until_ms:
@@ -90,16 +91,17 @@ def judge(memory: Memory, config: EvidenceConfig) -> Finding:
     open_ones = [one for one in needed if not one.is_within]
     verdict = _verdict(memory, needed, is_harm_proven=log_all >= bar, config=config)
     harm_level = min(1.0, max(0.0, log_all / bar))
+    progress = min((one.good_level for one in needed), default=0.0)
     return with_words(
         Finding(
             verdict=verdict,
-            may_step=verdict == "promote" if memory.stage.startswith("shadow") else verdict != "roll_back" and harm_level < 0.5,
+            may_step=_may_step(memory, progress, harm_level, config),
             stage=memory.stage,
             num_labels=round(memory.series[0].num_labels) if memory.series else 0,
             num_blocks=memory.series[0].num_blocks if memory.series else 0,
             labels_of_stage=round(memory.labels_of_stage),
             blocks_of_stage=memory.blocks_of_stage,
-            progress=min((one.good_level for one in needed), default=0.0),
+            progress=progress,
             more_labels=_more_labels(memory, needed),
             harm_level=harm_level,
             culprit=shown[int(np.argmax(log_harm_K + np.log(weight_K)))],
@@ -185,6 +187,13 @@ def _verdict(memory: Memory, needed: Sequence[Shown], *, is_harm_proven: bool, c
     if needed and all(one.is_within for one in needed) and memory.series[0].num_blocks >= config.min_blocks:
         return "promote"
     return "go_on"
+
+
+def _may_step(memory: Memory, progress: float, harm_level: float, config: EvidenceConfig) -> bool:
+    is_enough = True
+    if memory.stage.startswith("shadow"):
+        is_enough = progress >= config.shadow_level and memory.series[0].num_blocks >= config.min_blocks
+    return is_enough and harm_level < _LITTLE_HARM
 
 
 def _compared(memory: Memory, block: ComparedBlock, config: EvidenceConfig) -> Memory:

@@ -16,9 +16,9 @@ class EvidenceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Chance that a candidate which is worse by a margin, overall or in a slice that is tested, is ever found good enough."""
     wrong_rollback: float = 0.05
     """Chance that a candidate which is in nothing worse is ever rolled back, over all that is watched together."""
-    margin_error: float = 0.02
+    margin_error: float = 0.03
     """A candidate may not have more errors than this over all rows, as a difference of error rates."""
-    margin_loss: float = 0.015
+    margin_loss: float = 0.02
     """The same of the loss."""
     slice_margin_error: float = 0.05
     """The same within a slice."""
@@ -26,6 +26,9 @@ class EvidenceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """The same within a slice."""
     needs_slice_proof: bool = True
     """On: each tested slice must be shown to be within its margin, too. Off: it is enough that none is shown to be worse."""
+    shadow_level: float = 0.5
+    """A shadow has shown enough for the first step of a canary once so much of a promotion's evidence is there for everything
+    that it needs (on a logarithmic scale: 0.5 is its square root), and less than half of that for a rollback; 1: all of it."""
     min_blocks: int = 3
     """Fewer blocks never lead to a promotion: days differ."""
     min_slice_share: float = 0.05
@@ -65,6 +68,8 @@ class EvidenceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                 "slice_weight and served_weight must leave something for all rows together, so add up to less than 1, "
                 f"got {self.slice_weight!r} and {self.served_weight!r}"
             )
+        if not 0 < self.shadow_level <= 1:
+            raise ValueError(f"shadow_level must be > 0 and <= 1, got {self.shadow_level!r}")
         if self.min_blocks < 1:
             raise ValueError(f"min_blocks must be >= 1, got {self.min_blocks!r}")
         if self.min_rows < 10 or self.min_served < 10:

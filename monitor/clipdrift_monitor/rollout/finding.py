@@ -50,8 +50,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     verdict: EvidenceVerdict = "go_on"
     may_step: bool = False
-    """Whether more traffic may be given: after a shadow, once it has shown what a promotion needs; in a canary, while there is
-    less than half the evidence of harm that a rollback needs."""
+    """Whether more traffic may be given: while there is less than half the evidence of harm that a rollback needs, and after a
+    shadow once enough of what a promotion needs is shown (`shadow_level`)."""
     stage: str = ""
     num_labels: int = 0
     """Mature labels of the candidate's rows, all stages."""
