@@ -11,7 +11,7 @@ from clipdrift_contract.errors import ClipdriftError, PoisonError
 from clipdrift_contract.events import RetrainOutcome, RetrainRequest, RunEnd
 from clipdrift_monitor.actions import course
 from clipdrift_monitor.actions.backends.backend import Attempt
-from clipdrift_monitor.actions.course import Observation
+from clipdrift_monitor.actions.course import NoAnswer, NotBegun, Observation
 from clipdrift_monitor.actions.errands import Errand
 from clipdrift_monitor.actions.run import Run
 from clipdrift_monitor.config import MonitorConfig
@@ -145,7 +145,7 @@ class Runs:
         run = course.after(before, seen, now_ms, self._limits)
         self._num_looks[key] = self._num_looks.get(key, 0) + 1 if run.state == before.state else 0
         self._next_look_ms[key] = now_ms + course.poll_ms(key, self._num_looks[key], self._limits)
-        if run.reason and run.reason != before.reason:
+        if isinstance(seen, NotBegun | NoAnswer) and run.reason != before.reason:
             _log.warning("retrain %s of %s is %s: %s", key, run.model, run.state, run.reason)
         self._keep(run, draft)
 

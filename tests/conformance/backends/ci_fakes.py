@@ -48,6 +48,7 @@ class FakeCi:
         self.runs = []
         self.reads, self.changes = deque(), deque()
         self.asked = []  # method and path of every request
+        self.on_change = lambda request: None
         self.on_begin = lambda run: None
         self.on_cancel = lambda run: None
         self.transport = httpx.MockTransport(self.handle)
@@ -76,6 +77,8 @@ class FakeCi:
         if is_read and self.is_login(request):
             return self.answer(request)
         waiting = self.reads if is_read else self.changes
+        if not is_read:
+            self.on_change(request)
         fault = waiting.popleft() if waiting else ""
         if (refusal := self.refusal(request, fault)) is not None:
             return refusal

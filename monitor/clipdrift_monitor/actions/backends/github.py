@@ -85,12 +85,14 @@ class Github:
         self._logs.close()
 
     def _log_at(self, url: str) -> str:
+        if not url.startswith(("https://", "http://")):  # a proxy's page in place of the answer
+            raise AwayError("GitHub: the log was not given (its address is missing)")
         try:
             with self._logs.stream("GET", url) as answer:
                 log = b""
                 for piece in answer.iter_bytes():
                     log = (log + piece)[-_TAIL_BYTES:]
-        except httpx.HTTPError as error:  # its address holds a signature
+        except (httpx.HTTPError, httpx.InvalidURL) as error:  # its address holds a signature
             raise AwayError(f"GitHub: the log was not given ({type(error).__name__})") from None
         return log.decode(errors="replace") if answer.is_success else ""
 

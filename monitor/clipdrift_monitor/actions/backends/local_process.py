@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -61,10 +62,7 @@ class LocalProcesses:
             folder.write_request(attempt.request)
             (folder.path / _CANCELLED).unlink(missing_ok=True)
             with folder.log_path.open("ab") as log:
-                child = subprocess.Popen(
-                    (*self._command, str(folder.path)), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )  # fmt: skip
+                child = self._spawn((*self._command, str(folder.path)), log)
                 started = Started(attempt=attempt.number, pid=child.pid, began=_began(child.pid))
         except OSError as error:
             if not folder.request_path.exists():
@@ -106,6 +104,10 @@ class LocalProcesses:
 
     def close(self) -> None:
         """Nothing: processes go on."""
+
+    def _spawn(self, command: Sequence[str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
+        """A session of its own: it outlives this process, and can be ended with all that it starts."""
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
     def _run(self, attempt: Attempt, state: CiState) -> CiRun:
         return CiRun(run_id=attempt.request.key, url=self._folder(attempt).log_path.resolve().as_uri(), state=state)
