@@ -41,15 +41,20 @@ CASES: dict[str, tuple[float, bool]] = {
     "better by 5": (-0.05, False),
 }
 _BAD = [name for name, (excess, _) in CASES.items() if excess >= 0.05]
-OTHER_WORLDS = {
-    "1,000 labels a day": USUAL._replace(rows_a_day=1_000),
-    "10,000 labels a day": USUAL._replace(rows_a_day=10_000),
-    "quiet days": USUAL._replace(own_day_sd=0.003, own_slice_day_sd=0.003),
-    "days differ by 2 points": USUAL._replace(own_day_sd=0.02),
-    "days differ by 5 points": USUAL._replace(own_day_sd=0.05),  # beyond what `spread` allows for
-    "days hang together": USUAL._replace(persistence=0.8),  # the evidence takes them as independent
-    "who is wrong is labelled late": USUAL._replace(labelled_wrong=0.6),
-    "14 days until labels": USUAL._replace(delay_days=14),
+_FEW_LABELS = RolloutPolicy(steps=(0.5,))
+_LATE_LABELS = RolloutPolicy(steps=(0.25,), max_days=70.0)
+OTHER_WORLDS: dict[str, tuple[World, RolloutPolicy]] = {
+    "1,000 labels a day": (USUAL._replace(rows_a_day=1_000), RolloutPolicy()),
+    "1,000 labels a day, steps = [0.5]": (USUAL._replace(rows_a_day=1_000), _FEW_LABELS),
+    "10,000 labels a day": (USUAL._replace(rows_a_day=10_000), RolloutPolicy()),
+    "days differ by 0.3 points": (USUAL._replace(own_day_sd=0.003, own_slice_day_sd=0.003), RolloutPolicy()),
+    "days differ by 2 points": (USUAL._replace(own_day_sd=0.02), RolloutPolicy()),
+    "days differ by 5 points (beyond `spread`)": (USUAL._replace(own_day_sd=0.05), RolloutPolicy()),
+    "days hang together (the evidence takes them as independent)": (USUAL._replace(persistence=0.8), RolloutPolicy()),
+    "two in five wrong answers never get a label": (USUAL._replace(labelled_wrong=0.6), RolloutPolicy()),
+    "two in five right answers never get a label": (USUAL._replace(labelled_right=0.6), RolloutPolicy()),
+    "14 days until labels": (USUAL._replace(delay_days=14), RolloutPolicy()),
+    "14 days until labels, steps = [0.25], max_days = 70": (USUAL._replace(delay_days=14), _LATE_LABELS),
 }
 _OTHER_CASES = ("equal", "worse by 5", "worse by 5 in a slice")
 _HORIZON_DAYS = 40  # harm is counted until then
@@ -97,7 +102,7 @@ def sequential(traffic: Traffic, policy: RolloutPolicy) -> tuple[Ending, list[Da
             break
         days.append(worlds.day_of(traffic, today))
         served.append((rollout.generation, rollout.stage))
-    exposed = sum(stage.weight for _, stage in served) + (_HORIZON_DAYS - len(days) if turn == "promote" else 0)
+    exposed = sum(stage.weight for _, stage in served) + (max(0, _HORIZON_DAYS - len(days)) if turn == "promote" else 0)
     return Ending(turn, len(days), finding.num_labels, world.rows_a_day * traffic.excess * exposed), days
 
 
@@ -210,9 +215,9 @@ def main() -> None:
         print(f"{number} rollouts a case{' (tuning)' if given.tuning else ''}; intervals of 95 %", flush=True)
         usual = run(pool, TUNED_ON if given.tuning else USUAL, list(CASES), range(first, first + number), policy)
         others = {}
-        for name, world in {} if given.tuning else OTHER_WORLDS.items():
+        for name, (world, suited) in ({} if given.tuning else OTHER_WORLDS).items():
             print(f"\n{name}", flush=True)
-            others[name] = run(pool, world, _OTHER_CASES, range(first, first + max(20, number // 5)), policy)
+            others[name] = run(pool, world, _OTHER_CASES, range(first, first + max(20, number // 5)), suited)
     worst = max((usual[name].ours.promote for name in _BAD), key=lambda one: one.share)
     wrong, equal = usual["equal"].ours.roll_back, usual["equal"].ours
     results = {

@@ -15,7 +15,7 @@ from scipy.special import ndtri
 from clipdrift_monitor.rollout.compared import ComparedBlock, PairedSums, Served, ServedBlock, SideSums
 from clipdrift_monitor.windows.window import Floats
 
-LONGEST_DAYS = 60
+LONGEST_DAYS = 100
 
 
 class World(NamedTuple):

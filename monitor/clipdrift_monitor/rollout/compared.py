@@ -120,8 +120,8 @@ _ROUNDING = 1e-6
 
 
 def _check_rows(num_rows: float, sums: tuple[float, ...]) -> None:
-    if not num_rows >= 0 or any(not abs(one) < float("inf") for one in sums):
-        raise ValueError(f"rows must be >= 0 and sums finite, got {num_rows!r} and {sums!r}")
+    if not 0 <= num_rows < float("inf") or any(not abs(one) < float("inf") for one in sums):
+        raise ValueError(f"rows must be >= 0 and all sums finite, got {num_rows!r} and {sums!r}")
 
 
 def _check_period(start_ms: int, end_ms: int) -> None:
