@@ -344,6 +344,12 @@ MODEL_INCIDENTS = Metric(
     "Incidents that opened, by root (data, labels, training, harm, drift) and the severity they opened with.",
     ("model", "root", "severity"),
 )
+MODEL_INCIDENT_ALERTS = Metric(
+    "clipdrift_model_incident_alerts",
+    "gauge",
+    "Open incidents as alerts tell of them, by root and by the severity that was told; 0 once they are over.",
+    ("model", "root", "severity"),
+)
 MODEL_INCIDENT_VERDICTS = Metric(
     "clipdrift_model_incident_verdicts",
     "gauge",
@@ -498,6 +504,25 @@ MONITOR_COMMIT_SECONDS = Metric(
 MONITOR_AUDIT_ROWS = Metric("clipdrift_monitor_audit_rows_total", "counter", "Rows of the hash-chained audit log.")
 MONITOR_AUDIT_BROKEN = Metric("clipdrift_monitor_audit_broken", "gauge", "1 when the audit log's hash chain does not verify.")
 MONITOR_OUTBOX_PENDING = Metric("clipdrift_monitor_outbox_pending", "gauge", "Orders written and not yet carried out.")
+MONITOR_ALERTMANAGER_REACHED = Metric(
+    "clipdrift_monitor_alertmanager_reached_timestamp_seconds",
+    "gauge",
+    "Wall time at which the monitor last had an answer of each Alertmanager that it tells of incidents (0: never).",
+    ("alertmanager",),
+)
+MONITOR_ALERTS_DIFFERING = Metric(
+    "clipdrift_monitor_alerts_differing",
+    "gauge",
+    "Alerts about incidents on which an Alertmanager and the monitor differ: missing (the monitor alone knows it), unknown "
+    "(Alertmanager alone).",
+    ("alertmanager", "side"),
+)
+MONITOR_ALERTMANAGER_FAILURES = Metric(
+    "clipdrift_monitor_alertmanager_failures_total",
+    "counter",
+    "Calls to an Alertmanager that failed; each is made again.",
+    ("alertmanager",),
+)
 
 # --- bus --------------------------------------------------------------------------------------------------------------------
 BUS_POISON = Metric(

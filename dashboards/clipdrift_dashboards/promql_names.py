@@ -5,11 +5,11 @@ from typing import Any
 import promql_parser
 
 from clipdrift_contract.metrics import METRICS
-from clipdrift_dashboards.rules import RECORDS
+from clipdrift_dashboards.rules import OPTIONAL_RECORDS, RECORDS
 
 _ADDED_BY = {"histogram": ("_bucket", "_sum", "_count")}
 """Series that a histogram is exported as."""
-LABELS_OF: dict[str, set[str]] = {record.name: set(record.labels) for record in RECORDS}
+LABELS_OF: dict[str, set[str]] = {record.name: set(record.labels) for record in (*RECORDS, *OPTIONAL_RECORDS)}
 """The labels of every series that a query may name."""
 COUNTERS = {metric.name for metric in METRICS if metric.kind == "counter"}
 for _metric in METRICS:

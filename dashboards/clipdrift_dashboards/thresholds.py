@@ -31,3 +31,19 @@ COMMIT_SECONDS = 1.0
 """A commit of the monitor that takes longer holds back everything behind it."""
 OUTBOX_ORDERS = 10
 """Orders that wait to be carried out: more at once do not go away in seconds."""
+EVENT_WINDOW = "1h"
+"""How long an alert tells of what has happened once: a rollback, a retrain that failed."""
+INCIDENT_BRIDGE = "5m"
+"""How long an open incident stands for open while the monitor cannot be scraped: a restart ends no alert."""
+APPROVAL_FOR = "4h"
+"""How long a question may wait for a person before it is said aloud."""
+ALERTMANAGER_SECONDS = 300
+"""How long ago the monitor may have reached an Alertmanager that it tells of incidents."""
+ALERTMANAGER_FOR = "5m"
+"""Beyond `ALERTMANAGER_SECONDS`: a restart of Alertmanager takes seconds."""
+FAILED_REQUESTS = 0.01
+"""Share of the requests of 30 days that may fail by the server's fault."""
+MIN_REQUESTS = 100
+"""Requests in the long window below which a share says nothing."""
+MIN_LABELS = 200
+"""Labels in the long window below which a share of wrong answers says nothing."""

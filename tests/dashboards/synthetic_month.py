@@ -92,6 +92,7 @@ def _deeds(metrics: MetricSet, model: str, day: int, loss: float) -> None:
     version = "2013-03-20" if is_repaired else "2013-03-01"
     metrics.gauge(names.MODEL_INFO).labels(model, version, clipping).set(1)
     is_alarm = 42 * loss >= 1
+    metrics.gauge(names.MODEL_INCIDENT_ALERTS).labels(model, "harm", "ticket").set(is_alarm)
     if is_alarm:
         metrics.gauge(names.MODEL_OPEN_SIGNALS).labels(model, "worse_than_validated", "ticket").set(1)
         metrics.counter(names.MODEL_SIGNALS).labels(model, "worse_than_validated", "ticket").inc()
@@ -128,6 +129,9 @@ def _monitor(metrics: MetricSet, dice: random.Random) -> None:
     metrics.gauge(names.MONITOR_LAG).set(dice.randrange(0, 60))
     metrics.histogram(names.MONITOR_COMMIT_SECONDS).observe(0.004)
     metrics.counter(names.MONITOR_AUDIT_ROWS).inc(2)
+    metrics.gauge(names.MONITOR_ALERTMANAGER_REACHED).labels("http://alertmanager:9093").set(START_MS / 1000)
+    metrics.gauge(names.MONITOR_ALERTS_DIFFERING).labels("http://alertmanager:9093", "missing").set(0)
+    metrics.counter(names.MONITOR_ALERTMANAGER_FAILURES).labels("http://alertmanager:9093").inc(0)
     metrics.gauge(names.MONITOR_AUDIT_BROKEN).set(0)
     metrics.gauge(names.MONITOR_OUTBOX_PENDING).set(0)
     metrics.counter(names.BUS_POISON).labels("clipdrift.predictions").inc(0.1)

@@ -10,7 +10,8 @@ import yaml
 from dashboard_queries import RULES, seconds
 
 from clipdrift_dashboards import thresholds
-from clipdrift_dashboards.rules import ALERTS
+from clipdrift_dashboards.links import Links
+from clipdrift_dashboards.rules import ALERTS, Objectives, rules
 
 pytestmark = pytest.mark.prometheus
 
@@ -37,27 +38,63 @@ class Case(msgspec.Struct, frozen=True):
     told: tuple[Told, ...] = ()
 
 
-def harmed(kind: str, words: str = "") -> Told:
-    return Told(
-        {"severity": "page", "model": "m", "kind": kind},
-        f"m does worse than it was validated to ({kind})",
+def incident(root: str, severity: str) -> str:
+    return f'clipdrift_model_incident_alerts{{model="m",root="{root}",severity="{severity}"}}'
+
+
+def of(severity: str, summary: str, description: str) -> Told:
+    return Told({"severity": severity, "model": "m"}, summary, description)
+
+
+def harmed(severity: str, words: str = "") -> Told:
+    return of(
+        severity, "m does worse than it was validated to",
         f"The monitor has proven the harm within its false-alarm budget.{words} The status page says why and what is being "
         "done.",
-    )
+    )  # fmt: skip
 
 
-BROKEN = Told(
-    {"severity": "page", "model": "m", "kind": "data_broken"},
-    "What m gets or learned is broken (data_broken)",
+BROKEN = of(
+    "page", "What m gets or learned is broken",
     "An input is missing or stands still, or the training run was faulty. What is broken is mended, not learned: no retrain is "
     "ordered.",
+)  # fmt: skip
+MISSING = of(
+    "ticket", "Labels of m do not come as they should",
+    "A closed window has labels for less than 50% of its predictions, or they look wrong. Until that is mended, harm is not "
+    "seen and live accuracy may be wrong.",
+)  # fmt: skip
+RETRAIN_FAILED = of(
+    "ticket", "A retrain of m ended without a better model",
+    "The gate refused its candidate, or its run was lost as often as it was begun. What it was ordered for goes on.",
+)  # fmt: skip
+ROLLED_BACK = of(
+    "ticket", "m was rolled back",
+    "A version was taken out of service, by itself or by a person, and stays out. The one before it serves.",
+)  # fmt: skip
+ASKED = Told(
+    {"severity": "ticket", "model": "m", "kind": "promotion"},
+    "A promotion of m waits for a person",
+    "For more than 4h. Nothing goes on until somebody answers, and the question lapses.",
 )
-MISSING = Told(
-    {"severity": "ticket", "model": "m"},
-    "Labels of m do not come",
-    "A closed window has labels for less than 50% of its predictions. Until they come, harm is not seen and live accuracy may "
-    "be wrong.",
+UNREACHED = Told(
+    {"severity": "ticket", "alertmanager": "http://am:9093"},
+    "The monitor does not reach Alertmanager http://am:9093",
+    "Incidents reach people by Prometheus alone, and what people acknowledge is not silenced.",
 )
+FAIL = of(
+    "page", "20% of the requests to m fail",
+    "By the server's own fault, and so fast that 30 days' budget of 1.00% is gone in days.",
+)  # fmt: skip
+FAIL_SLOWLY = of(
+    "ticket", "3% of the requests to m fail, for days",
+    "By the server's own fault: more than the budget of 30 days, 1.00%, allows, if this goes on.",
+)  # fmt: skip
+WRONG = of(
+    "ticket", "40% of the answers of m are wrong",
+    "Of those whose labels came of late: faster than your budget of 5.0% allows. Whether the model got worse, the monitor's "
+    "tests say.",
+)  # fmt: skip
 REFUSED = 'clipdrift_serving_deployment_refused{model="m"}'
 CANNOT_SERVE = Told(
     {"severity": "ticket", "model": "m"},
@@ -108,33 +145,81 @@ WATCHDOG = Told(
 )
 
 
-def signal(kind: str, severity: str) -> str:
-    return f'clipdrift_model_open_signals{{model="m",kind="{kind}",severity="{severity}"}}'
-
-
 SERVED = 'clipdrift_serving_rows_total{model="m",version="1",role="champion"}'
 SEEN = 'clipdrift_model_predictions_total{model="m"}'
 RUNNING, STARTED = 'clipdrift_model_retrain_running{model="m"}', 'clipdrift_model_retrain_started_timestamp_seconds{model="m"}'
 LAG, BROKEN_CHAIN = "clipdrift_monitor_lag_records", "clipdrift_monitor_audit_broken"
 DROPPED = 'clipdrift_serving_unrecorded_total{model="m",reason="spool_full"}'
 
+DECIDED, ENDED = (
+    'clipdrift_model_decisions_total{model="m",action="rollback"}', 'clipdrift_model_retrains_total{model="m",verdict="fail"}',
+)  # fmt: skip
+KNOWN = {'clipdrift_model_generation{model="m"}': "1x400"}
+WAITING = 'clipdrift_model_approvals_waiting{model="m",kind="promotion"}'
+REACHED = 'clipdrift_monitor_alertmanager_reached_timestamp_seconds{alertmanager="http://am:9093"}'
+OK, FAULTS = ('clipdrift_serving_requests_total{model="m",code="ok"}', 'clipdrift_serving_requests_total{model="m",code="500"}')
+CORRECT, ACCEPTED = (
+    'clipdrift_serving_labels_correct_total{model="m",version="1"}',
+    'clipdrift_serving_labels_total{model="m",outcome="accepted"}',
+)  # fmt: skip
+
 CASES = (
-    Case("ClipdriftModelHarmed", "fires at once on a sudden break", {signal("sudden_break", "page"): "1x9"}, 0,
-         (harmed("sudden_break"),)),
+    Case("ClipdriftModelHarmed", "fires at once, as loud as its incident", {incident("harm", "page"): "1x9"}, 0,
+         (harmed("page"),)),
     Case("ClipdriftModelHarmed", "says what the harm costs, where that is known",
-         {signal("worse_than_validated", "ticket"): "1x9", 'clipdrift_model_validated_accuracy_ratio{model="m"}': "0.86x9",
+         {incident("harm", "ticket"): "1x9", 'clipdrift_model_validated_accuracy_ratio{model="m"}': "0.86x9",
           'clipdrift_model_live_accuracy_ratio{model="m"}': "0.81x9"}, 5,
-         (harmed("worse_than_validated", " In service, 5% more of all predictions are wrong than at validation."),)),
-    Case("ClipdriftModelHarmed", "is silent on drift alone", {signal("feature_drift", "note"): "1x9"}, 5),
-    Case("ClipdriftModelHarmed", "ends with the signal", {signal("sudden_break", "page"): "1x9 stale"}, 12),
+         (harmed("ticket", " In service, 5% more of all predictions are wrong than at validation."),)),
+    Case("ClipdriftModelHarmed", "is silent on what is only a note", {incident("harm", "note"): "1x9"}, 5),
+    Case("ClipdriftModelHarmed", "is silent when the data are broken", {incident("data", "page"): "1x9"}, 5),
+    Case("ClipdriftModelHarmed", "ends with the incident, at once", {incident("harm", "page"): "1x9 0x9"}, 11),
+    Case("ClipdriftModelHarmed", "goes on while the monitor starts again", {incident("harm", "page"): "1x9 stale"}, 12,
+         (harmed("page"),)),
+    Case("ClipdriftModelHarmed", "ends when the monitor does not come back", {incident("harm", "page"): "1x9 stale"}, 16),
     Case("ClipdriftModelHarmed", "is one alert when the monitor has just moved to another address",
-         {signal("sudden_break", "page")[:-1] + f',instance="{name}"}}': "1x9" for name in "ab"}, 5, (harmed("sudden_break"),)),
-    Case("ClipdriftDataBroken", "fires at once", {signal("data_broken", "page"): "1x9"}, 0, (BROKEN,)),
-    Case("ClipdriftDataBroken", "is silent when the model is merely harmed", {signal("repairable", "ticket"): "1x9"}, 5),
-    Case("ClipdriftDataBroken", "ends with the signal", {signal("data_broken", "page"): "1x9 stale"}, 12),
-    Case("ClipdriftLabelsMissing", "fires at once", {signal("labels_missing", "ticket"): "1x9"}, 0, (MISSING,)),
-    Case("ClipdriftLabelsMissing", "is silent on other signals", {signal("mix_drift", "note"): "1x9"}, 5),
-    Case("ClipdriftLabelsMissing", "ends with the signal", {signal("labels_missing", "ticket"): "1x9 stale"}, 12),
+         {incident("harm", "page")[:-1] + f',instance="{name}"}}': "1x9" for name in "ab"}, 5, (harmed("page"),)),
+    Case("ClipdriftDataBroken", "fires at once", {incident("data", "page"): "1x9"}, 0, (BROKEN,)),
+    Case("ClipdriftDataBroken", "is one alert for a faulty training, too",
+         {incident("data", "page"): "1x9", incident("training", "page"): "1x9"}, 5, (BROKEN,)),
+    Case("ClipdriftDataBroken", "is silent when the model is merely harmed", {incident("harm", "ticket"): "1x9"}, 5),
+    Case("ClipdriftDataBroken", "ends with the incident", {incident("data", "page"): "1x9 0x9"}, 12),
+    Case("ClipdriftLabelsMissing", "fires at once", {incident("labels", "ticket"): "1x9"}, 0, (MISSING,)),
+    Case("ClipdriftLabelsMissing", "is silent on drift", {incident("drift", "ticket"): "1x9"}, 5),
+    Case("ClipdriftLabelsMissing", "ends with the incident", {incident("labels", "ticket"): "1x9 0x9"}, 12),
+    Case("ClipdriftRetrainFailed", "fires on the first failure there ever was", KNOWN | {ENDED: "_x69 1x200"}, 72,
+         (RETRAIN_FAILED,)),
+    Case("ClipdriftRetrainFailed", "fires on a further one", KNOWN | {ENDED: "1x69 2x200"}, 72, (RETRAIN_FAILED,)),
+    Case("ClipdriftRetrainFailed", "is silent about a model that Prometheus has just come to know",
+         {'clipdrift_model_generation{model="m"}': "1x99", ENDED: "5x99"}, 30),
+    Case("ClipdriftRetrainFailed", "is silent about one that passed",
+         KNOWN | {ENDED.replace("fail", "pass"): "_x69 1x200"}, 72),
+    Case("ClipdriftRetrainFailed", "ends after an hour", KNOWN | {ENDED: "_x69 1x200"}, 135),
+    Case("ClipdriftRolledBack", "fires on the first one there ever was", KNOWN | {DECIDED: "_x69 1x200"}, 72, (ROLLED_BACK,)),
+    Case("ClipdriftRolledBack", "fires on a further one", KNOWN | {DECIDED: "1x69 2x200"}, 72, (ROLLED_BACK,)),
+    Case("ClipdriftRolledBack", "is silent about those of long ago", KNOWN | {DECIDED: "3x300"}, 200),
+    Case("ClipdriftRolledBack", "is silent about other decisions",
+         KNOWN | {DECIDED.replace("rollback", "none"): "_x69 1x99"}, 72),
+    Case("ClipdriftRolledBack", "ends after an hour", KNOWN | {DECIDED: "_x69 1x200"}, 135),
+    Case("ClipdriftApprovalWaiting", "fires after four hours", {WAITING: "1x300"}, 241, (ASKED,)),
+    Case("ClipdriftApprovalWaiting", "gives people time", {WAITING: "1x300"}, 239),
+    Case("ClipdriftApprovalWaiting", "is silent when nothing is asked", {WAITING: "0x300"}, 299),
+    Case("ClipdriftApprovalWaiting", "ends with the answer", {WAITING: "1x249 0x50"}, 251),
+    Case("ClipdriftAlertmanagerUnreached", "fires when no answer came for ten minutes", {REACHED: "60x30"}, 13, (UNREACHED,)),
+    Case("ClipdriftAlertmanagerUnreached", "lets a restart pass", {REACHED: "60x6 420+60x30"}, 13),
+    Case("ClipdriftAlertmanagerUnreached", "is silent while answers come", {REACHED: "0+60x60"}, 50),
+    Case("ClipdriftAlertmanagerUnreached", "ends with the next answer", {REACHED: "60x19 1200+60x30"}, 22),
+    Case("ClipdriftRequestsFail", "fires on a fifth of all requests", {OK: "0+80x90", FAULTS: "0+20x90"}, 61, (FAIL,)),
+    Case("ClipdriftRequestsFail", "is silent while the budget lasts", {OK: "0+99x90", FAULTS: "0+1x90"}, 61),
+    Case("ClipdriftRequestsFail", "is silent on a handful of requests", {OK: "0x90", FAULTS: "0+1x90"}, 61),
+    Case("ClipdriftRequestsFail", "is silent about wrong requests",
+         {OK: "0+80x90", FAULTS.replace("500", "400"): "0+20x90"}, 61),
+    Case("ClipdriftRequestsFail", "ends half an hour after the trouble",
+         {OK: "0+80x60 4900+100x60", FAULTS: "0+20x60 1200x60"}, 90),
+    Case("ClipdriftRequestsFailSlowly", "fires when it goes on for days", {OK: "0+97x4400", FAULTS: "0+3x4400"}, 4380,
+         (FAIL_SLOWLY,)),
+    Case("ClipdriftRequestsFailSlowly", "is silent within the budget", {OK: "0+199x4400", FAULTS: "0+1x4400"}, 4380),
+    Case("ClipdriftRequestsFailSlowly", "ends hours after the trouble",
+         {OK: "0+97x4380 426460+100x420", FAULTS: "0+3x4380 13140x420"}, 4790),
     Case("ClipdriftMonitorBlind", "fires when rows are served, none seen", {SERVED: "0+60x60", SEEN: "500x60"}, 45, (BLIND,)),
     Case("ClipdriftMonitorBlind", "fires for a model that the monitor has never heard of", {SERVED: "0+60x60"}, 45, (BLIND,)),
     Case("ClipdriftMonitorBlind", "waits before it wakes somebody", {SERVED: "0+60x60", SEEN: "0+60x20 1200x40"}, 40),
@@ -189,10 +274,10 @@ def expected(case: Case) -> list[dict[str, Any]]:
     ]
 
 
-def promtool_says(case: Case, folder: Path) -> str:
+def promtool_says(case: Case, folder: Path, rules: Path = RULES) -> str:
     """What promtool has to say against the case; empty when it holds."""
     test = {
-        "rule_files": [str(RULES)],
+        "rule_files": [str(rules)],
         "evaluation_interval": "1m",
         "tests": [
             {
@@ -217,6 +302,24 @@ def test_alert(case: Case, tmp_path: Path) -> None:
 def test_without_any_data_only_what_must_fire_does(name: str, tmp_path: Path) -> None:
     told = tuple(one for case in CASES if case.alert == name for one in case.told[:1])[:1] if name in ALWAYS_THERE else ()
     assert promtool_says(Case(name, "no data", {}, 60, told), tmp_path) == ""
+
+
+WRONG_CASES = (
+    Case("ClipdriftAnswersWrong", "fires when the budget burns", {CORRECT: "0+12x400", ACCEPTED: "0+20x400"}, 361, (WRONG,)),
+    Case("ClipdriftAnswersWrong", "is silent within the budget", {CORRECT: "0+193x400", ACCEPTED: "0+200x400"}, 361),
+    Case("ClipdriftAnswersWrong", "is silent on few labels", {CORRECT: "0x400", ACCEPTED: "0x200 0+1x100 100x99"}, 361),
+    Case("ClipdriftAnswersWrong", "is silent for values, which are never equal", {ACCEPTED: "0+20x400"}, 361),
+    Case("ClipdriftAnswersWrong", "ends when the answers are right again",
+         {CORRECT: "0+12x361 4352+20x400", ACCEPTED: "0+20x762"}, 700),
+    Case("ClipdriftAnswersWrong", "is silent without data", {}, 400),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG_CASES, ids=lambda case: case.claim)
+def test_an_alert_on_wrong_answers_is_made_where_a_budget_is_promised(case: Case, tmp_path: Path) -> None:
+    path = tmp_path / "rules.yml"
+    path.write_text(yaml.safe_dump(rules(Links(), Objectives(wrong_answers=0.05))))
+    assert promtool_says(case, tmp_path, path) == ""
 
 
 def test_every_alert_is_shown_to_fire_not_to_fire_and_to_end() -> None:

@@ -113,10 +113,10 @@ def test_prometheus_loads_every_rule_and_can_evaluate_it(prometheus: PastPrometh
             prometheus.range(rule["expr"], prometheus.scrape_seconds)  # raises on an error
 
 
-def test_the_harmed_model_pages_while_it_is_harmed(prometheus: PastPrometheus) -> None:
+def test_the_alert_of_the_harmed_model_fires_while_it_is_harmed(prometheus: PastPrometheus) -> None:
     expr = next(alert.expr for alert in ALERTS if alert.name == "ClipdriftModelHarmed")
     (series,) = prometheus.range(expr, prometheus.scrape_seconds)
-    assert series["metric"] == {"model": "pump", "kind": "worse_than_validated"}
+    assert series["metric"] == {"model": "pump", "severity": "ticket"}
     first = (series["values"][0][0] - synthetic_month.START_MS / 1000) / 86_400
     assert synthetic_month.HARMED_FROM < first <= synthetic_month.REPAIRED_ON
 

@@ -49,19 +49,28 @@ def build(
     grafana_url: GrafanaUrlOption = _GRAFANA,
     monitor_url: MonitorUrlOption = _MONITOR,
     runbooks_url: RunbooksUrlOption = _RUNBOOKS,
+    failed_budget: Annotated[
+        float, typer.Option(help="Share of 30 days' requests that may fail; alerts tell when it goes too fast.")
+    ] = 0.01,
+    wrong_budget: Annotated[
+        float | None, typer.Option(help="Share of labelled answers that may be wrong. Default: no such alert.")
+    ] = None,
 ) -> None:
     """Write the Grafana dashboards (JSON) and the Prometheus rules (YAML).
 
-    Links in them lead where the options say: build them once for your own addresses.
+    Links in them lead where the options say: build them once for your own addresses. A budget whose alerts could never fire is
+    refused.
     """
     from clipdrift_dashboards.build import build as build_files  # noqa: PLC0415
     from clipdrift_dashboards.links import Links  # noqa: PLC0415
+    from clipdrift_dashboards.rules import Objectives  # noqa: PLC0415
     from clipdrift_dashboards.schema_v2 import build_v2  # noqa: PLC0415
 
     links = Links(
         grafana_url=grafana_url.rstrip("/"), monitor_url=monitor_url.rstrip("/"), runbooks_url=runbooks_url.rstrip("/")
     )
-    for path in build_files(to, links) if schema == "v1" else build_v2(to, links):
+    objectives = Objectives(failed_requests=failed_budget, wrong_answers=wrong_budget)
+    for path in build_files(to, links, objectives) if schema == "v1" else build_v2(to, links):
         say(f"wrote {escape(str(path))}")
 
 

@@ -2,12 +2,14 @@
 
 import threading
 from collections.abc import Iterable, Mapping
+from itertools import product
 from statistics import median
 from typing import get_args
 
 from prometheus_client import Gauge
 
 from clipdrift_contract import metrics as names
+from clipdrift_contract.alerts import ALERT_OF_ROOT, ALERT_SEVERITIES
 from clipdrift_contract.events import FeedbackVerdict, RunEnd
 from clipdrift_contract.metrics import Metric, MetricSet
 from clipdrift_monitor.api.reader import LiveFigures, Reader
@@ -98,6 +100,10 @@ class Exporter:
         for one in state.incidents:
             if one.is_open:
                 self._gauge(names.MODEL_OPEN_INCIDENTS).labels(state.model, one.severity, hold_of(one)).inc()
+        if state.incidents:  # zeros, too: a series that is gone may be a monitor that starts again, a zero is an end
+            for root, severity in product(ALERT_OF_ROOT, ALERT_SEVERITIES):
+                is_told = [one.is_open and (one.root, one.told_severity) == (root, severity) for one in state.incidents]
+                self._gauge(names.MODEL_INCIDENT_ALERTS).labels(state.model, root, severity).set(sum(is_told))
         for verdict in get_args(FeedbackVerdict):
             self._gauge(names.MODEL_INCIDENT_VERDICTS).labels(state.model, verdict).set(state.num_feedback.get(verdict, 0))
 

@@ -75,8 +75,9 @@ def test_every_figure_of_a_model_in_the_list_is_exported_once_there_is_something
 
     wanted = {metric.name for metric in METRICS if metric.name.startswith(("clipdrift_model_", "clipdrift_monitor_"))}
     wanted -= {
-        name for name in wanted if any(word in name for word in ("false_alarms", "approval", "rollout", "retrain_gain"))
-    }  # the first take many healthy days (tests/monitor/test_rehearsals.py), the others a policy that asks people, or a canary
+        name for name in wanted if any(word in name for word in ("false_alarms", "approval", "rollout", "retrain_gain", "alert"))
+    }  # the first take many healthy days (tests/monitor/test_rehearsals.py), the others a policy that asks people, a canary, or
+    # an Alertmanager (tests/monitor/alerting)
     found = {
         name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum") for name in names_of(scraped(harmed)) | during
     }
@@ -283,6 +284,18 @@ def test_open_incidents_are_counted_by_severity_and_by_what_people_said_to_them(
     assert ("clipdrift_model_open_incidents", ("hold", "open"), ("model", "pump"), ("severity", one.severity)) not in after
     assert [value(samples, "model_incident_verdicts", verdict="true") for samples in (before, after)] == [0, 1]
     assert value(after, "model_incidents_total", root=one.root, severity="page") == 1
+
+
+def test_an_incident_is_an_alert_until_it_is_over_and_then_a_zero(harmed):
+    one = next(one for one in harmed.dialogue.state.incidents if one.is_open)
+    before = scraped(harmed)
+    request = next(iter(harmed.dialogue.jobs.requests.values()))
+    harmed.dialogue.go(run_end("v2", retrain_key=request.key, day=12, validation=()), outcome(request))
+    after = scraped(harmed)
+
+    told = {"root": one.root, "severity": one.told_severity}
+    assert [value(samples, "model_incident_alerts", **told) for samples in (before, after)] == [1, 0]
+    assert sum(count for key, count in before.items() if key[0] == "clipdrift_model_incident_alerts") == 1
 
 
 def test_what_waits_for_a_person_and_how_people_answered_is_exported(house_of):
