@@ -6,7 +6,7 @@ canary of 10 % for seven days whose means are compared once, and a switch withou
 world's truth: harm is the number of wrong answers that users get in 40 days beyond the champion's, as the true rates have it.
 
 Constants were chosen with --tuning: on another world (`rollout_worlds.TUNED_ON`) and on seeds from 1,000,000. The bars are of
-the usual world; below it stand worlds that are harder or in which an assumption does not hold, with a fifth as many rollouts a
+the usual world; below it stand worlds that are harder or in which an assumption does not hold, with a tenth as many rollouts a
 case. The last line is one JSON object.
 """
 
@@ -42,6 +42,7 @@ CASES: dict[str, tuple[float, bool]] = {
 }
 _BAD = [name for name, (excess, _) in CASES.items() if excess >= 0.05]
 _FEW_LABELS = RolloutPolicy(steps=(0.5,))
+_NO_SHADOW = RolloutPolicy(has_shadow=False)
 _LATE_LABELS = RolloutPolicy(steps=(0.25,), max_days=70.0)
 OTHER_WORLDS: dict[str, tuple[World, RolloutPolicy]] = {
     "1,000 labels a day": (USUAL._replace(rows_a_day=1_000), RolloutPolicy()),
@@ -53,6 +54,8 @@ OTHER_WORLDS: dict[str, tuple[World, RolloutPolicy]] = {
     "days hang together (the evidence takes them as independent)": (USUAL._replace(persistence=0.8), RolloutPolicy()),
     "two in five wrong answers never get a label": (USUAL._replace(labelled_wrong=0.6), RolloutPolicy()),
     "two in five right answers never get a label": (USUAL._replace(labelled_right=0.6), RolloutPolicy()),
+    "two in five wrong answers never get a label, has_shadow = false": (USUAL._replace(labelled_wrong=0.6), _NO_SHADOW),
+    "two in five right answers never get a label, has_shadow = false": (USUAL._replace(labelled_right=0.6), _NO_SHADOW),
     "14 days until labels": (USUAL._replace(delay_days=14), RolloutPolicy()),
     "14 days until labels, steps = [0.25], max_days = 70": (USUAL._replace(delay_days=14), _LATE_LABELS),
 }
@@ -217,7 +220,7 @@ def main() -> None:
         others = {}
         for name, (world, suited) in ({} if given.tuning else OTHER_WORLDS).items():
             print(f"\n{name}", flush=True)
-            others[name] = run(pool, world, _OTHER_CASES, range(first, first + max(20, number // 5)), suited)
+            others[name] = run(pool, world, _OTHER_CASES, range(first, first + max(20, number // 10)), suited)
     worst = max((usual[name].ours.promote for name in _BAD), key=lambda one: one.share)
     wrong, equal = usual["equal"].ours.roll_back, usual["equal"].ours
     results = {

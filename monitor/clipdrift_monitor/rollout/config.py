@@ -17,10 +17,11 @@ class RolloutPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Shares of the requests that the candidate answers, one step after another, each above the one before; empty: a candidate
     that has passed the gate takes all traffic at once, and nothing watches it before."""
     has_shadow: bool = True
-    """Before the first step the candidate answers what the model in service answers, and nobody gets its answers."""
+    """Before the first step the candidate answers what the model in service answers, and nobody gets its answers. Off, where
+    many rows never get a label and right and wrong answers get one unequally often: that misleads a shadow, not a canary."""
     min_labels: int = 300
     """Each step waits for so many mature labels of the candidate's own rows."""
-    max_days: float = 28.0
+    max_days: float = 42.0
     """A rollout that has neither promoted nor rolled back after so many days is held."""
     on_hold: Literal["end", "wait"] = "end"
     """What holding does. end: the model in service takes all traffic again, and the candidate may be tried again. wait: the
