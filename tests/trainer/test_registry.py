@@ -3,10 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from clipdrift_contract.errors import RetryableError
 from clipdrift_contract.events import ClipSpec, RunEnd, SliceScore
-from clipdrift_trainer.registry import MlflowRegistry, NoRegistry, make_registry
+from clipdrift_contract.profile import ReferenceProfile
+from clipdrift_trainer.registering.card import CardGate, CardParent
+from clipdrift_trainer.registering.describing import Describing, describe_version
+from clipdrift_trainer.registry import AliasChange, MlflowRegistry, NoRegistry, make_registry
 
 pytestmark = pytest.mark.slow  # MLflow takes five seconds to import and to make its tables
 
@@ -47,6 +52,93 @@ def test_the_same_run_twice_is_registered_once(registered: tuple[Any, str, Any])
 
     assert registry.register(RUN) == address == "models:/pump/1"
     assert len(client.search_model_versions("name='pump'")) == 1
+
+
+def test_a_version_tells_its_data_its_code_its_card_and_its_parent(tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    folder = tmp_path / "pump" / RUN.version
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(b"graph")
+    profile = ReferenceProfile(task="binary", classes=("no", "yes"))
+    run = msgspec.structs.replace(
+        RUN, artifact_uri=(folder / "model.onnx").as_uri(), retrain_key="key-1", arm="half", profile=profile
+    )
+    gate = CardGate(verdict="pass", reasons=("better",), checks=())
+    run = describe_version(run, Describing(), gate=gate, parent=CardParent(version="20130201-old000", digest="sha256:old"))
+    registry = MlflowRegistry(f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+    version = registry._connect().get_model_version("pump", registry.register(run).rsplit("/", 1)[1])
+
+    told = {name.removeprefix("clipdrift."): value for name, value in version.tags.items()}
+    assert told == {
+        "version": run.version, "digest": "sha256:a", "run_id": "run-1", "data_digest": "sha256:d", "code_revision": "c",
+        "retrain_key": "key-1", "arm": "half", "card_digest": run.card_digest, "is_signed": "false",
+        "parent": "20130201-old000", "gate": "pass",
+    }  # fmt: skip
+    assert "Gate: pass: better." in version.description
+    (data,) = registry._connect().get_run(version.run_id).inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("pump", "d")
+    assert '"as_of_ms":1' in data.dataset.source
+
+
+@pytest.fixture
+def two_versions(registered: tuple[Any, str, Any]) -> tuple[MlflowRegistry, Any]:
+    registry, _, client = registered
+    registry.register(msgspec.structs.replace(RUN, run_id="run-2", version="20130401-def456"))
+    return registry, client
+
+
+def aliases(client: Any) -> dict[str, str]:
+    told = client.get_registered_model("pump").aliases
+    return {alias: client.get_model_version("pump", number).tags["clipdrift.version"] for alias, number in told.items()}
+
+
+OLD, NEW = RUN.version, "20130401-def456"
+
+
+def test_aliases_follow_deployments_and_the_same_again_changes_nothing(two_versions: tuple[MlflowRegistry, Any]) -> None:
+    registry, client = two_versions
+
+    first = registry.follow("pump", {"champion": OLD, "canary": NEW})
+    again = registry.follow("pump", {"champion": OLD, "canary": NEW})
+    promoted = registry.follow("pump", {"champion": NEW, "previous": OLD})
+
+    assert [tuple(change) for change in first] == [("champion", "", OLD), ("canary", "", NEW)]
+    assert again == ()
+    assert [tuple(change) for change in promoted] == [("champion", OLD, NEW), ("canary", NEW, ""), ("previous", "", OLD)]
+    assert aliases(client) == {"champion": NEW, "previous": OLD}
+    assert client.get_model_version_by_alias("pump", "champion").tags["clipdrift.version"] == NEW
+
+
+def test_an_alias_moved_by_hand_is_moved_back_and_peoples_own_are_left_alone(
+    two_versions: tuple[MlflowRegistry, Any],
+) -> None:
+    registry, client = two_versions
+    registry.follow("pump", {"champion": NEW})
+    client.set_registered_model_alias("pump", "champion", "1")
+    client.set_registered_model_alias("pump", "canary", "1")
+    client.set_registered_model_alias("pump", "favourite", "1")
+
+    changes = registry.follow("pump", {"champion": NEW})
+
+    assert [tuple(change) for change in changes] == [("champion", OLD, NEW), ("canary", OLD, "")]
+    assert aliases(client) == {"champion": NEW, "favourite": OLD}
+
+
+def test_a_version_that_is_not_registered_has_no_alias_and_takes_the_old_one_away(
+    two_versions: tuple[MlflowRegistry, Any],
+) -> None:
+    registry, client = two_versions
+    registry.follow("pump", {"champion": OLD})
+
+    assert registry.follow("pump", {"champion": "20200101-nobody"}) == (AliasChange("champion", OLD, ""),)
+    assert "champion" not in aliases(client)
+    assert registry.follow("nobody", {}) == ()
+
+
+def test_a_registry_that_is_away_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RetryableError, match="does not answer"):
+        MlflowRegistry(f"sqlite:///{tmp_path}/no/such/folder/\0/mlflow.db").follow("pump", {})
 
 
 def test_a_registry_that_fails_gives_no_address_and_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

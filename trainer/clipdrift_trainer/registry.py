@@ -1,14 +1,41 @@
-"""MLflow as the place where people look models up. A registry that fails never loses a run: the run is then registered
-nowhere."""
+"""MLflow as the place where people look models up: versions, where they come from, and which is in service. A registry that
+fails never loses a run: the run is then registered nowhere.
+
+MLflow decides nothing. Its aliases are last writer wins and have no history; ours follow the monitor's deployments, and one
+that somebody moved by hand is moved back.
+"""
 
 import logging
 import os
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
+import msgspec
+
+from clipdrift_contract.clock import format_moment
+from clipdrift_contract.errors import ClipdriftError, RetryableError
 from clipdrift_contract.events import RunEnd
+from clipdrift_contract.version_files import CARD_NAME
 from clipdrift_trainer.recording.sinks.mlflow_runs import find_entry
+from clipdrift_trainer.registering.card import ModelCard, decode_card
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+ALIASES = ("champion", "canary", "shadow", "previous")
+"""Those that follow deployments; others are people's own and are left alone."""
+_MOST_DIGEST = 36  # letters of a data set's digest that MLflow keeps
+_MOST_TAG = 5_000
+
+
+class AliasChange(NamedTuple):
+    """An alias that did not stand where the deployments say."""
+
+    alias: str
+    before: str  # version; empty: the alias was not there
+    after: str  # version; empty: it is gone now, or the version is not registered
 
 
 class Registry(Protocol):
@@ -67,7 +94,8 @@ class MlflowRegistry:
         from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415  as above
 
         client = self._connect()
-        tags = {"clipdrift.version": run.version, "clipdrift.digest": run.artifact_digest, "clipdrift.run_id": run.run_id}
+        card = _card_of(run)
+        tags = _tags(run, card)
         known = self._find(client, run)
         if known:
             return known
@@ -78,9 +106,64 @@ class MlflowRegistry:
             params=[Param(name, str(value)) for name, value in _parameters(run).items()],
             tags=[RunTag(name, value) for name, value in {**tags, "clipdrift.artifact_uri": run.artifact_uri}.items()],
         )
+        _log_data(client, run, entry.info.run_id)
         client.set_terminated(entry.info.run_id)
-        version = client.create_model_version(run.model, run.artifact_uri, entry.info.run_id, tags=tags)
+        version = client.create_model_version(
+            run.model, run.artifact_uri, entry.info.run_id, tags=tags, description=_description(run, card)
+        )
         return f"models:/{run.model}/{version.version}"
+
+    def follow(self, model: str, wanted: Mapping[str, str]) -> tuple[AliasChange, ...]:
+        """Move the aliases of `model` to where deployments say; the same again changes nothing.
+
+        Args:
+            model: The registered model.
+            wanted: Version by alias, of `ALIASES`; one that is not named here is taken away.
+
+        Returns:
+            What was moved. A version that is not registered has no alias, and is told each time.
+
+        Raises:
+            RetryableError: The registry is away.
+        """
+        return self._asked(lambda client: self._follow(client, model, wanted))
+
+    def _follow(self, client: Any, model: str, wanted: Mapping[str, str]) -> tuple[AliasChange, ...]:
+        numbers: dict[str, str] = {}
+        now = self._aliases(client, model, numbers)
+        changes = []
+        for alias in ALIASES:
+            before, after = now.get(alias, ""), wanted.get(alias, "")
+            number = numbers.get(after, "")
+            if before == after:
+                continue
+            if number:
+                client.set_registered_model_alias(model, alias, number)
+            elif before:
+                client.delete_registered_model_alias(model, alias)
+            changes.append(AliasChange(alias, before, after if number else ""))
+        return tuple(changes)
+
+    def _aliases(self, client: Any, model: str, numbers: dict[str, str]) -> dict[str, str]:
+        """Our version by alias, "?" for one that is not ours. `numbers` is filled with MLflow's number by version, the newest
+        where one was registered twice."""
+        if not client.search_registered_models(f"name='{model}'", max_results=1):
+            return {}
+        ours = {}
+        for one in sorted(client.search_model_versions(f"name='{model}'"), key=lambda one: int(one.version)):
+            ours[str(one.version)] = one.tags.get("clipdrift.version", "")
+            numbers[ours[str(one.version)]] = str(one.version)
+        numbers.pop("", None)
+        told = client.get_registered_model(model).aliases
+        return {alias: ours.get(str(number), "") or "?" for alias, number in told.items()}
+
+    def _asked(self, question: Callable[[Any], _T]) -> _T:
+        try:
+            return question(self._connect())
+        except ClipdriftError:
+            raise
+        except Exception as error:  # MLflow raises its own, SQLAlchemy's and the network's
+            raise RetryableError(f"the registry at {self._uri} does not answer: {type(error).__name__}: {error}") from error
 
     def _make_entry(self, client: Any, run: RunEnd) -> Any:
         experiment = client.get_experiment_by_name(run.model)
@@ -101,6 +184,53 @@ class MlflowRegistry:
 def make_registry(url: str) -> Registry:
     """The registry at `url`; none for an empty address."""
     return MlflowRegistry(url) if url else NoRegistry()
+
+
+def _card_of(run: RunEnd) -> ModelCard | None:
+    """The card beside the version's model; None where there is none."""
+    try:
+        return decode_card((Path(url2pathname(urlsplit(run.artifact_uri).path)).parent / CARD_NAME).read_bytes())
+    except (OSError, ValueError, msgspec.DecodeError):
+        return None
+
+
+def _tags(run: RunEnd, card: ModelCard | None) -> dict[str, str]:
+    """What a version is looked up by: its files, and where it comes from."""
+    tags = {
+        "version": run.version, "digest": run.artifact_digest, "run_id": run.run_id, "data_digest": run.data_digest,
+        "code_revision": run.code_revision, "retrain_key": run.retrain_key, "arm": run.arm, "card_digest": run.card_digest,
+        "is_signed": str(run.is_signed).lower(),
+        "parent": card.origin.parent.version if card is not None and card.origin.parent is not None else "",
+        "gate": card.gate.verdict if card is not None and card.gate is not None else "",
+    }  # fmt: skip
+    return {f"clipdrift.{name}": value[:_MOST_TAG] for name, value in tags.items() if value}
+
+
+def _description(run: RunEnd, card: ModelCard | None) -> str:
+    """Some lines for who looks at the version; the card has the rest."""
+    lines = [f"Data until {format_moment(run.data_end_ms)} UTC, code {run.code_revision}."]
+    if card is not None and card.gate is not None:
+        lines.append(f"Gate: {card.gate.verdict}: {'; '.join(card.gate.reasons)}.")
+    if card is not None and card.origin.parent is not None:
+        lines.append(f"Made to replace {card.origin.parent.version}.")
+    if card is not None:
+        lines.append(f"Model card: card.md beside {run.artifact_uri}, sha256 of card.json {run.card_digest}.")
+    return "\n\n".join(lines)[:_MOST_TAG]
+
+
+def _log_data(client: Any, run: RunEnd, run_id: str) -> None:
+    """The snapshot of the data that the run was trained on."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag  # noqa: PLC0415  as above
+
+    snapshot = Dataset(
+        name=run.model,
+        digest=run.data_digest.removeprefix("sha256:")[:_MOST_DIGEST],
+        source_type="clipdrift",
+        source=msgspec.json.encode(
+            {"start_ms": run.data_start_ms, "end_ms": run.data_end_ms, "as_of_ms": run.as_of_ms, "digest": run.data_digest}
+        ).decode(),
+    )
+    client.log_inputs(run_id, [DatasetInput(snapshot, [InputTag("mlflow.data.context", "training")])])
 
 
 def _parameters(run: RunEnd) -> dict[str, Any]:
