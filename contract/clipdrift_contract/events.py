@@ -473,6 +473,7 @@ class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     at_ms: int
     until_ms: int
+    severity: Severity = "page"  # when it was acknowledged; worse than this is told all the same
 
 
 class Silence(msgspec.Struct, frozen=True, kw_only=True):

@@ -88,6 +88,8 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """GitLab's trigger token, where `start = "trigger"`."""
     ci_hook_secret: str = ""
     """What the CI's webhooks to the monitor are signed with, or bear. Unset: they are refused; runs are polled all the same."""
+    alertmanager_token: str = ""
+    """What the monitor tells Alertmanager of incidents with: a bearer token, or the password of `monitor.alerting.user`."""
     monitor_url: str = ""
     """The monitor's address, for jobs that a CI runs elsewhere."""
     run_name: str = ""

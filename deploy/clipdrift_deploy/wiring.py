@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 SERVING_FILLED = ("bus_url", "spool_dir", "admin_token", "receipt_keys")
 _FILES = ("api_keys_file", "tls_certificate_file", "tls_key_file", "tls_client_ca_file")  # from the project's folder
 MONITOR_FILLED = (
-    "bus_url", "store_url", "artifacts_dir", "jobs_dir", "evidence_dir", "api_token", "ci_secrets", "project_name",
+    "bus_url", "store_url", "artifacts_dir", "jobs_dir", "evidence_dir", "api_token", "ci_secrets", "alertmanager_token",
+    "project_name",
     "retrain_command", "policy",
 )  # fmt: skip
 
@@ -87,6 +88,7 @@ def monitor_config(project: Project) -> "MonitorConfig":
             hook_secret=environment.ci_hook_secret,
             folder=project.folder,
         ),
+        "alertmanager_token": environment.alertmanager_token,
         "project_name": project.name,
         "retrain_command": retrain_command(project),
         "policy": read_section(file, "policy", project.file.policy, Policy),

@@ -8,6 +8,7 @@ import msgspec
 
 from clipdrift_contract.clock import MS_PER_DAY, MS_PER_HOUR
 from clipdrift_monitor.actions.config import CiConfig, CiSecrets
+from clipdrift_monitor.alerting.config import AlertingConfig
 from clipdrift_monitor.decisions.policy import Policy
 from clipdrift_monitor.incidents.config import IncidentConfig
 from clipdrift_monitor.store.retention import Retention
@@ -50,6 +51,8 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """How long what is kept: see `[monitor.retention]`."""
     ci: CiConfig = CiConfig()
     """What carries out retrains: see `[monitor.ci]`."""
+    alerting: AlertingConfig = AlertingConfig()
+    """Alertmanagers that are told of incidents: see `[monitor.alerting]`."""
     bus_url: str = ""
     """Filled from `[project]`."""
     store_url: str = ""
@@ -63,6 +66,8 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     api_token: str = ""
     """Filled from the secrets."""
     ci_secrets: CiSecrets = CiSecrets()
+    """Filled from the environment."""
+    alertmanager_token: str = ""
     """Filled from the environment."""
     project_name: str = ""
     """Filled from `[project]`."""

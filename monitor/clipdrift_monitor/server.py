@@ -22,6 +22,7 @@ from clipdrift_contract.files import lock_file
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_monitor.actions.backends.connect import connect_backend
 from clipdrift_monitor.actions.dispatcher import Dispatcher
+from clipdrift_monitor.alerting import teller as alerting
 from clipdrift_monitor.api.access import Access
 from clipdrift_monitor.api.app import Api
 from clipdrift_monitor.api.exporter import Exporter
@@ -91,9 +92,14 @@ def run(config: MonitorConfig, clock: Clock | None = None) -> None:
     )  # fmt: skip
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every look at a CI, with addresses that may be signed
     dispatcher = Dispatcher(backend, engine.note, engine.runs.is_current)
+    teller = alerting.connect(
+        config.alerting, lambda: engine.snapshot, metrics, clock, project=config.project_name, token=config.alertmanager_token,
+        folder=config.ci_secrets.folder,
+    )  # fmt: skip
     reader = Reader(config, store, lambda: engine.snapshot)
+    exporter = Exporter(reader, metrics, () if teller is None else (teller.export,))
     api = Api(
-        engine, reader, store, Exporter(reader, metrics), Pages(reader, config), RetrainReader(config, store, reader),
+        engine, reader, store, exporter, Pages(reader, config), RetrainReader(config, store, reader),
         Jobs(engine, config.ci.beat_seconds, config.ci_secrets.hook_secret), _access(config, clock), config.evidence_dir,
         artifacts_dir=config.artifacts_dir,
     )  # fmt: skip
@@ -117,12 +123,16 @@ def run(config: MonitorConfig, clock: Clock | None = None) -> None:
         target=_run_engine, args=(engine, config.jobs_dir / LOCK, server, failure), name="engine", daemon=True
     )
     thread.start()
+    if teller is not None:
+        teller.start()
     _log.info("monitoring %s, status page on port %d, process %d", config.project_name, config.port, os.getpid())
     try:
         server.run()
     finally:  # also when the port is taken, which uvicorn ends the process for
         engine.stop()
         thread.join(_JOIN_SECONDS)
+        if teller is not None:
+            teller.close()
         dispatcher.close()
         if evidence is not None:
             evidence.close()

@@ -1,7 +1,7 @@
 """Sets the figures about models for Prometheus, from the newest snapshot, whenever they are asked for."""
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from statistics import median
 from typing import get_args
@@ -35,11 +35,13 @@ class Exporter:
     Args:
         reader: Of what the monitor knows.
         metrics: Of the process; what others count is exported with it.
+        others: Set figures of their own, whenever figures are asked for; must not block.
     """
 
-    def __init__(self, reader: Reader, metrics: MetricSet) -> None:
+    def __init__(self, reader: Reader, metrics: MetricSet, others: Sequence[Callable[[MetricSet], None]] = ()) -> None:
         self._reader = reader
         self._metrics = metrics
+        self._others = others
         self._told: dict[tuple[Metric, tuple[str, ...]], float] = {}
         self._lock = threading.Lock()
 
@@ -52,6 +54,8 @@ class Exporter:
                     gauge.clear()  # what is no longer so must not go on being told
             snapshot = self._reader.snapshot
             self._monitor(snapshot)
+            for set_figures in self._others:
+                set_figures(self._metrics)
             for state in snapshot.models.values():
                 self._model(state, snapshot)
             return self._metrics.exposition()

@@ -31,7 +31,7 @@ def acknowledge(incident: Incident, *, actor: str, reason: str, at_ms: int, unti
     known = incident.acknowledgement
     if known is not None and (known.actor, known.reason, known.until_ms) == (actor, reason, until_ms):
         return incident
-    given = Acknowledgement(actor=actor, reason=reason, at_ms=at_ms, until_ms=until_ms)
+    given = Acknowledgement(actor=actor, reason=reason, at_ms=at_ms, until_ms=until_ms, severity=incident.severity)
     return changed(incident, "acknowledged", at_ms, acknowledgement=given)
 
 

@@ -1,0 +1,1 @@
+"""Tells Alertmanager of incidents, and keeps what it believes true."""
