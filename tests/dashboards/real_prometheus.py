@@ -66,9 +66,27 @@ def past_prometheus(metrics: Path, rules: Path, folder: Path) -> Iterator[PastPr
     """
     times = sorted({float(time) for time in re.findall(r"^[^#].* (\S+)$", metrics.read_text(), re.MULTILINE)})
     scrape_seconds = round(median(b - a for a, b in pairwise(times))) if len(times) > 1 else 86_400
-    data = folder / "data"
+    with prometheus_of(make_blocks(metrics, folder / "data"), rules, folder, scrape_seconds=scrape_seconds) as url:
+        yield PastPrometheus(url=url, start=times[0], end=times[-1], scrape_seconds=scrape_seconds)
+
+
+def make_blocks(metrics: Path, data: Path) -> Path:
+    """Turn an OpenMetrics file into the storage folder `data`; returns it."""
     make = ["promtool", "tsdb", "create-blocks-from", "--max-block-duration=8760h", "--quiet", "openmetrics"]
     subprocess.run([*make, str(metrics), str(data)], check=True, capture_output=True)
+    return data
+
+
+@contextmanager
+def prometheus_of(data: Path, rules: Path, folder: Path, *, scrape_seconds: int) -> Iterator[str]:
+    """Start Prometheus on the storage folder `data`; gives its address, and ends it afterwards.
+
+    Args:
+        data: Holds blocks.
+        rules: A rules file.
+        folder: For its configuration and its log.
+        scrape_seconds: Time between two samples of a series, where it is longest.
+    """
     config = folder / "prometheus.yml"
     config.write_text(f"rule_files: ['{rules.resolve()}']\n")
     port = _free_port()
@@ -81,7 +99,7 @@ def past_prometheus(metrics: Path, rules: Path, folder: Path) -> Iterator[PastPr
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process, (folder / "log").open("w") as log:
         try:
             _await_ready(process, log)
-            yield PastPrometheus(url=f"http://127.0.0.1:{port}", start=times[0], end=times[-1], scrape_seconds=scrape_seconds)
+            yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
             assert process.stderr is not None
