@@ -27,6 +27,7 @@ from clipdrift_contract.events import ServedVersion
 from clipdrift_monitor.rollout.config import RolloutPolicy
 from clipdrift_monitor.rollout.course import Rollout, Stage, entered, stages_of, weigh
 from clipdrift_monitor.rollout.evidence import Memory, step
+from clipdrift_monitor.rollout.evidence_config import EvidenceConfig
 from clipdrift_monitor.rollout.finding import Finding
 
 CASES: dict[str, tuple[float, bool]] = {
@@ -42,9 +43,11 @@ CASES: dict[str, tuple[float, bool]] = {
 }
 _BAD = [name for name, (excess, _) in CASES.items() if excess >= 0.05]
 _FEW_LABELS = RolloutPolicy(steps=(0.5,))
+_STRICT = RolloutPolicy(evidence=EvidenceConfig(shadow_level=1.0, margin_error=0.02, margin_loss=0.015))
 _NO_SHADOW = RolloutPolicy(has_shadow=False)
 _LATE_LABELS = RolloutPolicy(steps=(0.25,), max_days=70.0)
 OTHER_WORLDS: dict[str, tuple[World, RolloutPolicy]] = {
+    "the usual one, shadow_level = 1, margins 0.02 and 0.015": (USUAL, _STRICT),
     "1,000 labels a day": (USUAL._replace(rows_a_day=1_000), RolloutPolicy()),
     "1,000 labels a day, steps = [0.5]": (USUAL._replace(rows_a_day=1_000), _FEW_LABELS),
     "10,000 labels a day": (USUAL._replace(rows_a_day=10_000), RolloutPolicy()),
