@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from clipdrift_deploy.alias_keeper import AliasKeeper
 from clipdrift_deploy.ports import require_port
 from clipdrift_deploy.project import FILE_NAME, Project
 from clipdrift_deploy.settings import read_section
@@ -137,7 +138,8 @@ def monitor(project: Project, *, host: str | None = None, port: int | None = Non
     if config.api_keys_file:
         config = msgspec.structs.replace(config, api_keys_file=str(project.folder / config.api_keys_file))
     require_port(config.host, config.port, "--port or [monitor] port")
-    run(config)
+    with AliasKeeper(project):
+        run(config)
 
 
 def _given(**options: str | int | None) -> dict[str, str | int]:
