@@ -8,8 +8,8 @@ import platform
 import re
 import uuid
 from collections.abc import Iterable, Sequence
-from importlib.metadata import Distribution, distributions
-from typing import Any
+from importlib.metadata import Distribution, PackageMetadata, distributions
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -28,7 +28,8 @@ def make_sbom(model: str, version: str, artifact_digest: str, found: Iterable[Di
         artifact_digest: Of its file, as `sha256:<hex>`.
         found: The distributions; those of this environment when not given.
     """
-    installed = {_name(one): one for one in (distributions() if found is None else found) if one.metadata["Name"]}
+    read = (_read(one) for one in (distributions() if found is None else found))
+    installed = {one.name: one for one in read if one is not None}
     refs = {name: _purl(name, one.version) for name, one in installed.items()}
     made = f"model:{model}@{version}"
     bill: dict[str, Any] = {
@@ -52,7 +53,7 @@ def make_sbom(model: str, version: str, artifact_digest: str, found: Iterable[Di
         "dependencies": [
             {"ref": made, "dependsOn": sorted({refs["clipdrift"]} if "clipdrift" in refs else refs.values())},
             *(
-                {"ref": refs[name], "dependsOn": sorted({refs[other] for other in _needs(installed[name]) if other in refs})}
+                {"ref": refs[name], "dependsOn": sorted({refs[other] for other in installed[name].needs if other in refs})}
                 for name in sorted(installed)
             ),
         ],
@@ -62,27 +63,39 @@ def make_sbom(model: str, version: str, artifact_digest: str, found: Iterable[Di
     return msgspec.json.format(msgspec.json.encode(bill, order="sorted"), indent=1) + b"\n"
 
 
-def _component(name: str, one: Distribution, ref: str) -> dict[str, Any]:
-    licenses = _licenses(one)
-    told = {"type": "library", "bom-ref": ref, "name": name, "version": one.version, "purl": ref}
-    return told | ({"licenses": licenses} if licenses else {})
+class _Installed(NamedTuple):
+    name: str
+    version: str
+    licenses: Sequence[dict[str, Any]]
+    needs: frozenset[str]
 
 
-def _licenses(one: Distribution) -> Sequence[dict[str, Any]]:
+def _read(one: Distribution) -> _Installed | None:
+    """A distribution as its metadata tell of it, which are read once; None where they tell no name."""
+    told = one.metadata
+    if "Name" not in told or "Version" not in told:
+        return None
+    needed = (_NEEDED.match(words) for words in told.get_all("Requires-Dist") or () if not _is_for_extra(words))
+    return _Installed(
+        normalised(told["Name"]), told["Version"], _licenses(told), frozenset(normalised(one[1]) for one in needed if one)
+    )
+
+
+def _is_for_extra(words: str) -> bool:
+    return "extra ==" in words.partition(";")[2]
+
+
+def _licenses(told: PackageMetadata) -> Sequence[dict[str, Any]]:
     """What the distribution says of its own license: an SPDX expression, else a short name, else nothing."""
-    told = one.metadata.json
-    if expression := told.get("license_expression"):
-        return [{"expression": expression}]
-    named = str(told.get("license") or "").strip()
+    if "License-Expression" in told:
+        return [{"expression": told["License-Expression"]}]
+    named = told["License"].strip() if "License" in told else ""
     return [{"license": {"name": named}}] if _SPDX.fullmatch(named) else []
 
 
-def _needs(one: Distribution) -> Iterable[str]:
-    """Names of what it says that it needs, extras left out."""
-    for words in one.requires or ():
-        needed = _NEEDED.match(words)
-        if needed and "extra ==" not in words.partition(";")[2]:
-            yield normalised(needed[1])
+def _component(name: str, one: _Installed, ref: str) -> dict[str, Any]:
+    told = {"type": "library", "bom-ref": ref, "name": name, "version": one.version, "purl": ref}
+    return told | ({"licenses": one.licenses} if one.licenses else {})
 
 
 def normalised(name: str) -> str:
@@ -95,10 +108,6 @@ def normalised(name: str) -> str:
     Source: https://packaging.python.org/specifications/name-normalization/
     """
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _name(one: Distribution) -> str:
-    return normalised(one.metadata["Name"])
 
 
 def _purl(name: str, version: str) -> str:
