@@ -14,6 +14,7 @@ from clipdrift_deploy.cli import showing
 from clipdrift_deploy.cli import dashboards
 from clipdrift_deploy.cli import registry
 from clipdrift_deploy.cli import storing
+from clipdrift_deploy.cli import watchdog
 from clipdrift_deploy.cli.app import app, main
 # isort: on
 
@@ -31,4 +32,5 @@ __all__ = [
     "showing",
     "storing",
     "training",
+    "watchdog",
 ]
