@@ -12,6 +12,7 @@ from typing import Any
 WALL_SECONDS = 240
 RECOVERED_SHARE = 0.6
 LIVE_ACCURACY_ERROR = 1e-9
+STAGES = ("shadow", "canary 0.1", "canary 0.5")
 CLIPPING = {"flights-sgd": "implicated", "flights-adam": "not_implicated"}
 
 
@@ -27,6 +28,11 @@ def bars(result: dict[str, Any]) -> Iterator[tuple[str, object, bool]]:
             yield f"{name} recovered_share {metric}", share, share is not None and share >= RECOVERED_SHARE
         for count in ("num_alarms", "num_retrains"):
             yield f"{name} control {count}", model["control"][count], model["control"][count] == 0
+        through = [one for one in model["rollouts"] if one["end"] == "promoted"]
+        stages = {tuple(step["stage"] for step in one["steps"]) for one in through}
+        yield f"{name} stages before promotion", sorted(stages), stages == {STAGES}
+        promoted = sum(one["promoted"] for one in model["retrains"])
+        yield f"{name} promoted by a rollout", f"{len(through)} of {promoted}", len(through) == promoted
         yield f"{name} diagnosis", model["diagnosis"], (model["diagnosis"] == "implicated") == (expected == "implicated")
 
 

@@ -86,7 +86,8 @@ class ServingClient:
 def encode_request(rows: Rows) -> tuple[bytes, int]:
     """Body of an inference request with binary tensors, and the length of its JSON part.
 
-    Numbers travel as little-endian FP32, strings as BYTES: each with its length in four bytes before it.
+    Numbers travel as little-endian FP32, strings as BYTES: each with its length in four bytes before it. The key is the time of
+    the first row: while a canary serves, a request that is sent again goes to the version that it went to before.
     """
     inputs, pieces = [], []
     for name, column in rows.features.items():
@@ -101,7 +102,7 @@ def encode_request(rows: Rows) -> tuple[bytes, int]:
             }
         )
         pieces.append(piece)
-    parameters = {"event_time_ms": rows.time_ms.tolist(), "binary_data_output": True}
+    parameters = {"event_time_ms": rows.time_ms.tolist(), "key": str(rows.time_ms[0]), "binary_data_output": True}
     header = json.dumps({"inputs": inputs, "parameters": parameters}).encode()
     return b"".join((header, *pieces)), len(header)
 

@@ -1,5 +1,6 @@
 """Collects, when the replay is over, what the result and the report are made of."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,17 +10,20 @@ from urllib.request import url2pathname
 import msgspec
 import numpy as np
 
+from clipdrift_contract.clock import MS_PER_DAY
 from clipdrift_contract.events import Deployment
 from clipdrift_deploy.demo.client import ServingClient
 from clipdrift_deploy.demo.figures import Month, months_of
 from clipdrift_deploy.demo.lives import MonthScores
 from clipdrift_deploy.demo.narration import Line, day_of, tell_in_order
+from clipdrift_deploy.demo.plots import Shadow, Traffic
 from clipdrift_deploy.demo.report import Link, ReportModel
 from clipdrift_deploy.demo.result import (
     Control,
     Facts,
     Result,
     Scores,
+    Worth,
     count_accuracy,
     live_accuracy_error,
     model_result,
@@ -69,8 +73,12 @@ def gather(
 ) -> Gathered:
     """Ask the monitor for its counts, score what was replaced, and sort it all by model."""
     streams = [*main, *control]
+    told = {stream.model: watcher.worths(stream.model) for stream in main}
     facts = {
-        stream.model: _facts(setting, stream, listener.stories[stream.model], silence, listener, lives)
+        stream.model: msgspec.structs.replace(
+            _facts(setting, stream, listener.stories[stream.model], silence, listener, lives),
+            worths={key: Worth(verdict=one["verdict"], words=one["words"]) for key, one in told[stream.model].items()},
+        )
         for stream, silence in zip(main, control, strict=True)
     }
     return Gathered(
@@ -110,8 +118,7 @@ def _facts(
 
 def _versions(story: Story) -> list[Deployment]:
     """The first version in service, and then those that were later replaced by another."""
-    in_order = sorted(story.deployments.values(), key=lambda one: one.generation)
-    return in_order[:-1] or in_order
+    return story.came_into_service[:-1] or story.came_into_service
 
 
 def _score(setting: Setting, deployment: Deployment) -> Scores:
@@ -142,13 +149,13 @@ def _report_model(setting: Setting, model: str, facts: Facts) -> ReportModel:
     run = next(iter(facts.story.runs.values()))
     learner = f"{run.optimizer} at a learning rate of {run.learning_rate:g}, {run.num_steps:,} steps"
     removed = f"clipping removed {run.removed_mass_ratio:.0%} of the gradient norm in its first training"
-    in_service = sorted(facts.story.deployments.values(), key=lambda one: one.generation)
     return ReportModel(
         words=f"{learner}; {removed}.",
         story=facts.story,
         lines=tuple(_lines(facts.story)),
         evidence=tuple(_evidence(setting.project, facts.story)),
-        swaps=tuple(_in_months(one.decided_at_ms, setting.months[0]) for one in in_service[1:]),
+        swaps=tuple(_in_months(one.decided_at_ms, setting.months[0]) for one in facts.story.came_into_service[1:]),
+        traffic=_traffic(facts, setting.months[0]),
     )
 
 
@@ -169,7 +176,28 @@ def _evidence(project: Project, story: Story) -> Iterator[Link]:
 def _lines(story: Story) -> list[Line]:
     """The whole story of a model."""
     kept = (story.signals, story.decisions, story.requests, story.outcomes, story.deployments)
-    return tell_in_order([event for events in kept for event in events.values()], story.requests)
+    champions = {(one.model, one.generation): one.champion.version for one in story.deployments.values()}
+    return tell_in_order([event for events in kept for event in events.values()], story.requests, champions)
+
+
+def _traffic(facts: Facts, first: Month) -> Traffic:
+    """Who answered which share of each day's requests, and who answered unseen beside it."""
+    day_N = facts.time_ms // MS_PER_DAY
+    days = np.unique(day_N).tolist()
+    versions = [one for one in dict.fromkeys(facts.version_N.tolist()) if one]
+    bounds_D = np.searchsorted(day_N, [*days, days[-1] + 1])
+    shares = {
+        version: tuple(float((facts.version_N[a:b] == version).mean()) for a, b in itertools.pairwise(bounds_D.tolist()))
+        for version in versions
+    }
+    in_order = facts.story.in_order
+    ends_ms = [*(one.decided_at_ms for one in in_order[1:]), int(facts.time_ms[-1])]
+    shadows = tuple(
+        Shadow(version=one.shadow.version, start=_in_months(one.decided_at_ms, first), end=_in_months(end_ms, first))
+        for one, end_ms in zip(in_order, ends_ms, strict=True)
+        if one.shadow is not None
+    )
+    return Traffic(days=tuple(_in_months(day * MS_PER_DAY, first) for day in days), shares=shares, shadows=shadows)
 
 
 def _in_months(time_ms: int, first: Month) -> float:

@@ -39,8 +39,13 @@ def day_of(time_ms: int) -> str:
     return f"{moment.day} {moment:%B}"
 
 
-def tell(event: Event) -> Line | None:
-    """The line for an event; None for what is not worth one."""
+def tell(event: Event, champion_before: str = "") -> Line | None:
+    """The line for an event; None for what is not worth one.
+
+    Args:
+        event: What happened.
+        champion_before: Of a deployment: the version in service until then.
+    """
     if isinstance(event, Signal):
         return _tell_signal(event)
     if isinstance(event, Decision):
@@ -53,9 +58,22 @@ def tell(event: Event) -> Line | None:
         tone: Tone = "good" if event.verdict == "pass" else "plain"
         return Line(at_ms=event.finished_at_ms, model=event.model, what=what, why="; ".join(event.reasons), tone=tone)
     if isinstance(event, Deployment):
-        what = f"version {event.champion.version} goes into service"
-        return Line(at_ms=event.decided_at_ms, model=event.model, what=what, why=event.reason, tone="good")
+        what, tone = _deployed(event, champion_before)
+        return Line(at_ms=event.decided_at_ms, model=event.model, what=what, why=event.reason, tone=tone)
     return None
+
+
+def _deployed(event: Deployment, champion_before: str) -> tuple[str, Tone]:
+    champion = event.champion.version
+    if champion != champion_before:
+        return f"version {champion} goes into service", "good"
+    if event.canary is not None:
+        return f"version {event.canary.version} answers {event.canary_weight:.0%} of the requests", "busy"
+    if event.shadow is not None:
+        return f"version {event.shadow.version} answers as a shadow, unseen", "busy"
+    if event.rollout_id:
+        return f"version {champion} answers everything again", "bad"
+    return f"version {champion} answers alone", "plain"
 
 
 def _tell_signal(signal: Signal) -> Line | None:
@@ -72,7 +90,7 @@ def _tell_signal(signal: Signal) -> Line | None:
 
 
 def _tell_decision(decision: Decision) -> Line | None:
-    if decision.action in ("none", "hold", "promote"):  # an outcome and a deployment tell of the last two
+    if decision.action in ("none", "hold", "canary", "promote"):  # an outcome and a deployment tell of these
         return None
     return Line(
         at_ms=decision.at_ms,
@@ -83,16 +101,20 @@ def _tell_decision(decision: Decision) -> Line | None:
     )
 
 
-def tell_in_order(events: Iterable[Event], orders: Mapping[str, RetrainRequest]) -> list[Line]:
+def tell_in_order(
+    events: Iterable[Event], orders: Mapping[str, RetrainRequest], champions: Mapping[tuple[str, int], str] | None = None
+) -> list[Line]:
     """Lines in the order of event time and, within a moment, of cause and effect.
 
     Args:
         events: What happened, in any order.
         orders: Retrain orders by key: an outcome knows no event time of its own and stands with its order.
+        champions: The version in service by model and generation, to tell a new one from a step beside it.
     """
     found = []
     for event in events:
-        line = tell(event)
+        before = (champions or {}).get((event.model, event.generation - 1), "") if isinstance(event, Deployment) else ""
+        line = tell(event, before)
         if line is None:
             continue
         if isinstance(event, RetrainOutcome) and event.key in orders:

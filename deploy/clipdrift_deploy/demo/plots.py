@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 
+import msgspec
 from matplotlib.figure import Figure
 
 from clipdrift_contract.events import GradWindow
@@ -53,6 +54,52 @@ def _series(model: ModelResult, metric: str) -> dict[str, list[float]]:
     series = {life: [getattr(getattr(month, life), metric) for month in model.months] for life in ("stale", "oracle", "live")}
     by_rote = [getattr(month.always, metric) for month in model.always.months]
     return {"stale": series["stale"], "always": by_rote, "oracle": series["oracle"], "live": series["live"]}
+
+
+class Shadow(msgspec.Struct, frozen=True, kw_only=True):
+    """A version answered unseen beside the one in service, from `start` to `end`, in months from the first."""
+
+    version: str
+    start: float
+    end: float
+
+
+class Traffic(msgspec.Struct, frozen=True, kw_only=True):
+    """Share of each day's requests that each version answered."""
+
+    days: tuple[float, ...]
+    """In months from the first."""
+    shares: dict[str, tuple[float, ...]]
+    """By version, in the order in which they first answered."""
+    shadows: tuple[Shadow, ...] = ()
+
+
+def traffic_by_version(traffic: Traffic, months: Sequence[str]) -> str:
+    """Who answered, day by day, as one band of 100 %; below it who answered unseen.
+
+    Args:
+        traffic: The shares.
+        months: Their names, the first first.
+    """
+    with drawn_in_style():
+        figure = Figure(figsize=(11.0, 2.9), layout="constrained")
+        axis = figure.subplots()
+        colours = dict(zip(traffic.shares, itertools.cycle(RUN_COLOURS)))
+        shares = [[100 * one for one in of_version] for of_version in traffic.shares.values()]
+        axis.stackplot(
+            traffic.days, *shares, labels=list(traffic.shares), colors=list(colours.values()), alpha=0.85, step="post", lw=0
+        )
+        for shadow in traffic.shadows:
+            axis.plot([shadow.start, shadow.end], [-9, -9], color=colours.get(shadow.version, INK), lw=6, solid_capstyle="butt")
+        axis.text(0.0, -9, "as a shadow: ", ha="right", va="center", fontsize=9)
+        axis.set_ylim(-16, 100)
+        axis.set_xlim(0, max(traffic.days) + 0.05)
+        axis.set_yticks([0, 50, 100], ["0", "50", "100"])
+        axis.set_xticks([position + 0.5 for position in range(len(months))], [_short(month) for month in months])
+        axis.set_ylabel("% of the requests")
+        axis.grid(visible=False, axis="x")
+        figure.legend(loc="outside upper left", ncols=max(1, len(traffic.shares)))
+        return to_svg(figure)
 
 
 def norms_by_run(runs: Mapping[str, Sequence[GradWindow]], bounds: Mapping[str, float | None]) -> str:

@@ -64,7 +64,15 @@ class Replay:
         self._on_events(self._listener.poll())
 
     def run_until(self, end_ms: int) -> None:
-        """Send everything up to `end_ms`, which should be a midnight, and wait until it has been dealt with."""
+        """Send everything up to `end_ms`, which should be a midnight, and wait until it has been dealt with.
+
+        The first rows of a day are what an earlier one is weighed with: while a candidate is on its way, what follows is in
+        service before the others are sent.
+        """
+        if any(self._is_on_its_way(stream.model) for stream in self.streams):
+            for stream in self.streams:
+                stream.send_until(self._client, min(stream.next_ms + 1, end_ms))
+            self.settle()
         for stream in self.streams:
             stream.send_until(self._client, end_ms)
         self.settle()
@@ -92,6 +100,10 @@ class Replay:
             and models.get(stream.model, {}).get("num_labels", 0) >= stream.num_labels
             for stream in self.streams
         )
+
+    def _is_on_its_way(self, model: str) -> bool:
+        in_order = self._listener.stories[model].in_order
+        return bool(in_order) and bool(in_order[-1].stage)
 
     def _has_swapped(self) -> bool:
         names = {stream.model for stream in self.streams}

@@ -10,7 +10,7 @@ import msgspec
 from clipdrift_deploy.demo import plots, words
 from clipdrift_deploy.demo.figures import Share
 from clipdrift_deploy.demo.narration import Line
-from clipdrift_deploy.demo.result import ModelResult, Result
+from clipdrift_deploy.demo.result import ModelResult, Result, RolloutSummary
 from clipdrift_deploy.demo.story import Story
 
 TITLE = "Ten months of flights: what decayed, what was noticed, what was repaired"
@@ -33,6 +33,8 @@ class ReportModel(msgspec.Struct, frozen=True, kw_only=True):
     swaps: tuple[float, ...]
     """When new versions went into service, in months from the first."""
     evidence: tuple[Link, ...] = ()
+    traffic: plots.Traffic | None = None
+    """Who answered; None: not known."""
 
 
 def write_report(path: Path, result: Result, models: Mapping[str, ReportModel], footer: str) -> None:
@@ -68,6 +70,8 @@ def _model(name: str, figures: ModelResult, shown: ReportModel) -> dict[str, Any
         "words": shown.words,
         "tiles": _tiles(figures),
         "lives_svg": plots.lives_by_month(figures, shown.swaps),
+        "traffic_svg": _traffic_svg(figures, shown),
+        "rollouts": [_rollout(one) for one in figures.rollouts],
         "lines": shown.lines,
         "evidence": shown.evidence,
         "clipping_words": _clipping_words(figures, shown.story),
@@ -81,6 +85,23 @@ def _model(name: str, figures: ModelResult, shown: ReportModel) -> dict[str, Any
         ],
         "control": (f"{figures.control.num_labels:,}", figures.control.num_alarms, figures.control.num_retrains),
         "costs": _costs(figures),
+    }
+
+
+def _traffic_svg(figures: ModelResult, shown: ReportModel) -> str:
+    is_drawn = shown.traffic is not None and len(shown.traffic.shares) > 1
+    return plots.traffic_by_version(shown.traffic, [one.month for one in figures.months]) if is_drawn else ""  # type: ignore[arg-type]
+
+
+def _rollout(one: RolloutSummary) -> dict[str, Any]:
+    return {
+        "version": one.version,
+        "end": one.end,
+        "steps": ", ".join(f"{step.stage} from {step.at[:10]}" for step in one.steps),
+        "ended": one.ended_at[:10] or "–",
+        "worth": one.worth or "–",
+        "worth_words": one.worth_words,
+        "cpu": f"{one.cpu_seconds:.0f}",
     }
 
 

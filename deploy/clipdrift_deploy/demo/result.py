@@ -1,6 +1,6 @@
 """Puts the replay, the lives and the story together into what `result.json` and the report say. Pure calculation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,31 @@ class RetrainSummary(msgspec.Struct, frozen=True, kw_only=True):
     wall_seconds: float
 
 
+class RolloutStep(msgspec.Struct, frozen=True, kw_only=True):
+    stage: str  # shadow, canary 0.1, ...
+    at: str
+
+
+class RolloutSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A candidate on its way into service, and what its retrain was worth, as the monitor measured it."""
+
+    version: str
+    steps: tuple[RolloutStep, ...]
+    end: str  # promoted, taken out, running
+    ended_at: str
+    share: float  # of the rows between its first and last step that it answered
+    cpu_seconds: float
+    worth: str  # worth it, not worth it, measuring, unknown; "": not known
+    worth_words: str
+
+
+class Worth(msgspec.Struct, frozen=True, kw_only=True):
+    """What the monitor says a retrain was worth."""
+
+    verdict: str
+    words: str
+
+
 class Control(msgspec.Struct, frozen=True, kw_only=True):
     num_labels: int
     num_alarms: int
@@ -83,6 +108,7 @@ class ModelResult(msgspec.Struct, frozen=True, kw_only=True):
     always: Always
     oracle_arms: dict[str, str]  # by month
     loop_cpu_seconds: float
+    rollouts: tuple[RolloutSummary, ...] = ()
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +135,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     lives: dict[str, MonthScores]  # by month
     shadowed: dict[str, Scores]  # by version that was ever replaced: its answers for all rows
     control: Control
+    worths: dict[str, Worth] = {}  # by the retrain's key
 
 
 def model_result(facts: Facts) -> ModelResult:
@@ -126,6 +153,7 @@ def model_result(facts: Facts) -> ModelResult:
         always=_always(facts, lives, arms),
         oracle_arms=best,
         loop_cpu_seconds=sum(one.outcome.cpu_seconds for one in facts.story.retrains if one.outcome),
+        rollouts=tuple(_rollouts(facts)),
     )
 
 
@@ -192,6 +220,30 @@ def _always(facts: Facts, lives: Sequence[LifeMonth], arms: Mapping[str, Mapping
         cpu_seconds=sum(facts.lives[month.name].cpu_seconds[SAME] for month in retrained),
         recovered_share=recovered_share(as_live),
     )
+
+
+def _rollouts(facts: Facts) -> Iterator[RolloutSummary]:
+    """One for each candidate that was given a first step."""
+    in_order = facts.story.in_order
+    for rollout_id in dict.fromkeys(one.rollout_id for one in in_order if one.rollout_id and one.stage):
+        mine = [one for one in in_order if one.rollout_id == rollout_id]
+        steps, after = [one for one in mine if one.stage], [one for one in mine if not one.stage]
+        candidate = next(one for one in (steps[0].canary, steps[0].shadow) if one is not None)
+        outcome = next((one for one in facts.story.outcomes.values() if one.candidate_version == candidate.version), None)
+        end = "running" if not after else "promoted" if after[0].champion.digest == candidate.digest else "taken out"
+        until_ms = after[0].decided_at_ms if after else int(facts.time_ms[-1])
+        answered_N = facts.version_N[(facts.time_ms >= steps[0].decided_at_ms) & (facts.time_ms < until_ms)]
+        worth = facts.worths.get(outcome.key) if outcome is not None else None
+        yield RolloutSummary(
+            version=candidate.version,
+            steps=tuple(RolloutStep(stage=one.stage, at=format_moment(one.decided_at_ms)) for one in steps),
+            end=end,
+            ended_at=format_moment(until_ms) if after else "",
+            share=float((answered_N == candidate.version).mean()) if len(answered_N) else 0.0,
+            cpu_seconds=outcome.cpu_seconds if outcome is not None else 0.0,
+            worth=worth.verdict if worth is not None else "",
+            worth_words=worth.words if worth is not None else "",
+        )
 
 
 def _alarm(signal: Signal) -> AlarmSummary:

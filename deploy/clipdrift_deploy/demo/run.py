@@ -132,7 +132,12 @@ def _live_through(setting: Setting, running: up.Running, lives: Lives, display: 
 
         def tell_all(events: Sequence[Event]) -> None:
             orders = {key: order for story in listener.stories.values() for key, order in story.requests.items()}
-            for line in tell_in_order(events, orders):
+            champions = {
+                (model, number): one.champion.version
+                for model, story in listener.stories.items()
+                for number, one in story.deployments.items()
+            }
+            for line in tell_in_order(events, orders, champions):
                 if line.model in setting.models:
                     display.say(line)
 

@@ -83,13 +83,24 @@ class Story:
 
     @property
     def retrains(self) -> list[Retrain]:
-        by_version = {one.champion.version: one for one in self.deployments.values()}
+        by_version = {one.champion.version: one for one in reversed(self.came_into_service)}
         found = []
         for key, request in self.requests.items():
             outcome = self.outcomes.get(key)
             promoted = by_version.get(outcome.candidate_version) if outcome and outcome.candidate_version else None
             found.append(Retrain(request=request, outcome=outcome, deployment=promoted))
         return found
+
+    @property
+    def in_order(self) -> list[Deployment]:
+        """All deployments, the first first: also those that leave the version in service where it is."""
+        return [one for _, one in sorted(self.deployments.items())]
+
+    @property
+    def came_into_service(self) -> list[Deployment]:
+        """Of each version in service the deployment that brought it there, in order."""
+        champions = [""] + [one.champion.version for one in self.in_order]
+        return [one for one, before in zip(self.in_order, champions, strict=False) if one.champion.version != before]
 
     def clipping_verdict(self) -> ClippingVerdict:
         """The strongest of the verdicts that a retrain could decide; "unknown" where there was none."""

@@ -9,7 +9,7 @@ from clipdrift_contract.clock import MS_PER_DAY
 from clipdrift_deploy.demo.client import ServingClient
 from clipdrift_trainer.tasks.task import Rows
 
-ROWS_A_REQUEST = 256
+ROWS_A_REQUEST = 64  # a canary gets whole requests: with fewer and larger ones its share of a day is left to chance
 
 
 class Stream:
@@ -54,6 +54,11 @@ class Stream:
             for row in known:
                 self._receipts[row] = ""  # redeemed; ten months of receipts need not stay in memory
         self._num_due = max(self._num_due, last)
+
+    @property
+    def next_ms(self) -> int:
+        """When the next row happens; the last one's time where all are sent."""
+        return int(self.rows.time_ms[min(self.num_sent, len(self.rows) - 1)])
 
     @property
     def last_label_ms(self) -> int:

@@ -31,6 +31,11 @@ class MonitorWatcher:
         answer = self._get(f"/api/v1/models/{model}/accuracy", start_ms=start_ms, end_ms=end_ms)
         return {one["slice"]: (one["num_labels"], one["num_correct"]) for one in answer["slices"]}
 
+    def worths(self, model: str) -> dict[str, dict[str, Any]]:
+        """What each retrain was worth, as measured beside the version that it replaced, by the retrain's key."""
+        found: dict[str, dict[str, Any]] = self._get(f"/api/v1/models/{model}/retrains")["worths"]
+        return found
+
     def exposition(self) -> str:
         """What Prometheus would scrape at this moment."""
         return self._ask("/metrics").text

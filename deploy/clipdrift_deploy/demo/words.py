@@ -14,7 +14,8 @@ _CLIPPING = {
 
 
 def summary(result: Result) -> list[str]:
-    """Five sentences: what was done, what went wrong, what the loop did, what clipping had to do with it, what stayed quiet."""
+    """What was done, what went wrong, what the loop did, how its repairs came into service, what clipping had to do with it,
+    what stayed quiet."""
     answered = sum(month.n for model in result.models.values() for month in model.months)
     checked = result.num_labels - sum(model.control.num_labels for model in result.models.values())
     return [
@@ -24,6 +25,7 @@ def summary(result: Result) -> list[str]:
         "The loop noticed it without being asked: "
         + _joined(_repair(name, model) for name, model in result.models.items())
         + ".",
+        _rollouts(result),
         "Was it the clipping? "
         + " ".join(f"For {name}, {_CLIPPING[model.diagnosis]}." for name, model in result.models.items()),
         _quiet(result),
@@ -53,6 +55,19 @@ def _repair(name: str, model: ModelResult) -> str:
     )
     times = "once" if promoted == 1 else f"{promoted} times"
     return f"it replaced {name} {times} and won back {recovered or 'nothing'} that a perfect monthly retrain would have saved"
+
+
+def _rollouts(result: Result) -> str:
+    rollouts = [one for model in result.models.values() for one in model.rollouts]
+    if not rollouts:
+        return "No repair was put before real requests."
+    num_promoted = sum(one.end == "promoted" for one in rollouts)
+    known = [one.worth for one in rollouts if one.worth in ("worth it", "not worth it")]
+    worth = f"{known.count('worth it')} of {len(known)} were worth it" if known else "nothing could be told"
+    return (
+        "No repair was trusted at once: each answered unseen first, then a tenth and half of the requests, and "
+        f"{num_promoted} of {len(rollouts)} proved good enough to take them all. Measured beside what they replaced, {worth}."
+    )
 
 
 def _quiet(result: Result) -> str:

@@ -20,7 +20,7 @@ from clipdrift_monitor.api.job_bodies import (
     OutcomeTaken,
     Woken,
 )
-from clipdrift_monitor.api.retrain_answers import Agreement, ApprovalPage, ApprovalTold, Look
+from clipdrift_monitor.api.retrain_answers import Agreement, ApprovalPage, ApprovalTold, Look, RetrainPage
 from clipdrift_monitor.approvals.approval import Approval
 from clipdrift_monitor.state import JudgedBlock
 from clipdrift_monitor.store.audit import AuditVerdict
@@ -142,7 +142,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "GET", f"{_MODEL}/runs", "runs", "Training runs, the newest first", answers.Page[RunEnd], parameters=_PAGED, may_be=_ONE
     ),
     Operation(
-        "GET", f"{_MODEL}/retrains", "retrains", "Every ordered retrain, the newest first", answers.Page[RetrainRow],
+        "GET", f"{_MODEL}/retrains", "retrains", "Every ordered retrain, what it cost and was worth", RetrainPage,
         may_be=_ONE,
     ),
     Operation(

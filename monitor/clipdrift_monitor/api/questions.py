@@ -9,7 +9,7 @@ from clipdrift_contract.errors import RetryableError
 from clipdrift_contract.events import Decision, Deployment, Incident, RunEnd, Signal
 from clipdrift_monitor.api import answers
 from clipdrift_monitor.api.reader import Reader
-from clipdrift_monitor.api.retrain_answers import ApprovalPage, ApprovalTold
+from clipdrift_monitor.api.retrain_answers import ApprovalPage, ApprovalTold, RetrainPage
 from clipdrift_monitor.api.retrain_reader import RetrainReader
 from clipdrift_monitor.engine.retrains import NoSuchRetrainError
 from clipdrift_monitor.evidence.order import paths_of
@@ -102,9 +102,8 @@ class Questions:
     def runs(self, asked: Asked) -> answers.Page[RunEnd]:
         return self._listed("runs", asked)
 
-    def retrains(self, asked: Asked) -> answers.Page[RetrainRow]:
-        self._reader.state(asked["model"])
-        return answers.Page(items=tuple(self._reader.retrains(asked["model"])))
+    def retrains(self, asked: Asked) -> RetrainPage:
+        return self._retrains.page(asked["model"])
 
     def ordered_retrain(self, asked: Asked) -> RetrainRow:
         found = self._store.retrain(asked["key"])

@@ -5,6 +5,9 @@ import msgspec
 from clipdrift_contract.events import Contrast, GateCheck
 from clipdrift_monitor.approvals.approval import Approval, Expectation
 from clipdrift_monitor.approvals.figures import ApprovalFigures
+from clipdrift_monitor.rollout.accounting import RetrainWorth
+from clipdrift_monitor.rollout.course import PastRollout
+from clipdrift_monitor.store.store import RetrainRow
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,6 +36,31 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     winner: str = ""
     checks: tuple[GateCheck, ...] = ()
     against_champion: tuple[Contrast, ...] = ()
+
+
+class Accounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model's retrains cost, and what the last 50 were worth."""
+
+    wall_seconds: float
+    """Of all that have finished."""
+    cpu_seconds: float
+    num_worth_it: int
+    num_not_worth_it: int
+    num_measuring: int
+    num_unknown: int
+    false_retrain_ratio: float | None
+    """Not worth it, of those with a verdict; null where there is none."""
+
+
+class RetrainPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Retrains, the newest first; what they cost and were worth; and the last rollouts that are over, the newest first."""
+
+    items: tuple[RetrainRow, ...]
+    accounts: Accounts
+    worths: dict[str, RetrainWorth]
+    """By the retrain's key."""
+    rollouts: tuple[PastRollout, ...]
+    next: str | None = None
 
 
 class ApprovalTold(msgspec.Struct, frozen=True, kw_only=True):

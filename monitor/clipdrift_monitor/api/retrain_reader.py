@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from clipdrift_contract.clock import format_moment
 from clipdrift_contract.events import RetrainOutcome, RetrainRequest
 from clipdrift_monitor.api.reader import Reader
-from clipdrift_monitor.api.retrain_answers import ApprovalTold, Findings
+from clipdrift_monitor.api.retrain_answers import Accounts, ApprovalTold, Findings, RetrainPage
 from clipdrift_monitor.approvals.approval import Approval
 from clipdrift_monitor.approvals.figures import ApprovalFigures, by_person, figures_of
 from clipdrift_monitor.config import MonitorConfig
-from clipdrift_monitor.rollout.accounting import RetrainWorth
+from clipdrift_monitor.rollout.accounting import RetrainWorth, false_retrain_ratio
 from clipdrift_monitor.rollout.course import PastRollout
 from clipdrift_monitor.rollout.gate_history import (
     GateRecord,
@@ -181,6 +183,23 @@ class RetrainReader:
         state = self._reader.state(model)
         found = [*state.worths, *([state.worth_open] if state.worth_open is not None else [])]
         return {one.key: one for one in found}
+
+    def page(self, model: str) -> RetrainPage:
+        """All retrains of a model, with what they cost and were worth.
+
+        Raises:
+            UnknownModelError: There is no such model.
+        """
+        worths, history = self.worths(model), self._reader.state(model).history
+        verdicts = [one.verdict for one in worths.values()]
+        accounts = Accounts(
+            wall_seconds=history.wall_seconds, cpu_seconds=history.cpu_seconds, num_worth_it=verdicts.count("worth it"),
+            num_not_worth_it=verdicts.count("not worth it"), num_measuring=verdicts.count("measuring"),
+            num_unknown=verdicts.count("unknown"), false_retrain_ratio=false_retrain_ratio(list(worths.values())),
+        )  # fmt: skip
+        told = {key: msgspec.structs.replace(one, blocks=()) for key, one in worths.items()}
+        rows, rollouts = tuple(self._reader.retrains(model)), tuple(self.past_rollouts(model))
+        return RetrainPage(items=rows, accounts=accounts, worths=told, rollouts=rollouts)
 
     # --- rollouts ---
 

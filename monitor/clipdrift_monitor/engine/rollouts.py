@@ -219,7 +219,8 @@ class Rollouts:
         if self._policy.predecessor_days:
             deployment = msgspec.structs.replace(deployment, shadow=before)
         self._deployments.deploy(state, step._replace(deployment=deployment), run, draft)
-        account = msgspec.structs.replace(account, predecessor=before.version, at_ms=at_ms)
+        # what it answers from now on is measured: evidence of mature labels is older by their delay
+        account = msgspec.structs.replace(account, predecessor=before.version, at_ms=max(at_ms, state.watermark_ms))
         if self._policy.predecessor_days and run.profile is not None:
             state.worth_open = account
             state.comparison = Comparison(

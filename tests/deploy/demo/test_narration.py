@@ -75,3 +75,30 @@ def test_a_decision_on_an_outcome_is_told_by_the_outcome_and_the_swap() -> None:
     lines = tell_in_order([tiny.decision("promote", day=22), swapped, ordered, found], {"k": ordered})
 
     assert [line.what.split()[0] for line in lines] == ["retrain", "retrain", "version"]
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        (
+            "promoted",
+            [
+                ("version v1 goes into service", "good"), ("version v2 answers as a shadow, unseen", "busy"),
+                ("version v2 answers 10% of the requests", "busy"), ("version v2 goes into service", "good"),
+                ("version v2 answers alone", "plain"),
+            ],
+        ),
+        (
+            "taken out",
+            [
+                ("version v1 goes into service", "good"), ("version v2 answers as a shadow, unseen", "busy"),
+                ("version v2 answers 10% of the requests", "busy"), ("version v1 answers everything again", "bad"),
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_each_step_of_a_rollout_says_who_answers(end: str, told: list[tuple[str, str]]) -> None:
+    in_order = tiny.rollout_story(end).in_order
+    champions = {("one", one.generation): one.champion.version for one in in_order}
+
+    assert [(line.what, line.tone) for line in tell_in_order(in_order, {}, champions)] == told

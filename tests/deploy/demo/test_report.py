@@ -10,7 +10,9 @@ import tiny_demo as tiny
 
 from clipdrift_deploy.demo.figures import Share
 from clipdrift_deploy.demo.narration import tell_in_order
+from clipdrift_deploy.demo.plots import Shadow, Traffic
 from clipdrift_deploy.demo.report import Link, ReportModel, share_text, write_report
+from clipdrift_deploy.demo.result import model_result
 from clipdrift_deploy.demo.story import Story
 
 
@@ -119,3 +121,20 @@ def test_evidence_is_linked_where_there_is_some(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("share", "words"), [(0.812, "81%"), (0.0, "0%"), (-0.2, "-20%"), (None, "-")])
 def test_a_share_is_told_in_per_cent(share: float | None, words: str) -> None:
     assert share_text(Share(auc=share, nll=1.0), "auc") == words
+
+
+def test_it_draws_who_answered_and_says_how_each_repair_came_into_service(tmp_path: Path) -> None:
+    figures = model_result(msgspec.structs.replace(tiny.facts(), story=tiny.rollout_story()))
+    traffic = Traffic(
+        days=(0.0, 0.5, 1.0), shares={"v1": (1.0, 0.9, 0.0), "v2": (0.0, 0.1, 1.0)},
+        shadows=(Shadow(version="v2", start=0.2, end=0.4), Shadow(version="v1", start=1.0, end=1.4)),
+    )  # fmt: skip
+    shown = ReportModel(words="", story=tiny.rollout_story(), lines=(), swaps=(), traffic=traffic)
+    path = tmp_path / "report.html"
+    write_report(path, tiny.result(models={"one": figures}), {"one": shown}, "")
+    text = " ".join(Parts(path.read_text()).text.split())
+
+    assert "shadow from 2013-03-23, canary 0.1 from 2013-03-27" in text
+    assert "promoted" in text
+    assert "each answered unseen first" in text
+    assert path.read_text().count("<svg") == 5

@@ -9,8 +9,9 @@ import pytest
 import tiny_demo as tiny
 from sklearn.metrics import log_loss
 
+from clipdrift_contract.clock import MS_PER_DAY, format_moment
 from clipdrift_deploy.demo.figures import months_of
-from clipdrift_deploy.demo.result import count_accuracy, live_accuracy_error, model_result, write_result
+from clipdrift_deploy.demo.result import Worth, count_accuracy, live_accuracy_error, model_result, write_result
 
 CELL = ("one", "2013-03", "")
 
@@ -143,3 +144,17 @@ def test_a_retrain_of_unknown_outcome_is_told_as_such() -> None:
 
     assert (retrain.verdict, retrain.arms, retrain.winner) == (None, (), "")
     assert msgspec.json.encode(retrain)
+
+
+@pytest.mark.parametrize(("end", "until"), [("promoted", 30), ("taken out", 30), ("running", None)])
+def test_a_rollout_tells_its_steps_its_end_and_what_the_monitor_says_it_was_worth(end: str, until: int | None) -> None:
+    facts = msgspec.structs.replace(
+        tiny.facts(told=tiny.rollout_story(end)), worths={"k": Worth(verdict="worth it", words="It gained.")}
+    )
+    (one,) = model_result(facts).rollouts
+
+    assert (one.version, one.end, one.cpu_seconds) == ("v2", end, 5.0)
+    assert [step.stage for step in one.steps] == ["shadow", "canary 0.1"]
+    assert one.ended_at == ("" if until is None else format_moment(tiny.START_MS + until * MS_PER_DAY))
+    assert one.share == pytest.approx(7 / 8 if until else 38 / 39, abs=0.01), "of the rows that tiny says it answered"
+    assert (one.worth, one.worth_words) == ("worth it", "It gained.")

@@ -38,6 +38,16 @@ def test_an_order_meets_its_outcome_and_the_deployment_that_it_led_to() -> None:
     assert retrain.deployment.champion.version == retrain.outcome.candidate_version
 
 
+def test_steps_beside_the_version_in_service_bring_no_other_version_into_service() -> None:
+    story = tiny.rollout_story()
+
+    assert [one.generation for one in story.in_order] == [1, 2, 3, 4, 5]
+    assert [(one.generation, one.champion.version) for one in story.came_into_service] == [(1, "v1"), (4, "v2")]
+    (retrain,) = story.retrains
+    assert retrain.deployment is not None
+    assert retrain.deployment.generation == 4
+
+
 def test_an_order_may_still_be_without_both() -> None:
     story = Story()
     story.add(tiny.request())

@@ -15,10 +15,10 @@ def result_with(**changes: object) -> Result:
     return msgspec.structs.replace(base, models={"one": model})
 
 
-def test_it_is_five_sentences_without_a_gap() -> None:
+def test_it_is_six_points_without_a_gap() -> None:
     said = words.summary(tiny.result())
 
-    assert len(said) == 5
+    assert len(said) == 6
     assert "2,440 times for March to April" in said[0]
     assert all(sentence.endswith(".") and ".." not in sentence and "None" not in sentence for sentence in said)
 
@@ -46,12 +46,12 @@ def test_it_does_not_boast_where_nothing_was_won_back() -> None:
     ],
 )
 def test_it_says_of_clipping_what_was_found_and_no_more(verdict: str, expected: str) -> None:
-    assert expected in words.summary(result_with(diagnosis=verdict))[3]
+    assert expected in words.summary(result_with(diagnosis=verdict))[4]
 
 
 def test_it_confesses_false_alarms_on_the_control() -> None:
-    quiet = words.summary(tiny.result())[4]
-    loud = words.summary(result_with(control=Control(num_labels=1200, num_alarms=2, num_retrains=1)))[4]
+    quiet = words.summary(tiny.result())[5]
+    loud = words.summary(result_with(control=Control(num_labels=1200, num_alarms=2, num_retrains=1)))[5]
 
     assert "nothing changed (1,200 predictions) it stayed silent" in quiet
     assert "2 alarms and 1 retrains: too many" in loud

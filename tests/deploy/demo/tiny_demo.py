@@ -1,5 +1,6 @@
 """One model's two months, small enough to reckon by hand: first the stale version answers, then the one that replaced it."""
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -44,6 +45,21 @@ def deployment(generation: int, version: str, day: int = 0, model: str = "one") 
     return Deployment(
         model=model, generation=generation, champion=served(version), decided_at_ms=START_MS + day * MS_PER_DAY, reason="r"
     )
+
+
+def rollout_story(end: str = "promoted") -> Story:
+    """v2 as a shadow, then with a tenth of the requests, then in service or out again."""
+    steps = [
+        msgspec.structs.replace(deployment(2, "v1", 22), shadow=served("v2"), stage="shadow"),
+        msgspec.structs.replace(deployment(3, "v1", 26), canary=served("v2"), canary_weight=0.1, stage="canary 0.1"),
+    ]
+    if end == "promoted":
+        steps.append(msgspec.structs.replace(deployment(4, "v2", 30), shadow=served("v1")))
+    elif end == "taken out":
+        steps.append(deployment(4, "v1", 30))
+    steps = [msgspec.structs.replace(one, rollout_id="one-k") for one in steps]
+    alone = [deployment(5, "v2", 44)] if end == "promoted" else []
+    return story(run("v2", "k"), *steps, *alone, is_promoted=False)
 
 
 def signal(kind: str = "repairable", severity: str = "ticket", day: int = 20, **others: object) -> Signal:

@@ -75,7 +75,9 @@ def test_every_figure_of_a_model_in_the_list_is_exported_once_there_is_something
 
     wanted = {metric.name for metric in METRICS if metric.name.startswith(("clipdrift_model_", "clipdrift_monitor_"))}
     wanted -= {
-        name for name in wanted if any(word in name for word in ("false_alarms", "approval", "rollout", "retrain_gain", "alert"))
+        name
+        for name in wanted
+        if any(word in name for word in ("false_alarms", "approval", "rollout", "retrain_gain", "alert"))
     }  # the first take many healthy days (tests/monitor/test_rehearsals.py), the others a policy that asks people, a canary, or
     # an Alertmanager (tests/monitor/alerting)
     found = {
@@ -217,7 +219,14 @@ def test_what_retrains_cost_and_were_worth_is_exported(rolling):
     measuring = scraped(rolling)
     go_days(dialogue, day + 1, day + 12, worse=0.3, until=lambda: dialogue.state.worth_open is None)
     after, worth = scraped(rolling), dialogue.state.worths[-1]
+    told = rolling.get(MODEL + "/retrains").json()
 
+    assert told["accounts"] == {
+        "wall_seconds": 30.0, "cpu_seconds": 20.0, "num_worth_it": 1, "num_not_worth_it": 0, "num_measuring": 0,
+        "num_unknown": 0, "false_retrain_ratio": 0.0,
+    }  # fmt: skip
+    assert told["worths"][worth.key] == {**msgspec.to_builtins(worth), "blocks": []}
+    assert [one["end"] for one in told["rollouts"]] == ["promoted"]
     assert value(after, "model_retrain_cpu_seconds_total") == 20.0
     assert value(after, "model_retrain_wall_seconds_total") == 30.0
     assert value(measuring, "model_retrains_by_worth", verdict="measuring") == 1
