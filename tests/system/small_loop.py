@@ -201,15 +201,22 @@ class Loop:
         for day in range(num_days):
             if day in self.on_day:
                 self.on_day[day]()
-            self.send(day)
-            self.replay.settle()
+            self.live(day)
         if num_days == NUM_REPLAY_DAYS:
             self.replay.finish()
 
-    def send(self, day: int) -> None:
+    def live(self, day: int) -> None:
+        """One day, in lockstep with the monitor: what it decides of earlier days with the first rows of this one is in service
+        before the others are sent."""
+        self.send(day, last_hour=STEP_HOURS)
+        self.replay.settle()
+        self.send(day, first_hour=2 * STEP_HOURS)
+        self.replay.settle()
+
+    def send(self, day: int, first_hour: int = STEP_HOURS, last_hour: int = 24) -> None:
         """The traffic and labels of one day, in small requests; returns when they are answered, not when they are counted."""
         start_ms = (REPLAY_DAY + day) * MS_PER_DAY
-        for hour in range(STEP_HOURS, 25, STEP_HOURS):
+        for hour in range(first_hour, last_hour + 1, STEP_HOURS):
             for stream in self.streams.values():
                 stream.send_until(self.client, start_ms + hour * MS_PER_HOUR)
 

@@ -31,19 +31,50 @@ def test_the_change_is_noticed_and_repaired_once(finished: Loop) -> None:
     assert retrain.outcome.verdict == "pass"
     assert [result.arm.name for result in retrain.outcome.arms] == ["same"], "Adam undoes any bound of the total norm"
     assert retrain.deployment is not None
-    assert retrain.deployment.generation == 2
-    assert {decision.action for decision in story.decisions.values()} >= {"none", "retrain", "promote"}
+    assert retrain.deployment.generation == 4
+    assert {decision.action for decision in story.decisions.values()} >= {"none", "retrain", "canary", "promote"}
+
+
+def test_what_repairs_it_answers_as_a_shadow_then_half_of_all_and_then_everything(finished: Loop) -> None:
+    story, stream = finished.story("valve"), finished.streams["valve"]
+    in_order = [one for _, one in sorted(story.deployments.items())]
+    old, new = in_order[0].champion, in_order[3].champion
+    beside = [(one.champion, one.canary, one.canary_weight, one.shadow, one.stage) for one in in_order]
+
+    assert beside == [
+        (old, None, 0.0, None, ""),
+        (old, None, 0.0, new, "shadow"),
+        (old, new, 0.5, None, "canary 0.5"),
+        (new, None, 0.0, old, ""),  # so that it is known what the retrain was worth
+        (new, None, 0.0, None, ""),
+    ]
+    day_N = stream.rows.time_ms // MS_PER_DAY
+    share = [float((stream.version_N[day_N == day] == new.version).mean()) for day in sorted(set(day_N.tolist()))]
+    mixed = [one for one in share if 0 < one < 1]
+    assert share == [*[0.0] * share.count(0.0), *mixed, *[1.0] * share.count(1.0)]
+    assert len(mixed) >= 2
+    assert 0.3 < sum(mixed) / len(mixed) < 0.7
+    assert share.count(0.0) > 23, "nobody gets the answers of a shadow"
+
+
+def test_what_the_retrain_cost_and_was_worth_is_known(finished: Loop) -> None:
+    (row,) = finished.get("/api/v1/models/valve/retrains")["items"]
+    samples = finished.watcher.exposition()
+
+    assert row["outcome"]["cpu_seconds"] > 0
+    assert 'clipdrift_model_retrains_by_worth{model="valve",verdict="worth it"} 1.0' in samples
+    assert 'clipdrift_model_false_retrain_ratio{model="valve"} 0.0' in samples
+    assert 'clipdrift_model_rollouts_total{end="promoted",model="valve"} 1.0' in samples
 
 
 def test_the_new_version_answers_and_is_better_on_the_rows_it_answered(finished: Loop) -> None:
     story, stream, task = finished.story("valve"), finished.streams["valve"], finished.tasks["valve"]
-    first, second = (story.deployments[number].champion for number in (1, 2))
+    first, second = (story.deployments[number].champion for number in (1, 4))
     is_new_N = stream.version_N == second.version
     served = stream.rows.select(is_new_N)
     path = finished.project.artifacts / "valve" / second.version / "model.onnx"
 
     assert sorted(set(stream.version_N)) == sorted([first.version, second.version])
-    assert list(is_new_N) == sorted(is_new_N), "once it is in service, it answers everything"
     assert path.exists(), "made by the job, where models of the project lie"
     old_content = (finished.trained / ".clipdrift/models/valve" / first.version / "model.onnx").read_bytes()
     old = accuracy(score_rows(old_content, task.features, served), served.label)
@@ -76,12 +107,12 @@ def test_where_nothing_changes_the_loop_stays_silent(finished: Loop) -> None:
 def test_a_person_brings_the_old_version_back_with_one_command(make_loop: MakeLoop) -> None:
     loop = make_loop("valve")
     loop.run()
-    old, new = (loop.story("valve").deployments[number].champion.version for number in (1, 2))
+    old, new = (loop.story("valve").deployments[number].champion.version for number in (1, 4))
     assert json.loads(clipdrift(loop.project.folder, "status", "--json"))[1]["version"] == new
 
     clipdrift(loop.project.folder, "rollback", "valve", "--why", "the plant says no")
 
-    wait_until(lambda: loop.client.generation("valve") == 3)
+    wait_until(lambda: loop.client.generation("valve") == 6)
     served = served_models(loop)["valve"]
     assert (served["version"], served["previous"]) == (old, new)
     answer = ServingClient.infer(loop.client, "valve", select(loop.streams["valve"].rows, slice(0, 5)))

@@ -10,6 +10,7 @@ from clipdrift_trainer.tasks.task import BaseTask, BuildContext, Rows
 DAY = 86_400_000
 FIRST_DAY = 20_089  # 2025-01-01
 TURN_DAY = FIRST_DAY + 24
+FOR_EVER = 2**61  # who asks as of then knows what really came
 ROWS_A_DAY = 240
 SITES = ("north", "south")
 
@@ -17,7 +18,8 @@ SITES = ("north", "south")
 class Valves(BaseTask):
     """High pressure means a leak, until `turn_day`: from then on the north runs at a high load, where low pressure means it.
 
-    Each label is known one to six hours later.
+    Each label is known one to six hours later. Whoever asks on `spoil_day` or later is told the labels of the north turned
+    round: what is trained on them passes a gate that sees the same labels, and is worse where it answers.
     """
 
     kind = "binary"
@@ -31,8 +33,9 @@ class Valves(BaseTask):
     num_steps = 200
     batch_size = 128
 
-    def __init__(self, turn_day: int = TURN_DAY) -> None:
+    def __init__(self, turn_day: int = TURN_DAY, spoil_day: int | None = None) -> None:
         self.turn_day = turn_day
+        self.spoil_day = spoil_day
 
     def load(self, start_ms: int, end_ms: int, as_of_ms: int) -> Rows:
         days = range(max(FIRST_DAY, start_ms // DAY), max(FIRST_DAY, start_ms // DAY, -(-end_ms // DAY)))
@@ -41,6 +44,8 @@ class Valves(BaseTask):
         label, time_ms, label_time_ms = (
             np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("label", "time_ms", "label_time_ms")
         )
+        if self.spoil_day is not None and self.spoil_day * DAY <= as_of_ms < FOR_EVER:
+            label = np.where(features["site"] == "north", 1 - label, label)
         known = (time_ms >= start_ms) & (time_ms < end_ms) & (label_time_ms <= as_of_ms)
         return Rows(features, label, time_ms, label_time_ms).select(known)
 
