@@ -44,7 +44,7 @@ def open_links(alert):
     return statuses
 
 
-def let_rounds_pass(path, num_rounds=3):
+def let_rounds_pass(path, num_rounds=2):
     """So long that every part has told what it has to tell several times."""
     before = path.receiver.num_watchdog
     until(lambda: path.receiver.num_watchdog >= before + num_rounds, "the watchdog, again and again")
