@@ -97,6 +97,15 @@ def test_gitlabs_files_pass_the_schema_and_a_planted_fault_does_not(written, nam
         jsonschema.Draft7Validator(schema).validate({"job": {"script": "true", "artifacts": {"paths": "report"}}})
 
 
+@pytest.mark.parametrize("name", GITLAB)
+def test_a_key_that_looks_like_a_number_stays_text_in_gitlabs_files(written, name):
+    _, told = (written / name).read_text().split("\n---\n")
+    replaced = re.sub(r"\$\[\[ inputs\.key \]\]", "12345e67", re.sub(r"\$\[\[ inputs\.attempt \]\]", "1", told))
+    body = yaml.safe_load(replaced)
+    given = body["clipdrift-retrain"]["variables"] if "clipdrift-retrain" in body else body["include"][0]["inputs"]
+    assert {"12345e67", "1"} <= set(given.values())
+
+
 @pytest.mark.parametrize("input_name", ["model", "key", "attempt"])
 def test_what_gitlab_is_told_reaches_no_shell_as_text(written, input_name):
     _, body = yaml.safe_load_all((written / GITLAB[1]).read_text())
