@@ -81,7 +81,7 @@ def errand_of(run: Run, now_ms: int, limits: Limits) -> Errand | None:
         return "start" if run.is_wanted else "look"
     if run.verdict:
         return None
-    is_too_long = run.is_wanted and now_ms > run.ordered_at_ms + limits.run_ms
+    is_too_long = now_ms > run.ordered_at_ms + limits.run_ms  # also of one that has told its outcome and hangs
     return "cancel" if run.cancelled_by or is_too_long else "look"
 
 
@@ -173,6 +173,9 @@ def lapse(run: Run, now_ms: int, watching_since_ms: int, limits: Limits, *, may_
     if is_missed or now_ms - max(last_ms, run.ordered_at_ms) > limits.run_ms:  # a CI that does not answer has not lost it
         minutes = round((now_ms - last_ms) / 60_000)
         return _end_attempt(run, "lost", now_ms, f"nobody has seen it for {minutes} minutes", limits)
+    if now_ms - max(run.ordered_at_ms + limits.run_ms, watching_since_ms) > limits.unseen_ms:  # it was to be cancelled then
+        reason = f"it ran longer than {limits.run_ms / MS_PER_HOUR:g} h, and the CI did not end it"
+        return _end_attempt(run, "failed", now_ms, f"{reason}: {run.reason}" if run.reason else reason, limits)
     return run
 
 

@@ -1,5 +1,5 @@
 """A monitor, a CI and its jobs in one seeded schedule: the monitor is killed round its dispatches, requests and answers are
-lost, the CI shows runs late, begins them twice and fails them, webhooks come or do not.
+lost, the CI shows runs late, begins them twice, fails them and forgets them, jobs hang, webhooks come or do not.
 
 Store, memory, course and backends are the real ones; the clock, the CI's server and the jobs are simulated, and a kill throws
 away everything but the store's file and the CI.
@@ -7,16 +7,21 @@ away everything but the store's file and the CI.
 
 import os
 import random
+import tempfile
 from contextlib import suppress
+from functools import cache
+from pathlib import Path
 
 import msgspec
 from backend_places import NOW_MS, Place, request_of
+from ci_fakes import FakeRun
 
 from clipdrift_contract.clock import ManualClock
 from clipdrift_contract.events import ClipSpec, RetrainOutcome, RunEnd
 from clipdrift_contract.files import lock_file
 from clipdrift_contract.jobs import JobFolder
 from clipdrift_monitor.actions.backends.local_process import LocalProcesses
+from clipdrift_monitor.actions.config import CiConfig
 from clipdrift_monitor.actions.errands import carry_out
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.engine.draft import Draft
@@ -25,6 +30,9 @@ from clipdrift_monitor.engine.retrains import NotYoursError, Runs, order
 from clipdrift_monitor.store.store import Store
 
 SECOND, MINUTE = 1_000, 60_000
+NO_PID = 2**22  # no process has this number, or a greater one
+RUN_HOURS = 2.0  # then the monitor ends a run that hangs
+CI_HOURS = 4.0  # then the CI does, as its pipeline's file says: the only end of a duplicate that hangs before its claim
 CHANGES = ("lost request", "timeout after", "500 before", "500 after", "429", "connect", "403", "reset", "html")
 READS = ("connect", "lost request", "500 before", "429", "html")
 POINTS = (
@@ -32,6 +40,14 @@ POINTS = (
     "in a dispatch, before it", "in a dispatch, after it", "after a dispatch", "before its end is saved",
     "after its end is saved",
 )  # fmt: skip
+
+
+@cache
+def empty_store():
+    """The file of a store in which nothing is, so that not every schedule makes its tables."""
+    with tempfile.TemporaryDirectory() as folder:
+        Store(f"sqlite:///{folder}/store.db").close()
+        return (Path(folder) / "store.db").read_bytes()
 
 
 class Killed(BaseException):
@@ -47,8 +63,12 @@ class Job:
         self.begins_ms = world.clock.now_ms() + world.random.randrange(2, 120) * SECOND
         self.ends_ms = self.begins_ms + world.random.randrange(1, 12) * MINUTE
         self.dies_ms = self.ends_ms - world.random.randrange(50) * SECOND if world.random.random() < world.death_rate else None
-        self.has_key = self.has_told = False
+        self.hangs = world.random.choice(("before its claim", "at work", "once it has told")) if self.is_hanging() else ""
+        self.has_key = self.has_told = self.is_effective = False
         self.next_beat_ms = 0
+
+    def is_hanging(self):
+        return self.world.random.random() < self.world.hang_rate
 
     @property
     def is_over(self):
@@ -59,8 +79,13 @@ class Job:
         if self.is_over or now_ms < self.begins_ms:
             return
         self.world.ci.work(self.run)
+        if self.is_stuck:
+            if now_ms - self.begins_ms > CI_HOURS * 60 * MINUTE:
+                self.end("failed")
+            return
         if self.dies_ms is not None and now_ms >= self.dies_ms:
             self.end("failed")
+            self.run.is_deleted = self.world.random.random() < 0.3  # with the machine that it ran on
         elif not self.has_key:
             self.claim()
         elif now_ms >= self.ends_ms:
@@ -68,31 +93,34 @@ class Job:
         elif now_ms >= self.next_beat_ms:
             self.beat(now_ms)
 
+    @property
+    def is_stuck(self):
+        """Does nothing any more, and does not end."""
+        return {"": False, "before its claim": True, "at work": self.has_key, "once it has told": self.has_told}[self.hangs]
+
     def claim(self):
-        self.attempt_to(lambda runs, draft: runs.claim(draft, self.run.key, self.name, f"https://ci/{self.run.number}"), "key")
+        self.has_key = self.asked(lambda runs, draft: runs.claim(draft, self.run.key, self.name, "https://ci/1")) is not None
         if self.has_key:
             self.world.trained.append(self)
 
     def beat(self, now_ms):
         self.next_beat_ms = now_ms + MINUTE
-        self.attempt_to(lambda runs, draft: runs.beat(draft, self.run.key, self.name), "beat")
+        self.asked(lambda runs, draft: runs.beat(draft, self.run.key, self.name) or True)
 
     def tell(self):
         key = self.run.key
-        found = lambda runs, draft: runs.report(draft, key, self.name, outcome_of(key), run_end_of(key))  # noqa: E731
-        self.attempt_to(found, "told")
-        if self.has_told:
-            self.end("succeeded")
+        taken = self.asked(lambda runs, draft: runs.report(draft, key, self.name, outcome_of(key), run_end_of(key)))
+        if taken is not None:
+            self.has_told, self.is_effective = True, taken.is_taken
+            if not self.is_stuck:
+                self.end("succeeded")
 
-    def attempt_to(self, what, name):
-        """A call over HTTP: without an answer it is repeated at the next step."""
+    def asked(self, what):
+        """A call over HTTP: None without an answer; it is repeated at the next step."""
         try:
-            answer = self.world.call(what)
+            return self.world.call(what)
         except NotYoursError:
             return self.end("succeeded")  # a duplicate has nothing to do
-        if answer is not None and name != "beat":
-            setattr(self, f"has_{name}", True)
-        return None
 
     def end(self, state):
         self.world.ci.end(self.run, state)
@@ -102,6 +130,7 @@ class LocalJob(Job):
     """A process of this machine: its claim is a lock that the kernel lets go of when it ends, its outcome goes onto the bus."""
 
     handle = None
+    has_written = False
 
     def claim(self):
         self.handle = lock_file(self.folder.lock_path)
@@ -121,9 +150,14 @@ class LocalJob(Job):
         key = self.run.key
         if self.folder.read_outcome() is None:
             self.folder.write_outcome(outcome_of(key))
+            self.has_written = True
         if self.world.random.random() < 0.9:  # else the bus is away
             self.world.bus.append((f"retrain-outcome-{key}", outcome_of(key)))
-        self.end("succeeded")
+            trained = [job for job in self.world.trained if job.run.key == key and job.has_written]
+            trained[0].is_effective = True  # whoever publishes it again
+        self.has_told = True
+        if not self.is_stuck:
+            self.end("succeeded")
 
     def end(self, state):
         super().end(state)
@@ -143,8 +177,6 @@ class LocalCi:
         self.world, self.runs = world, []
 
     def spawn(self, key):
-        from ci_fakes import FakeRun
-
         run = FakeRun(len(self.runs) + 1, "pump", key, "", self.world.clock.now_ms())
         self.runs.append(run)
         self.world.jobs.append(LocalJob(self.world, run))
@@ -160,10 +192,8 @@ class LocalCi:
 class Child:
     """What Popen gives."""
 
-    pid = 2**22 + 1  # no process has it
-
     def __init__(self, run):
-        self.run = run
+        self.run, self.pid = run, NO_PID + run.number
 
     def poll(self):
         return 0 if self.run.state in ("succeeded", "failed", "cancelled") else None
@@ -180,6 +210,16 @@ class SimulatedProcesses(LocalProcesses):
         self._world.point("in a dispatch, after it")
         return Child(run)
 
+    def _is_alive(self, started):
+        return self._world.ci.runs[started.pid - NO_PID - 1].state in ("queued", "running")
+
+    def cancel(self, attempt, run_id):
+        """Its process has no number here that a signal could go to."""
+        for job in self._world.jobs:
+            if job.run.key == run_id and not job.is_over:
+                (job.folder.path / "cancelled").touch()
+                job.end("cancelled")
+
 
 class World:
     """One schedule."""
@@ -190,12 +230,14 @@ class World:
         self.clock = ManualClock(now_ms=NOW_MS)
         self.bus, self.jobs, self.trained, self.concluded = [], [], [], []
         self.death_rate = self.random.choice([0.0, 0.0, 0.3])
+        self.hang_rate = self.random.choice([0.0, 0.0, 0.0, 0.0, 0.3])
         self.dies_at = self.random.choice(POINTS)
         self.dies_in = self.random.randrange(1, 4)  # at this time that it comes there
         self.kill_rate = self.random.choice([0.0, 0.01])
         self.num_kills = 0
         self.down_until_ms = 0
         self.store_url = f"sqlite:///{folder / 'store.db'}"
+        (folder / "store.db").write_bytes(empty_store())
         self.ci = LocalCi(self) if name == "local" else self.make_ci()
         self.live()
 
@@ -225,11 +267,11 @@ class World:
     def live(self):
         self.store = Store(self.store_url)
         if self.name == "local":
-            backend, config = SimulatedProcesses(self), MonitorConfig()
+            backend, ci_config = SimulatedProcesses(self), CiConfig(max_run_hours=RUN_HOURS)
         else:
-            place = Place(self.name, self.clock, self.ci)
-            backend, config = place.backend, MonitorConfig(ci=place.config)
-        self.backend = backend
+            place = Place(self.name, self.clock, self.ci, max_run_hours=RUN_HOURS)
+            backend, ci_config = place.backend, place.config
+        self.backend, config = backend, MonitorConfig(ci=ci_config)
         self.memory = Memory(self.store, self.clock)
         self.memory.load()
         self.runs = Runs(config, self.memory, self.store, self.clock, lambda run: None, self.conclude)
@@ -309,8 +351,7 @@ class World:
         except Killed:
             self.kill()
             return None
-        is_lost = self.random.random() < 0.1
-        return None if is_lost else answer or True
+        return None if self.random.random() < 0.1 else answer
 
     # --- time ---
 

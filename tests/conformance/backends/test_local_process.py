@@ -117,6 +117,23 @@ def test_what_an_earlier_attempt_left_is_not_the_next_one_s_so_that_it_is_publis
     assert jobs.find(attempt_of(2)).state == "succeeded"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="processes of an earlier life are known by Linux' own words")
+def test_a_job_of_an_earlier_life_that_has_not_claimed_yet_is_at_work_and_not_begun_again(tmp_path):
+    first = LocalProcesses(tmp_path, SLEEPER)
+    first.dispatch(ATTEMPT)
+    later = LocalProcesses(tmp_path, SLEEPER)
+    during = later.find(ATTEMPT), later.look(ATTEMPT, "k1")
+    child = first._children["k1"]
+    child.kill()
+    dead = until(lambda: " Z " in Path(f"/proc/{child.pid}/stat").read_text())  # ended, and nobody asked how
+    after = later.find(ATTEMPT), later.look(ATTEMPT, "k1")
+    child.wait(30)
+
+    assert dead
+    assert [one.state for one in during] == ["running", "running"]
+    assert (after[0], after[1].state) == (None, "failed")
+
+
 @pytest.mark.parametrize("command", [("/no/such/program",), ("/etc/passwd",)])
 def test_a_command_that_cannot_be_started_is_a_job_that_died(tmp_path, command):
     jobs = LocalProcesses(tmp_path, command)

@@ -81,7 +81,7 @@ class LocalProcesses:
     def cancel(self, attempt: Attempt, run_id: str) -> None:
         """Ask the process and all that it started to end; whatever is there still at the second time is killed."""
         key, started = attempt.request.key, self._started(attempt)
-        if started is None or not started.began or _began(started.pid) != started.began:
+        if started is None or not self._is_alive(started):
             return
         marker = self._folder(attempt).path / _CANCELLED
         how = signal.SIGKILL if marker.exists() else signal.SIGTERM
@@ -125,9 +125,14 @@ class LocalProcesses:
                     return "succeeded"
             except JobTakenError:
                 return "running"
-        if state == "running":
+        started = self._started(attempt)
+        if state == "running" or (started is not None and self._is_alive(started)):
             return "running"
         return "cancelled" if (folder.path / _CANCELLED).exists() else "failed"
+
+    def _is_alive(self, started: Started) -> bool:
+        """Whether that very process is there still, whoever's child it is."""
+        return bool(started.began) and _began(started.pid) == started.began
 
     def _started(self, attempt: Attempt) -> Started | None:
         try:
@@ -144,10 +149,11 @@ class LocalProcesses:
 
 
 def _began(pid: int) -> str:
-    """When a process began, in the kernel's ticks; empty where that is not told."""
+    """When a process began, in the kernel's ticks; empty where that is not told, or it has ended and nobody asked how."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
+        state, *told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if state in "ZX" else told[18]
+    except (OSError, ValueError, IndexError):
         return ""
 
 
