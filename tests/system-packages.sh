@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Debian packages that the marked tests need: Prometheus (with promtool), its Pushgateway, Alertmanager's amtool, Chromium,
-# strace, openssl, PostgreSQL, and a Java for Kafka.
+# strace, openssl, rsync (gitlab-ci-local), PostgreSQL, and a Java for Kafka.
 # Installs what is missing when it may; says what to do when it may not. Services are not started.
 set -euo pipefail
 missing=()
@@ -10,6 +10,7 @@ command -v amtool >/dev/null || missing+=(prometheus-alertmanager)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v strace >/dev/null || missing+=(strace)
 command -v openssl >/dev/null || missing+=(openssl)
+command -v rsync >/dev/null || missing+=(rsync)
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing+=(postgresql)
 if [ -n "${KAFKA_HOME:-}" ]; then command -v java >/dev/null || missing+=(openjdk-17-jre-headless); fi
 [ ${#missing[@]} -eq 0 ] && exit 0
