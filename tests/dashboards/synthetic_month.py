@@ -31,6 +31,7 @@ def expositions() -> Iterator[tuple[str, int]]:
             _quality(metrics, model, day, loss, dice)
             _causes(metrics, model, day, loss, dice)
             _deeds(metrics, model, day, loss)
+            _rolled_out(metrics, model, day, dice)
             _flow(metrics, model, day, dice)
             _served(metrics, model, day, dice)
             _trained(metrics, model, dice)
@@ -111,6 +112,48 @@ def _deeds(metrics: MetricSet, model: str, day: int, loss: float) -> None:
     started = START_MS / 1000 + day * 86_400
     metrics.gauge(names.MONITOR_JUDGING_STOPPED).labels(model).set(0)
     metrics.gauge(names.MODEL_RETRAIN_STARTED).labels(model).set(started if is_retrain else 0)
+
+
+def _rolled_out(metrics: MetricSet, model: str, day: int, dice: random.Random) -> None:
+    """The repair is in a canary on the day before it is promoted, after a person agreed; then it is known what it was worth."""
+    of_rollout = (
+        names.MODEL_ROLLOUT_INFO, names.MODEL_ROLLOUT_WEIGHT, names.MODEL_ROLLOUT_LABELS, names.MODEL_ROLLOUT_PROGRESS,
+        names.MODEL_ROLLOUT_HARM, names.MODEL_ROLLOUT_DIFFERENCE, names.MODEL_ROLLOUT_DIFFERENCE_LOW,
+        names.MODEL_ROLLOUT_DIFFERENCE_HIGH, names.MODEL_ROLLOUT_FAILED, names.MODEL_ROLLOUT_LATENCY,
+    )  # fmt: skip
+    is_repaired = model == HARMED and day >= REPAIRED_ON
+    metrics.gauge(names.MODEL_QUARANTINED).labels(model).set(0)
+    metrics.gauge(names.MODEL_APPROVALS_WAITING).labels(model, "candidate").set(0)
+    metrics.counter(names.MODEL_RUBBER_STAMPS).labels(model).inc(0)
+    metrics.gauge(names.MODEL_FALSE_RETRAINS).labels(model).set(0.0)
+    if model == HARMED:
+        for metric in of_rollout:
+            metrics.gauge(metric).clear()
+    if model == HARMED and day == REPAIRED_ON - 1:
+        metrics.gauge(names.MODEL_ROLLOUT_INFO).labels(model, "2013-03-20", "canary 0.5").set(1)
+        metrics.gauge(names.MODEL_ROLLOUT_WEIGHT).labels(model).set(0.5)
+        metrics.gauge(names.MODEL_ROLLOUT_LABELS).labels(model).set(420)
+        metrics.gauge(names.MODEL_ROLLOUT_PROGRESS).labels(model).set(0.8)
+        metrics.gauge(names.MODEL_ROLLOUT_HARM).labels(model).set(0.02)
+        for name in SLICES:
+            for watched, difference in (("error", -0.04), ("loss", -0.02)):
+                metrics.gauge(names.MODEL_ROLLOUT_DIFFERENCE).labels(model, watched, name).set(difference)
+                metrics.gauge(names.MODEL_ROLLOUT_DIFFERENCE_LOW).labels(model, watched, name).set(2 * difference)
+                metrics.gauge(names.MODEL_ROLLOUT_DIFFERENCE_HIGH).labels(model, watched, name).set(0.001)
+        for side in ("candidate", "champion"):
+            metrics.gauge(names.MODEL_ROLLOUT_FAILED).labels(model, side).set(0.001)
+            metrics.gauge(names.MODEL_ROLLOUT_LATENCY).labels(model, side).set(0.002 + abs(dice.gauss(0, 0.0001)))
+        metrics.counter(names.MODEL_APPROVALS).labels(model, "candidate", "approved").inc()
+        metrics.gauge(names.MODEL_APPROVAL_SECONDS).labels(model).set(1_800)
+    if model == HARMED and day == REPAIRED_ON:
+        metrics.counter(names.MODEL_ROLLOUTS).labels(model, "promoted").inc()
+        metrics.counter(names.MODEL_RETRAIN_CPU).labels(model).inc(31)
+        metrics.counter(names.MODEL_RETRAIN_WALL).labels(model).inc(20)
+    if is_repaired:
+        metrics.gauge(names.MODEL_RETRAIN_WORTH).labels(model, "worth it").set(1)
+        metrics.gauge(names.MODEL_RETRAIN_GAIN).labels(model).set(0.02)
+        metrics.gauge(names.MODEL_RETRAIN_GAIN_LOW).labels(model).set(0.01)
+        metrics.gauge(names.MODEL_RETRAIN_GAIN_HIGH).labels(model).set(0.03)
 
 
 def _flow(metrics: MetricSet, model: str, day: int, dice: random.Random) -> None:
