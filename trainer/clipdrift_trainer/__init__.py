@@ -1,7 +1,8 @@
 """Clips gradients, records what clipping did, evaluates, exports, retrains.
 
 Rooms in the order of the data: tasks (what is learned) -> clipping -> recording -> integrations (loops that are not ours) ->
-evaluation -> profiling, export, registry -> training (one run) -> retraining (several runs against the model in service).
+evaluation -> profiling, export, registering (card, signature), registry -> training (one run) -> retraining (several runs
+against the model in service).
 """
 
 from importlib import import_module
