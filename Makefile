@@ -7,7 +7,7 @@ SOURCES := contract trainer serving monitor dashboards deploy
 export ORT_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help demo test test-quick lint types imports docs clean system-packages fuzz-serving
+.PHONY: help demo demo-dashboards test test-quick lint types imports docs clean system-packages fuzz-serving
 
 help: ## show this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -25,6 +25,10 @@ $(VENV)/.dev: $(VENV)/.runtime
 
 demo: $(VENV)/.runtime ## the whole loop on real flights of 2013, in about four minutes
 	@$(BIN)/clipdrift demo --out build/demo $(DEMO_FLAGS)
+
+demo-dashboards: $(VENV)/.dev ## the demo's year in a real Prometheus, its dashboards in a browser or in your Grafana (GRAFANA_URL)
+	@test -f build/demo/metrics.om || $(MAKE) demo
+	@$(BIN)/python -m clipdrift_deploy.demo_dashboards build/demo/metrics.om
 
 test: lint types imports system-packages ## everything: lint, types, import contracts, doctests, unit, conformance, system
 	@$(BIN)/python tests/run.py all

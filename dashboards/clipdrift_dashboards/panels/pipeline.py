@@ -175,6 +175,7 @@ def watermarks() -> Any:
         "Time since the end of the newest closed window, of the models where it is longest ago. It should be a window and the "
         "label horizon, not more. It grows by a day a day: nobody asks this model, or its predictions do not come.",
         age,
+        f"bottomk($top, max by (model) (max_over_time({select(metrics.MONITOR_WATERMARK)}[$__range] @ end())))",
         units.Seconds,
         0,
     )
@@ -187,6 +188,7 @@ def delays() -> Any:
         "Mean time from prediction to label in the newest closed window, of the models where it is longest. Harm cannot be "
         "seen sooner than this.",
         newest(metrics.MODEL_LABEL_DELAY, "model"),
+        f"topk($top, max by (model) (max_over_time({select(metrics.MODEL_LABEL_DELAY)}[$__range] @ end())))",
         units.Seconds,
         1,
     )
@@ -352,10 +354,11 @@ def _rate(metric: Metric, *by: str) -> str:
     return f"sum{grouped}(rate({select(metric)}[$__rate_interval]))"
 
 
-def _worst(title: str, description: str, expr: str, unit: str, decimals: int) -> Any:
+def _worst(title: str, description: str, expr: str, chosen: str, unit: str, decimals: int) -> Any:
+    """The lines of `expr` of the models that `chosen` names at the end of the range: the same ones all along it."""
     return (
         style.lines(title, description, unit, decimals, _MONITOR)
         .min(0)
         .legend(style.ranking())
-        .with_target(style.query(f"topk($top, {expr})", "{{model}}"))
+        .with_target(style.query(f"({expr}) and on (model) {chosen}", "{{model}}"))
     )
