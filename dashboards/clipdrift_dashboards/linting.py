@@ -36,6 +36,7 @@ PLAIN_COUNTERS: Mapping[str, str] = {
     "Retrains, by verdict": "rare events, by difference",
     "Retrains that changed nothing": "rare events, by difference",
     "Rollbacks": "rare events, by difference",
+    "Machine time of retrains, so far": "the total is what is asked for; the monitor keeps it over restarts",
     "Hot swaps so far, by outcome": "the total since the processes started is what is asked for",
     "Steps with a fault, so far": "the total of the run is what is asked for",
     "Telemetry that waits, failed or is lost": "the total of the run is what is asked for",

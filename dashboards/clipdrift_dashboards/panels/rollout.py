@@ -72,8 +72,8 @@ def time_spent() -> Any:
     spent = f"max by (model) (avg_over_time({select(metrics.MODEL_RETRAIN_RUNNING, model=style.MODEL)}[$__range])) * $__range_s"
     return style.figure(
         "Time spent retraining",
-        "Time in the range during which a retrain was ordered or ran, from the order to the verdict. It stands for the cost: "
-        "what machines the job used is not known to the monitor.",
+        "Time in the range during which a retrain was ordered or ran, from the order to the verdict. The machine time "
+        "that jobs told is beside it.",
         units.Seconds,
         1,
         _MONITOR,
