@@ -71,6 +71,12 @@ class MonitorClient:
         answer: dict[str, Any] = self._call("POST", _path_of(model, "/retrain"), {"reason": reason, "actor": "cli"})
         return answer
 
+    def cancel_retrain(self, key: str, reason: str) -> dict[str, Any]:
+        """End an ordered retrain, by its key."""
+        path = f"/api/v1/retrains/{quote(key, safe='')}/cancel"
+        answer: dict[str, Any] = self._call("POST", path, {"reason": reason, "actor": "cli"})
+        return answer
+
     def incidents(
         self, *, model: str | None = None, severity: str | None = None, state: str = "open", limit: int = 50
     ) -> dict[str, Any]:

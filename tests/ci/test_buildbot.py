@@ -130,11 +130,7 @@ def test_a_drift_is_repaired_by_a_forced_build_and_bad_candidates_and_cancelled_
     clipdrift(loop.project.folder, "retrain", "steady", "--why", "one that takes for ever")
     running = wait_until(lambda: [one for one in house.retrains("steady") if one["run"]["state"] == "running"])
     key = running[0]["request"]["key"]
-    answer = httpx.post(
-        f"{loop.running.monitor_url}/api/v1/retrains/{key}/cancel", json={"reason": "it takes too long", "actor": "Ada"},
-        headers={"authorization": f"Bearer {loop.project.secrets().api_token}"}, trust_env=False, timeout=30.0,
-    )  # fmt: skip
-    assert answer.is_success, answer.text
+    clipdrift(loop.project.folder, "cancel", key, "--why", "it takes too long")
     ended = wait_until(lambda: [one for one in buildbot.builds() if one["properties"]["key"][0] == key and one["complete"]])
     assert ended[0]["results"] == CANCELLED
     wait_until(lambda: house.retrains("steady")[0]["run"]["state"] == "cancelled")

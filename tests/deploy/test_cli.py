@@ -77,6 +77,7 @@ def test_train_uses_labels_known_at_until_unless_as_of_is_given(clipdrift, make_
         (("status",), "is `clipdrift up` running?"),
         (("report",), "is `clipdrift up` running?"),
         (("rollback", "pump", "--why", "x"), "is `clipdrift up` running?"),
+        (("cancel", "k1", "--why", "x"), "is `clipdrift up` running?"),
     ],
 )
 def test_what_goes_wrong_is_one_sentence_that_says_what_to_do(clipdrift, make_project, arguments, words: str) -> None:

@@ -72,14 +72,17 @@ def test_each_model_is_asked_for_in_full(monitor: SmallMonitor) -> None:
 def test_orders_carry_the_token_and_the_reason(monitor: SmallMonitor) -> None:
     monitor.says("POST", "/api/v1/models/pump/retrain", {"key": "k"})
     monitor.says("POST", "/api/v1/models/pump/rollback", {"version": "6", "generation": 4})
+    monitor.says("POST", "/api/v1/retrains/k%2F1/cancel", {"key": "k/1"})
 
     with MonitorClient(monitor.url, "secret") as client:
         assert client.order_retrain("pump", "new sensor")["key"] == "k"
         assert client.rollback("pump", "complaints")["generation"] == 4
+        assert client.cancel_retrain("k/1", "too slow")["key"] == "k/1"
 
     assert [(token, body["reason"]) for _, _, token, body in monitor.asked] == [
         ("Bearer secret", "new sensor"),
         ("Bearer secret", "complaints"),
+        ("Bearer secret", "too slow"),
     ]
 
 

@@ -113,6 +113,18 @@ def retrain(
         )
 
 
+@app.command(epilog=examples("cancel 9dfdb5c29b88fd08ba7bb06be18f0e52 --why 'it takes too long'"))
+def cancel(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Of the retrain, as `clipdrift retrain` and the pages say it.")],
+    why: WhyOption,
+    project: ProjectOption = None,
+) -> None:
+    """End a retrain that was ordered: its run in the CI is stopped, and nobody waits for it any more."""
+    with monitor_client.connect(open_project_at(project)) as client:
+        client.cancel_retrain(key, why)
+    say(f"{escape(key)}: cancelled; its run is ended as soon as the CI can be asked")
+
+
 def _carry_out(project: Project, job: Path) -> None:
     from clipdrift_deploy.training import carry_out  # noqa: PLC0415
 
