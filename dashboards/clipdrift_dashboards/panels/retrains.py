@@ -14,6 +14,7 @@ _ACTIONS = {
     "none": style.GREY,
     "alert": style.ORANGE,
     "retrain": style.BLUE,
+    "canary": style.SKY,
     "promote": style.GREEN,
     "rollback": style.VERMILION,
     "hold": style.PURPLE,

@@ -37,7 +37,9 @@ def key(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What logs call its holder.")],
     scope: Annotated[
         list[str],
-        typer.Option(help="Its use: infer, feedback, admin, read; monitor: read, respond, operate, approve. Once for each."),
+        typer.Option(
+            help="Its use: infer, feedback, admin, read; monitor: read, respond, operate, approve, report. Once for each."
+        ),
     ],
     model: Annotated[list[str] | None, typer.Option(help="Only these models (* and ? may stand in it). Default: all.")] = None,
     expires: Annotated[str | None, typer.Option(help="Its last day, such as 2027-01-31. Default: none.")] = None,

@@ -2,7 +2,7 @@
 
 A row counts by three things together: the version that answered it, the role in which it did, and the generation of the
 deployment under which it did. So what the champion answered never counts as the canary's, nor what a version answered in an
-earlier rollout, or because somebody asked for it by name.
+earlier rollout. A row that a caller asked the canary for by name counts for it too.
 
 Axes: N rows, S slices of the champion's profile, F figures.
 """
