@@ -1,5 +1,7 @@
 """One effective retrain for each cause, none lost and no run left behind, whatever is lost, late, repeated or killed."""
 
+from collections import Counter
+
 import pytest
 from backend_places import NAMES
 from schedules import POINTS, World
@@ -15,6 +17,9 @@ def check(world, key):
     row, runs = world.store.retrain(key), [run for run in world.ci.runs if run.key == key]
     effective = [job for job in world.trained if job.run.key == key and job.is_effective]
     assert row.state == "finished"
+    if not world.may_repeat:  # the CI repeats nothing, and shows what it has in time
+        attempts = Counter(run.attempt for run in runs if not run.is_deleted)
+        assert max(attempts.values(), default=1) == 1, f"begun more than once: {attempts}"
     assert not [run for run in runs if run.state in ("queued", "running")], "a run is left behind"
     assert [one.verdict for one in world.concluded if one.key == key][-1] == row.outcome.verdict
     if row.outcome.verdict == "pass":
