@@ -1,7 +1,8 @@
 """Asks a real Prometheus every query of every dashboard over a file of metrics, and names the panels that would be empty.
 
 `python tests/dashboards/check_demo_metrics.py build/demo/metrics.om` prints one line a panel. Exit status 1: a panel of what
-the monitor exports is empty for every model (training and serving are other processes: the demo's file has only the monitor's).
+the monitor exports is due and empty for every model (training and serving are other processes: the demo's file has only the
+monitor's).
 """
 
 import math
@@ -19,6 +20,11 @@ from dashboard_queries import BOARDS, RULES, PanelQuery, filled, label_values, q
 from real_prometheus import PastPrometheus, past_prometheus
 
 MAX_POINTS = 300
+NOT_DUE = {
+    "False alarms in 90 days: promised, realised": "healthy days are replayed while the monitor has nothing else to do",
+    "Incidents that were right": "nobody says of the demo's incidents whether they were right",
+}
+"""Panels that a year in a few minutes leaves empty, each with why."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +99,7 @@ def main() -> int:
     empty = empty_panels(given)
     for name in sorted({f"{one.query.board}: {one.query.title}" for one in given}):
         print(f"{'ok   ' if name not in empty else 'other' if name in others else 'EMPTY'} {name}")
-    missing = sorted(empty - others)
+    missing = sorted(one for one in empty - others if one.partition(": ")[2] not in NOT_DUE)
     print(f"{len(given)} queries, {len(missing)} panels empty" + "".join(f"\n  empty: {one}" for one in missing))
     return 1 if missing else 0
 
