@@ -9,6 +9,7 @@ import pytest
 from clipdrift_contract.events import ClipSpec, Deployment, RunEnd, ServedVersion, SliceScore
 from clipdrift_contract.profile import ReferenceProfile
 from clipdrift_contract.version_files import sha256_of
+from clipdrift_deploy.cli.app import out
 from clipdrift_deploy.project import Environment, Project
 from clipdrift_deploy.versions import VersionRow, aliases_of, roles_of, versions_of
 from clipdrift_monitor.store.store import Changes, Store
@@ -83,8 +84,9 @@ def test_the_version_before_the_champion_is_previous_however_long_ago_it_served(
     assert aliases_of([]) == {}
 
 
-def test_the_command_lists_versions(project: Project, clipdrift: Any) -> None:
-    table = clipdrift("versions", "-p", project.folder, environment={"COLUMNS": "200"})
+def test_the_command_lists_versions(project: Project, clipdrift: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(out, "width", 200)
+    table = clipdrift("versions", "-p", project.folder)
     told = clipdrift("versions", "pump", "-p", project.folder, "--json")
 
     assert table.exit_code == told.exit_code == 0, table.output + told.output
