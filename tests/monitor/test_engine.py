@@ -690,6 +690,16 @@ def test_a_command_is_answered_also_when_the_turn_fails_before_its_commit(dialog
     assert dialogue.state.history.running_key == ""
 
 
+def test_what_a_command_changed_is_shown_by_the_time_that_it_is_answered(dialogue):
+    dialogue.go(run_end(), *day_of(2))
+    future = dialogue.engine.command(lambda draft: dialogue.engine.commands.order(draft, "pump", "to see", "me"))
+    shown = []
+    future.add_done_callback(lambda done: shown.append(dialogue.state.history.running_key))
+    dialogue.turn()
+
+    assert shown == [future.result(0).key]
+
+
 def test_a_command_that_was_given_up_is_not_carried_out(dialogue):
     dialogue.go(run_end(), *day_of(2))
     future = dialogue.engine.command(lambda draft: dialogue.engine.commands.order(draft, "pump", "to see", "me"))

@@ -263,8 +263,7 @@ class Engine:
             for future, _ in answers:
                 future.set_exception(error)
             raise
-        for future, result in answers:
-            future.set_result(result)
+        self._answer(answers, lag)
         if self._has_outbox:
             outbox.carry_out()
             self._has_outbox = False
@@ -275,6 +274,15 @@ class Engine:
             self._pruning.portion()
             self._rehearsals.portion()
         self._show(lag)
+
+    def _answer(self, answers: list[tuple["Future[Any]", Any]], lag: int) -> None:
+        """Whoever asked finds what came of it at the next look."""
+        try:
+            if answers:
+                self._show(lag)
+        finally:
+            for future, result in answers:
+                future.set_result(result)
 
     def _read(self, reader: EventReader, wait_seconds: float) -> tuple[Draft, int]:
         """Take what there is, at most `_MAX_RECORDS` records, a few at a time: what was read is counted while the processor's
