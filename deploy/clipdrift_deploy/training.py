@@ -19,7 +19,6 @@ from clipdrift_contract.events import RetrainOutcome, RetrainRequest, RunEnd
 from clipdrift_contract.jobs import JobFolder
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_contract.profile import ReferenceProfile
-from clipdrift_deploy.gate_report.report import PAGE_NAME, write_gate_page
 from clipdrift_deploy.moments import require_span
 from clipdrift_deploy.project import FILE_NAME, ModelSection, Project
 from clipdrift_deploy.settings import read_section
@@ -184,16 +183,18 @@ def carry_out(project: Project, job_folder: Path) -> RetrainOutcome | None:
             publisher=publisher, clock=clock, metrics=MetricSet(), code_revision=revision, describing=describing,
         )  # fmt: skip
     if outcome is not None:
-        _write_page(folder.path / PAGE_NAME, outcome)
+        _write_page(folder.path, outcome)
     return outcome
 
 
-def _write_page(path: Path, outcome: RetrainOutcome) -> None:
+def _write_page(folder: Path, outcome: RetrainOutcome) -> None:
     """The gate's page, for people; the outcome is out already, so one that cannot be written only warns."""
+    from clipdrift_deploy.gate_report.report import PAGE_NAME, write_gate_page  # noqa: PLC0415  matplotlib takes a second
+
     try:
-        write_gate_page(path, outcome)
+        write_gate_page(folder / PAGE_NAME, outcome)
     except Exception as error:  # noqa: BLE001  whatever drawing raises
-        _log.warning("no page of the gate at %s: %s", path, error)
+        _log.warning("no page of the gate in %s: %s", folder, error)
 
 
 def newest_profile(project: Project, model: str) -> ReferenceProfile | None:
