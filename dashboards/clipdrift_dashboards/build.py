@@ -1,6 +1,8 @@
 """Writes the dashboards and rules as files, the same bytes from the same code."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -40,12 +42,24 @@ def build(to: Path, links: Links | None = None, objectives: Objectives | None = 
     return [to / name for name in texts]
 
 
+def boards_of(links: Links) -> dict[str, dict[str, Any]]:
+    """The JSON of every dashboard, by its uid.
+
+    Example:
+        >>> list(boards_of(Links()))[:2]
+        ['clipdrift-fleet', 'clipdrift-model']
+    """
+    found = [json.loads(text) for text in _board_texts(links).values()]
+    return {board["uid"]: board for board in found}
+
+
 def texts_of(links: Links, objectives: Objectives | None = None) -> dict[str, str]:
     """The text of every file, by its name."""
-    texts = {
-        f"{board.name}.json": JSONEncoder(sort_keys=True, indent=2).encode(built(board, links)) + "\n"
-        for board in boards(links)
-    }
-    return texts | {
+    return _board_texts(links) | {
         RULES_FILE: _HEAD + yaml.safe_dump(rules(links, objectives), sort_keys=False, width=1000, allow_unicode=True)
     }
+
+
+def _board_texts(links: Links) -> dict[str, str]:
+    encoder = JSONEncoder(sort_keys=True, indent=2)
+    return {f"{board.name}.json": encoder.encode(built(board, links)) + "\n" for board in boards(links)}

@@ -16,6 +16,15 @@ def uid(board: BoardName) -> str:
     return f"clipdrift-{board}"
 
 
+def file_of(uid: str) -> str:
+    """The file that a dashboard stands in.
+
+    >>> file_of("clipdrift-fleet")
+    'fleet.json'
+    """
+    return f"{uid.removeprefix('clipdrift-')}.json"
+
+
 def within(board: BoardName, model: str = "") -> str:
     """A link from one dashboard to another that keeps the time range and the data source; `model` may be a template."""
     chosen = f"&var-model={model}" if model else ""

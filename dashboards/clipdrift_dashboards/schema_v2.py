@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from clipdrift_dashboards.build import texts_of
-from clipdrift_dashboards.links import Links
+from clipdrift_dashboards.build import boards_of
+from clipdrift_dashboards.links import Links, file_of
 
 API_VERSION = "dashboard.grafana.app/v2"
 _CURSOR = {0: "Off", 1: "Crosshair", 2: "Tooltip"}
@@ -37,10 +37,10 @@ def build_v2(to: Path, links: Links | None = None) -> list[Path]:
     """
     to.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, text in texts_of(links or Links()).items():
-        if name.endswith(".json"):
-            (to / name).write_text(json.dumps(as_v2(json.loads(text)), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-            paths.append(to / name)
+    for uid, board in boards_of(links or Links()).items():
+        path = to / file_of(uid)
+        path.write_text(json.dumps(as_v2(board), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        paths.append(path)
     return paths
 
 

@@ -1,6 +1,5 @@
 """What is to stand in a Grafana."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import msgspec
 import yaml
 
 from clipdrift_contract.errors import ConfigError
-from clipdrift_dashboards.build import texts_of
+from clipdrift_dashboards.build import boards_of
 from clipdrift_dashboards.links import Links
 from clipdrift_dashboards.publishing.alert_rules import rule_group
 
@@ -80,13 +79,11 @@ def wanted(
     """
     if (with_alerts or prometheus_url) and not source_uid:
         raise ConfigError("alert rules and a data source need the data source's uid: give --datasource, as prometheus")
-    texts = {name: text for name, text in texts_of(links).items() if name.endswith(".json")}
-    boards = [json.loads(text) for text in texts.values()]
     source = {"uid": source_uid, "name": source_uid, "type": "prometheus", "access": "proxy", "url": prometheus_url}
     return Wanted(
         folder_uid=folder_uid,
         source=source if prometheus_url else None,
-        dashboards={board["uid"]: board for board in boards},
+        dashboards=boards_of(links),
         groups=(rule_group(links, folder_uid, source_uid),) if with_alerts else (),
         contacts=tuple({"uid": uid_of(one.name), **msgspec.structs.asdict(one)} for one in contacts),
         annotations=tuple(annotations),

@@ -1,13 +1,12 @@
 """Serves the dashboards to a browser of this machine."""
 
-import json
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from clipdrift_contract.errors import ClipdriftError
-from clipdrift_dashboards.build import texts_of
+from clipdrift_dashboards.build import boards_of
 from clipdrift_dashboards.links import Links, uid
 from clipdrift_dashboards.viewer.asking import Prometheus, Span
 from clipdrift_dashboards.viewer.page import Sight, page
@@ -26,8 +25,7 @@ def viewer(prometheus: Prometheus, span: Span, *, port: int, links: Links | None
         port: 0 for any that is free.
         links: Where links out of the dashboards lead.
     """
-    boards = {board["uid"]: board for name, text in texts_of(links or Links()).items() if name.endswith(".json")
-              for board in (json.loads(text),)}  # fmt: skip
+    boards = boards_of(links or Links())
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich import box
@@ -12,6 +12,9 @@ from rich.table import Table
 
 from clipdrift_contract.errors import ClipdriftError
 from clipdrift_deploy.cli.app import ProjectOption, app, examples, open_project_at, out, say
+
+if TYPE_CHECKING:
+    from clipdrift_dashboards.links import Links
 
 dashboards_app = typer.Typer(
     help="Grafana dashboards and Prometheus rules: built as files, checked, published.\n\n"
@@ -62,13 +65,10 @@ def build(
     refused.
     """
     from clipdrift_dashboards.build import build as build_files  # noqa: PLC0415
-    from clipdrift_dashboards.links import Links  # noqa: PLC0415
     from clipdrift_dashboards.rules import Objectives  # noqa: PLC0415
     from clipdrift_dashboards.schema_v2 import build_v2  # noqa: PLC0415
 
-    links = Links(
-        grafana_url=grafana_url.rstrip("/"), monitor_url=monitor_url.rstrip("/"), runbooks_url=runbooks_url.rstrip("/")
-    )
+    links = _links(grafana_url, monitor_url, runbooks_url)
     objectives = Objectives(failed_requests=failed_budget, wrong_answers=wrong_budget)
     for path in build_files(to, links, objectives) if schema == "v1" else build_v2(to, links):
         say(f"wrote {escape(str(path))}")
@@ -134,15 +134,12 @@ def publish(
     What people changed in Grafana is never written over without --force: then nothing at all is written, and it is said what
     stands in the way. Ended half-way, run it again.
     """
-    from clipdrift_dashboards.links import Links  # noqa: PLC0415
     from clipdrift_dashboards.publishing.connection import connect  # noqa: PLC0415
     from clipdrift_dashboards.publishing.publisher import ConflictError, Publisher  # noqa: PLC0415
     from clipdrift_dashboards.publishing.wanted import read_contacts, wanted  # noqa: PLC0415
     from clipdrift_deploy.happenings import happenings  # noqa: PLC0415
 
-    links = Links(
-        grafana_url=grafana_url.rstrip("/"), monitor_url=monitor_url.rstrip("/"), runbooks_url=runbooks_url.rstrip("/")
-    )
+    links = _links(grafana_url, monitor_url, runbooks_url)
     content = wanted(
         links,
         folder_uid=folder,
@@ -173,14 +170,23 @@ def export(
     token: TokenOption = "",
 ) -> None:
     """Fetch dashboards from a Grafana as files: what people changed there, to compare with the code and to keep."""
+    from clipdrift_dashboards.links import file_of  # noqa: PLC0415
     from clipdrift_dashboards.publishing.connection import connect  # noqa: PLC0415
     from clipdrift_dashboards.publishing.publisher import exported  # noqa: PLC0415
 
     to.mkdir(parents=True, exist_ok=True)
     for uid, board in exported(connect(grafana_url, token), uids).items():
-        path = to / f"{uid.removeprefix('clipdrift-')}.json"
+        path = to / file_of(uid)
         path.write_text(json.dumps(board, indent=2, sort_keys=True) + "\n")
         say(f"wrote {escape(str(path))}")
+
+
+def _links(grafana_url: str, monitor_url: str, runbooks_url: str) -> "Links":
+    from clipdrift_dashboards.links import Links  # noqa: PLC0415
+
+    return Links(
+        grafana_url=grafana_url.rstrip("/"), monitor_url=monitor_url.rstrip("/"), runbooks_url=runbooks_url.rstrip("/")
+    )
 
 
 def _json_files(paths: Sequence[Path]) -> list[Path]:
