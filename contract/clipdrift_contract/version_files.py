@@ -2,6 +2,8 @@
 
 import hashlib
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 MODEL_NAME = "model.onnx"
 CARD_NAME = "card.json"
@@ -10,6 +12,16 @@ SBOM_NAME = "sbom.json"
 SIGNATURE_NAME = "model.sig"
 DESCRIPTIONS = (CARD_NAME, CARD_PAGE_NAME, SBOM_NAME, SIGNATURE_NAME)
 """Made anew where a run is repeated; the model itself never changes."""
+
+
+def file_at(uri: str) -> Path:
+    """Where a file is that events name by its `file:` address.
+
+    Example:
+        >>> file_at("file:///models/pump/7/model%20a.onnx").as_posix()
+        '/models/pump/7/model a.onnx'
+    """
+    return Path(url2pathname(urlsplit(uri).path))
 
 
 def sha256_of(path: Path) -> str:

@@ -8,17 +8,14 @@ that somebody moved by hand is moved back.
 import logging
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import msgspec
 
 from clipdrift_contract.clock import format_moment
 from clipdrift_contract.errors import ClipdriftError, RetryableError
 from clipdrift_contract.events import RunEnd
-from clipdrift_contract.version_files import CARD_NAME
+from clipdrift_contract.version_files import CARD_NAME, file_at
 from clipdrift_trainer.recording.sinks.mlflow_runs import find_entry
 from clipdrift_trainer.registering.card import ModelCard, decode_card
 
@@ -189,7 +186,7 @@ def make_registry(url: str) -> Registry:
 def _card_of(run: RunEnd) -> ModelCard | None:
     """The card beside the version's model; None where there is none."""
     try:
-        return decode_card((Path(url2pathname(urlsplit(run.artifact_uri).path)).parent / CARD_NAME).read_bytes())
+        return decode_card((file_at(run.artifact_uri).parent / CARD_NAME).read_bytes())
     except (OSError, ValueError, msgspec.DecodeError):
         return None
 

@@ -13,6 +13,7 @@ import msgspec
 
 from clipdrift_contract.errors import ClipdriftError
 from clipdrift_contract.events import RetrainOutcome, RetrainRequest, RunEnd
+from clipdrift_contract.version_files import sha256_of
 
 T = TypeVar("T")
 _TIMEOUT_SECONDS = 60.0
@@ -138,7 +139,7 @@ class JobClient:
 
     def store(self, key: str, version: str, path: Path) -> str:
         """Hand in a file of the candidate; returns its address at the monitor."""
-        digest = base64.b64encode(sha256_of(path)).decode()
+        digest = base64.b64encode(bytes.fromhex(sha256_of(path))).decode()
         query = f"run={quote(self.run, safe='')}&version={quote(version, safe='')}"
         address = f"{_order(key)}/files/{quote(path.name, safe='')}?{query}"
         headers = {"content-digest": f"sha-256=:{digest}:", "content-length": str(path.stat().st_size)}
@@ -227,13 +228,6 @@ def _advice(answer: httpx.Response) -> str:
     if answer.status_code in (401, 403):
         return "; CLIPDRIFT_API_TOKEN must be a key of the scope report: `clipdrift key ci --scope report`"
     return ""
-
-
-def sha256_of(path: Path) -> bytes:
-    told = hashlib.sha256()
-    for chunk in _chunks(path):
-        told.update(chunk)
-    return told.digest()
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

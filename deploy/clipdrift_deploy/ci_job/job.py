@@ -16,9 +16,10 @@ import msgspec
 from clipdrift_contract.errors import ClipdriftError
 from clipdrift_contract.events import RetrainOutcome, RetrainRequest, RunEnd, Verdict
 from clipdrift_contract.jobs import JobFolder
+from clipdrift_contract.version_files import sha256_of
 from clipdrift_deploy.ci_job.beats import Beats
 from clipdrift_deploy.ci_job.claimant import Claimant
-from clipdrift_deploy.ci_job.client import Claimed, JobClient, MonitorRefusal, NotOursError, VersionFile, sha256_of
+from clipdrift_deploy.ci_job.client import Claimed, JobClient, MonitorRefusal, NotOursError, VersionFile
 from clipdrift_deploy.ci_job.report import write_report
 
 MODEL_FILE = "model.onnx"
@@ -152,7 +153,7 @@ def _with_champion(client: JobClient, request: RetrainRequest, artifacts: Path) 
 
 
 def _is_there(path: Path, file: VersionFile) -> bool:
-    return path.is_file() and path.stat().st_size == file.num_bytes and sha256_of(path).hex() == file.sha256
+    return path.is_file() and path.stat().st_size == file.num_bytes and sha256_of(path) == file.sha256
 
 
 def _complete(outcome: RetrainOutcome, claimed: Claimed, claimant: Claimant) -> RetrainOutcome:

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import msgspec
 
 from clipdrift_contract.errors import ClipdriftError
 from clipdrift_contract.events import RunEnd
 from clipdrift_contract.files import lock_file
-from clipdrift_contract.version_files import DESCRIPTIONS
+from clipdrift_contract.version_files import DESCRIPTIONS, file_at
 
 MAX_FILE_BYTES = 2 << 30
 MAX_FILES = 64
@@ -63,9 +62,8 @@ def folder_of(run: RunEnd) -> Path:
     Raises:
         UnknownFileError: They are not on this machine.
     """
-    parts = urlsplit(run.artifact_uri)
-    folder = Path(url2pathname(parts.path)).parent
-    if parts.scheme != "file" or not folder.is_dir():
+    folder = file_at(run.artifact_uri).parent
+    if urlsplit(run.artifact_uri).scheme != "file" or not folder.is_dir():
         raise UnknownFileError(f"the files of {run.model} {run.version} are not here: its model is at {run.artifact_uri}")
     return folder
 

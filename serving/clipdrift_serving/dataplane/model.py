@@ -13,7 +13,6 @@ from math import isfinite, prod
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 # ONNX Runtime sends usage data home unless this is set before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -25,6 +24,7 @@ import onnxruntime
 
 from clipdrift_contract.events import ServedVersion
 from clipdrift_contract.profile import ReferenceProfile, SliceSpec
+from clipdrift_contract.version_files import file_at
 from clipdrift_serving.dataplane.admission import AdmissionPolicy, ArtifactError, check_form, try_out
 from clipdrift_serving.dataplane.errors import RequestError
 from clipdrift_serving.dataplane.measuring import Measured, measure, rows_that_run
@@ -308,10 +308,9 @@ def _as_f4(found: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 def _read_checked(served: ServedVersion, admission: AdmissionPolicy) -> bytes:
     try:
-        parts = urlsplit(served.uri)
-        if parts.scheme != "file":
+        if urlsplit(served.uri).scheme != "file":
             raise ArtifactError(f"a model's address must be file:///..., got {served.uri!r}")
-        path = Path(url2pathname(parts.path))
+        path = file_at(served.uri)
         content = _read(path, admission.max_model_bytes)
     except (OSError, ValueError) as error:
         raise ArtifactError(f"model file {served.uri!r} cannot be read: {error}") from error

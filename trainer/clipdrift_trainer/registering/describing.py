@@ -2,8 +2,6 @@
 
 import logging
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import msgspec
 
@@ -16,6 +14,7 @@ from clipdrift_contract.version_files import (
     DESCRIPTIONS,
     SBOM_NAME,
     SIGNATURE_NAME,
+    file_at,
     is_of_version,
     sha256_of,
 )
@@ -70,7 +69,7 @@ def describe_version(
     Raises:
         OSError: The files cannot be written.
     """
-    folder = Path(url2pathname(urlsplit(run.artifact_uri).path)).parent
+    folder = file_at(run.artifact_uri).parent
     card = _kept_card(folder, run)
     if card is None:
         card = _write_card(folder, run, describing, gate, parent)

@@ -6,8 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import msgspec
 import numpy as np
@@ -18,6 +16,7 @@ from clipdrift_contract.errors import ClipdriftError
 from clipdrift_contract.events import ArmResult, GradProbe, RetrainOutcome, RetrainRequest, RunEnd
 from clipdrift_contract.jobs import JobFolder, JobTakenError
 from clipdrift_contract.metrics import MetricSet
+from clipdrift_contract.version_files import file_at
 from clipdrift_trainer.evaluation.scores import Floats
 from clipdrift_trainer.export import Artifact, parse_artifact
 from clipdrift_trainer.probing.champion import probe_champion
@@ -255,7 +254,7 @@ def _with_seen(probe: GradProbe | None, fitted: Sequence[FittedArm]) -> GradProb
 
 
 def _read_champion(request: RetrainRequest, task: Task) -> tuple[Artifact, bytes]:
-    path = Path(url2pathname(urlsplit(request.champion_uri).path))
+    path = file_at(request.champion_uri)
     try:
         content = path.read_bytes()
     except OSError as error:
