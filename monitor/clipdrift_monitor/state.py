@@ -155,6 +155,11 @@ class ModelState(msgspec.Struct, kw_only=True):
     num_decisions: dict[str, int] = {}
     num_retrains: dict[str, int] = {}  # finished, by verdict
 
+    @property
+    def all_worths(self) -> list[RetrainWorth]:
+        """What retrains were worth, the newest last; that of one may still be measured."""
+        return [*self.worths, *([self.worth_open] if self.worth_open is not None else [])]
+
     def __post_init__(self) -> None:
         if not self.champion_generation:  # of a store from before rollouts: each generation was another champion's
             self.champion_generation = self.generation

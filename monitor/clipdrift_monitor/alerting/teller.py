@@ -12,6 +12,7 @@ from clipdrift_monitor.alerting.alertmanager import Alertmanager, AlertmanagerEr
 from clipdrift_monitor.alerting.config import AlertingConfig
 from clipdrift_monitor.alerting.told import (
     Differences,
+    Hush,
     Labels,
     Told,
     alerts_of,
@@ -121,12 +122,12 @@ class Teller:
                 known.due_seconds = min(known.due_seconds, now) if not known.is_failing else known.due_seconds
         for known in self._known:
             if known.due_seconds <= now:
-                self._round(known, told, snapshot)
+                self._round(known, told, hushes, snapshot)
 
-    def _round(self, known: _Known, told: Mapping[Labels, Told], snapshot: Snapshot) -> None:
+    def _round(self, known: _Known, told: Mapping[Labels, Told], hushes: Mapping[Labels, Hush], snapshot: Snapshot) -> None:
         try:
             known.server.log_in(self._config.user, self._secret())
-            self._set_right(known, told, snapshot)
+            self._set_right(known, told, hushes, snapshot)
         except (AlertmanagerError, OSError) as error:
             self._failures.labels(known.server.url).inc()
             if not known.is_failing:
@@ -140,12 +141,11 @@ class Teller:
                 wait = min(wait, max(1.0, self._config.resolve_after_seconds))
         known.due_seconds = self._clock.monotonic_seconds() + wait
 
-    def _set_right(self, known: _Known, told: Mapping[Labels, Told], snapshot: Snapshot) -> None:
+    def _set_right(self, known: _Known, told: Mapping[Labels, Told], hushes: Mapping[Labels, Hush], snapshot: Snapshot) -> None:
         now_ms, now = self._clock.now_ms(), self._clock.monotonic_seconds()
         first = next((one for one in self._known if not one.is_failing), known)
         if self._config.does_silence and known is first:  # before the alert: nobody is called about what somebody sees to
-            wanted = hushes_of(told.values(), now_ms, self._project)
-            make, end = hushes_to_change(wanted, known.server.hushes(), snapshot.models.keys(), self._project)
+            make, end = hushes_to_change(hushes, known.server.hushes(), snapshot.models.keys(), self._project)
             for hush in make:
                 known.server.hush(hush, now_ms)
             for silence_id in end:

@@ -1,6 +1,7 @@
 """Sets the figures about models for Prometheus, from the newest snapshot, whenever they are asked for."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from statistics import median
@@ -105,9 +106,9 @@ class Exporter:
             if one.is_open:
                 self._gauge(names.MODEL_OPEN_INCIDENTS).labels(state.model, one.severity, hold_of(one)).inc()
         if state.incidents:  # zeros, too: a series that is gone may be a monitor that starts again, a zero is an end
+            told = Counter((one.root, one.told_severity) for one in state.incidents if one.is_open)
             for root, severity in product(ALERT_OF_ROOT, ALERT_SEVERITIES):
-                is_told = [one.is_open and (one.root, one.told_severity) == (root, severity) for one in state.incidents]
-                self._gauge(names.MODEL_INCIDENT_ALERTS).labels(state.model, root, severity).set(sum(is_told))
+                self._gauge(names.MODEL_INCIDENT_ALERTS).labels(state.model, root, severity).set(told[root, severity])
         for verdict in get_args(FeedbackVerdict):
             self._gauge(names.MODEL_INCIDENT_VERDICTS).labels(state.model, verdict).set(state.num_feedback.get(verdict, 0))
 
@@ -122,7 +123,7 @@ class Exporter:
 
     def _accounts(self, state: ModelState) -> None:
         """What retrains cost and what they were worth."""
-        model, kept = state.model, [*state.worths, *([state.worth_open] if state.worth_open is not None else [])]
+        model, kept = state.model, state.all_worths
         self._count(names.MODEL_RETRAIN_CPU, (model,), state.history.cpu_seconds)
         self._count(names.MODEL_RETRAIN_WALL, (model,), state.history.wall_seconds)
         for verdict in get_args(WorthVerdict):

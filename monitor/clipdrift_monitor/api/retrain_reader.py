@@ -181,8 +181,7 @@ class RetrainReader:
     def worths(self, model: str) -> dict[str, RetrainWorth]:
         """What each retrain was worth, by its key."""
         state = self._reader.state(model)
-        found = [*state.worths, *([state.worth_open] if state.worth_open is not None else [])]
-        return {one.key: one for one in found}
+        return {one.key: one for one in state.all_worths}
 
     def page(self, model: str) -> RetrainPage:
         """All retrains of a model, with what they cost and were worth.
