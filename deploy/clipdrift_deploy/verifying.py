@@ -52,6 +52,7 @@ class VersionReport(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     version: str
     num_files: int
+    has_signature: bool = False
     signed_by: str = ""
     """The public key that its signature is by; empty: it is not signed, or its signature was not checked."""
     notes: tuple[str, ...] = ()
@@ -168,8 +169,8 @@ def verify_version(folder: Path, policy: SignaturePolicy, recorded: Recorded | N
             expected.add(name, digest, _SIGNATURE)
     problems += expected.differences(found, is_complete=is_trusted)
     return VersionReport(
-        model=folder.parent.name, version=folder.name, num_files=len(found), signed_by=signed_by, notes=tuple(notes),
-        problems=tuple(problems),
+        model=folder.parent.name, version=folder.name, num_files=len(found),
+        has_signature=(folder / SIGNATURE_NAME).exists(), signed_by=signed_by, notes=tuple(notes), problems=tuple(problems),
     )  # fmt: skip
 
 

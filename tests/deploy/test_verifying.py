@@ -318,6 +318,16 @@ def test_the_command_names_what_was_changed_and_ends_with_status_3(house: House,
     assert json.loads(told.stdout)["versions"][0]["problems"][0]["what"] == "card"
 
 
+def test_the_command_does_not_take_a_broken_signature_for_none(house: House, clipdrift: Any) -> None:
+    (house.folder / "model.sig").write_text("{}")
+    broken = clipdrift("verify", "-p", house.project.folder)
+    (house.folder / "model.sig").unlink()
+    none = clipdrift("verify", "-p", house.project.folder)
+
+    assert "files, its signature does not hold" in broken.stdout
+    assert "files, unsigned" in none.stdout
+
+
 def test_a_version_that_is_not_there_is_an_error_in_one_sentence(house: House, clipdrift: Any) -> None:
     ended = clipdrift("verify", "pump", "--version", "20200101-000000", "-p", house.project.folder)
 

@@ -14,6 +14,7 @@ from clipdrift_contract.clock import format_moment
 from clipdrift_deploy.cli.app import ProjectOption, app, examples, open_project_at, out, say
 
 if TYPE_CHECKING:
+    from clipdrift_deploy.verifying import VersionReport
     from clipdrift_deploy.versions import VersionRow
 
 BROKEN = 3
@@ -44,9 +45,7 @@ def verify(
         sys.stdout.write(json.dumps(msgspec.to_builtins(report), indent=2) + "\n")
     else:
         for one in report.versions:
-            signed = (
-                f"signed by {one.signed_by}" if one.signed_by else "signature not checked" if _has(one.notes) else "unsigned"
-            )
+            signed = f"signed by {one.signed_by}" if one.signed_by else _unknown_signer(one)
             state = "[red]not what it was[/]" if one.problems else "as it was made"
             say(f"{escape(one.model)} {escape(one.version)}: {state}, {one.num_files} files, {escape(signed)}")
             for problem in one.problems:
@@ -98,7 +97,7 @@ def versions(
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("model", "version", "in service", "trained", "by", "in place of", "gate", "accuracy", "signed"):
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*map(escape, _cells(row)))
     out.print(table)
@@ -119,5 +118,8 @@ def _cells(row: "VersionRow") -> tuple[str, ...]:
     )
 
 
-def _has(notes: tuple[str, ...]) -> bool:
-    return any(note.startswith("it is signed") for note in notes)
+def _unknown_signer(one: "VersionReport") -> str:
+    if not one.has_signature:
+        return "unsigned"
+    is_bad = any(problem.what == "signature" for problem in one.problems)
+    return "its signature does not hold" if is_bad else "signature not checked"

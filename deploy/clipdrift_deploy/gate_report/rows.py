@@ -68,14 +68,20 @@ def stops(check: GateCheck) -> bool:
 
 def name_of(check: GateCheck) -> str:
     """What a person calls the check, with its slice."""
-    name = _WHAT.get(check.name, (check.name.replace("_", " "), ""))[0]
+    name, _ = _what(check)
     return f"{name} {check.slice}" if check.slice else name
 
 
+def _what(check: GateCheck) -> tuple[str, str]:
+    """Its name for people, and the question that it answers."""
+    return _WHAT.get(check.name, (check.name.replace("_", " "), ""))
+
+
 def _row(check: GateCheck) -> CheckRow:
+    name, question = _what(check)
     return CheckRow(
-        name=_WHAT.get(check.name, (check.name.replace("_", " "), ""))[0],
-        question=_WHAT.get(check.name, ("", ""))[1],
+        name=name,
+        question=question,
         slice=check.slice,
         outcome=check.outcome,
         role="decides" if check.is_decisive else "on trial",
