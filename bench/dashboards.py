@@ -31,10 +31,11 @@ import crowd
 import synthetic_month
 from check_demo_metrics import chosen
 from dashboard_queries import BOARDS, RULES, PanelQuery, filled, queries_of, variables_of
-from real_prometheus import PastPrometheus, make_blocks, prometheus_of
+from real_prometheus import PastPrometheus
 
 from clipdrift_contract.events import ClipSpec, RunEnd, SliceScore
 from clipdrift_contract.metrics import MetricSet
+from clipdrift_deploy.past_prometheus import make_blocks, prometheus_of
 from clipdrift_monitor.api.exporter import Exporter
 from clipdrift_monitor.api.reader import LiveFigures
 from clipdrift_monitor.detectors.window_drift import DriftReport

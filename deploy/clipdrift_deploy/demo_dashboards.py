@@ -5,9 +5,6 @@
 
 import argparse
 import os
-import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,9 +21,8 @@ from clipdrift_dashboards.publishing.publisher import Publisher
 from clipdrift_dashboards.publishing.wanted import wanted
 from clipdrift_dashboards.viewer.asking import Prometheus, Span
 from clipdrift_dashboards.viewer.server import OF_FLEET, viewer
+from clipdrift_deploy.past_prometheus import make_blocks, prometheus_of
 
-_DAY_SECONDS = 86_400
-_READY = "Server is ready to receive web requests"
 _RULES = Path("dashboards/generated/clipdrift-rules.yml")
 
 
@@ -69,36 +65,10 @@ def prometheus_with(metrics: Path, folder: Path) -> Iterator[Past]:
     Raises:
         ClipdriftError: Prometheus is not installed, or the file is not readable for it.
     """
-    if not (shutil.which("prometheus") and shutil.which("promtool")):
-        raise ClipdriftError("prometheus and promtool must be on the path: Debian's package is called prometheus")
-    span, data = span_of(metrics), folder / "data"
-    make = ["promtool", "tsdb", "create-blocks-from", "--max-block-duration=8760h", "--quiet", "openmetrics"]
-    made = subprocess.run([*make, str(metrics), str(data)], check=False, capture_output=True, text=True)
-    if made.returncode:
-        raise ClipdriftError(f"promtool refuses {metrics}: {made.stderr[-300:]}")
-    config, port = folder / "prometheus.yml", _free_port()
-    config.write_text(f"rule_files: ['{_RULES.resolve()}']\n" if _RULES.is_file() else "")
-    command = [
-        "prometheus", f"--config.file={config}", f"--storage.tsdb.path={data}", "--storage.tsdb.retention.time=100y",
-        f"--web.listen-address=127.0.0.1:{port}", f"--query.lookback-delta={span.scrape_seconds - 1 or 1}s",
-    ]  # fmt: skip
-    log = folder / "log"
-    with log.open("w") as out, subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        try:
-            told: list[str] = []
-            for line in process.stderr:
-                out.write(line)
-                told.append(line)
-                if _READY in line:
-                    break
-            else:
-                raise ClipdriftError(f"Prometheus ended before it was ready: {''.join(told[-3:])}")
-            yield Past(url=f"http://127.0.0.1:{port}", span=span)
-        finally:
-            process.terminate()
-            process.stderr.close()
-            process.wait(20)
+    span = span_of(metrics)
+    rules = _RULES if _RULES.is_file() else None
+    with prometheus_of(make_blocks(metrics, folder / "data"), rules, folder, scrape_seconds=span.scrape_seconds) as url:
+        yield Past(url=url, span=span)
 
 
 def publish(past: Past, grafana_url: str, token: str) -> str:
@@ -138,12 +108,6 @@ def main(words: Sequence[str] | None = None) -> int:
 def _say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
 """A real Prometheus over an OpenMetrics file: blocks made by promtool, the rules loaded, the past answered at once."""
 
 import re
-import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -13,7 +11,7 @@ from typing import Any
 import httpx
 import msgspec
 
-_READY = "Server is ready to receive web requests"
+from clipdrift_deploy.past_prometheus import make_blocks, prometheus_of
 
 
 class PastPrometheus(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,57 +66,3 @@ def past_prometheus(metrics: Path, rules: Path, folder: Path) -> Iterator[PastPr
     scrape_seconds = round(median(b - a for a, b in pairwise(times))) if len(times) > 1 else 86_400
     with prometheus_of(make_blocks(metrics, folder / "data"), rules, folder, scrape_seconds=scrape_seconds) as url:
         yield PastPrometheus(url=url, start=times[0], end=times[-1], scrape_seconds=scrape_seconds)
-
-
-def make_blocks(metrics: Path, data: Path) -> Path:
-    """Turn an OpenMetrics file into the storage folder `data`; returns it."""
-    make = ["promtool", "tsdb", "create-blocks-from", "--max-block-duration=8760h", "--quiet", "openmetrics"]
-    subprocess.run([*make, str(metrics), str(data)], check=True, capture_output=True)
-    return data
-
-
-@contextmanager
-def prometheus_of(data: Path, rules: Path, folder: Path, *, scrape_seconds: int) -> Iterator[str]:
-    """Start Prometheus on the storage folder `data`; gives its address, and ends it afterwards.
-
-    Args:
-        data: Holds blocks.
-        rules: A rules file.
-        folder: For its configuration and its log.
-        scrape_seconds: Time between two samples of a series, where it is longest.
-    """
-    config = folder / "prometheus.yml"
-    config.write_text(f"rule_files: ['{rules.resolve()}']\n")
-    port = _free_port()
-    command = [
-        "prometheus", f"--config.file={config}", f"--storage.tsdb.path={data}", "--storage.tsdb.retention.time=100y",
-        f"--web.listen-address=127.0.0.1:{port}",
-        # one scrape stands until the next, and no longer
-        f"--query.lookback-delta={max(1, scrape_seconds - 1)}s",
-    ]  # fmt: skip
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process, (folder / "log").open("w") as log:
-        try:
-            _await_ready(process, log)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            assert process.stderr is not None
-            process.stderr.close()
-            process.wait(20)
-
-
-def _await_ready(process: "subprocess.Popen[str]", log: Any) -> None:
-    assert process.stderr is not None
-    told = []
-    for line in process.stderr:
-        log.write(line)
-        told.append(line)
-        if _READY in line:
-            return
-    raise RuntimeError("Prometheus ended before it was ready: " + "".join(told[-5:]))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
