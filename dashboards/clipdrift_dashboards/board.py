@@ -77,7 +77,7 @@ def model_variable() -> Any:
 
 
 def worst_variable(name: str, query: str, label: str) -> Any:
-    """The few values of `label` that come first in `query`, for panels that are repeated; nobody has to choose."""
+    """The few values of `label` that come first in `query`, for panels that show no others; nobody has to choose."""
     return (
         builders.QueryVariable(name)
         .datasource(style.SOURCE)

@@ -22,7 +22,8 @@ LONGEST_TITLE = 44
 ON_TIME_RANGE_CHANGED = 2
 FILLED = {
     "$__rate_interval": "5m", "$__interval": "1m", "$__range_s": "86400", "$__range": "1d",
-    "$model": "m", "$top": "10", "$worst": "m", "$slice": "s",
+    "$model": "m", "$top": "10", "$slice": "s",
+    **{f"${name}": "m" for name in ("worst", "evident", "lost", "moved", "oldest", "latest", "fewest")},
 }  # fmt: skip
 """What stands for Grafana's variables where an expression is only parsed; the longer names come first."""
 EXCLUDED: Mapping[str, str] = {

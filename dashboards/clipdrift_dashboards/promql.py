@@ -111,6 +111,19 @@ def newest(metric: Metric, *by: str, **matchers: Matcher) -> str:
     return f"max by ({', '.join(by)}) ({select(metric, **matchers)})"
 
 
+def greatest(metric: Metric, *by: str, **matchers: Matcher) -> str:
+    """How high a gauge came in the dashboard's time range, for ranking: looked at each ten minutes, since every sample of a
+    month of hundreds of models would take a second, and once at the end, where the range is shorter than that.
+
+    Example:
+        >>> from clipdrift_contract.metrics import MODEL_NLL
+        >>> greatest(MODEL_NLL, "model")
+        'max by (model) (max_over_time(clipdrift_model_live_nll_nats[$__range:10m]) or clipdrift_model_live_nll_nats)'
+    """
+    series = select(metric, **matchers)
+    return f"max by ({', '.join(by)}) (max_over_time({series}[$__range:10m]) or {series})"
+
+
 def total(metric: Metric, *by: str, **matchers: Matcher) -> str:
     """A counter summed over processes."""
     return f"sum by ({', '.join(by)}) ({select(metric, **matchers)})"

@@ -16,8 +16,10 @@ from typing import Any
 import msgspec
 
 sys.path.insert(0, str(Path(__file__).parent))
-from dashboard_queries import BOARDS, RULES, PanelQuery, filled, label_values, queries_of, query_result, variables_of
+from dashboard_queries import BOARDS, RULES, PanelQuery, filled, label_values, queries_of, variables_of
 from real_prometheus import PastPrometheus, past_prometheus
+
+from clipdrift_dashboards.viewer.asking import Prometheus, filling, offered
 
 MAX_POINTS = 300
 NOT_DUE = {
@@ -48,29 +50,22 @@ def answers(prometheus: PastPrometheus, name: str, board: dict[str, Any] | None 
     if not models:
         raise ValueError("the variable `model` offers nothing")
     for model in models:
-        values = chosen(prometheus, variables, model)
+        values = chosen(prometheus, board, model)
         for query in queries_of(name, board):
             yield Answer(query=query, model=model, series=asked(prometheus, query, values))
 
 
-def chosen(prometheus: PastPrometheus, variables: dict[str, dict[str, Any]], model: str) -> dict[str, str]:
-    """What Grafana would fill in for each variable."""
-    values = {"model": model}
-    for name, variable in variables.items():
-        if variable["type"] == "custom":
-            values[name] = variable["current"]["value"]
-        elif variable["query"].startswith("query_result"):
-            expr, pattern = query_result(variable)
-            found = prometheus.instant(expr.replace("$model", model))
-            words = [label for one in found for label in re.findall(pattern, _as_text(one["metric"]))]
-            values[name] = "|".join(words) or "none"
-    return values
+def chosen(prometheus: PastPrometheus, board: dict[str, Any], model: str) -> dict[str, str]:
+    """What Grafana would fill in for each variable, this model being chosen."""
+    wanted = {"model": model}
+    return filling(board, offered(board, Prometheus(prometheus.url), prometheus.span, wanted), wanted)
 
 
 def asked(prometheus: PastPrometheus, query: PanelQuery, values: dict[str, str]) -> list[dict[str, Any]]:
     """The answer to one query, at about as many points as a screen has."""
-    step = max(prometheus.scrape_seconds, query.min_interval_seconds, prometheus.range_seconds // MAX_POINTS)
-    expr = filled(query, values, prometheus.range_seconds, step, prometheus.scrape_seconds)
+    span = prometheus.span
+    step = max(prometheus.scrape_seconds, query.min_interval_seconds, span.seconds // MAX_POINTS)
+    expr = filled(query, values, span, step)
     return prometheus.instant(expr) if query.is_instant else prometheus.range(expr, step)
 
 
@@ -81,11 +76,6 @@ def empty_panels(given: list[Answer]) -> set[str]:
         name = f"{one.query.board}: {one.query.title}"
         by_panel[name] = by_panel.get(name, 0) + one.num_samples
     return {name for name, count in by_panel.items() if not count}
-
-
-def _as_text(metric: dict[str, str]) -> str:
-    """As Grafana's query_result shows a series."""
-    return "{" + ",".join(f'{name}="{value}"' for name, value in metric.items()) + "}"
 
 
 def main() -> int:

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from clipdrift_dashboards import linting
 from clipdrift_dashboards.board import TITLES
 from clipdrift_dashboards.linting import panels_of
+from clipdrift_dashboards.viewer.asking import Span, filled_expr
 
 GENERATED = Path(__file__).parents[2] / "dashboards" / "generated"
 RULES = GENERATED / "clipdrift-rules.yml"
@@ -64,13 +64,6 @@ def label_values(variable: dict[str, Any]) -> tuple[str, str]:
     return match[1], match[2]
 
 
-def query_result(variable: dict[str, Any]) -> tuple[str, str]:
-    """Expression, and the regular expression that picks values from it, of a `query_result` variable."""
-    match = re.fullmatch(r"query_result\((.*)\)", variable["query"])
-    assert match, variable["query"]
-    return match[1], variable["regex"].strip("/")
-
-
 def seconds(duration: str) -> int:
     """Of a duration with one unit.
 
@@ -80,16 +73,8 @@ def seconds(duration: str) -> int:
     return int(duration[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[duration[-1]]
 
 
-def filled(query: PanelQuery, variables: Mapping[str, str], range_seconds: int, step_seconds: int, scrape_seconds: int) -> str:
-    """The query as Grafana sends it: $__rate_interval is the larger of interval + scrape interval and four scrape intervals."""
-    interval = max(step_seconds, query.min_interval_seconds)
-    values = {
-        "$__rate_interval": f"{max(interval + scrape_seconds, 4 * scrape_seconds)}s",
-        "$__interval": f"{interval}s",
-        "$__range": f"{range_seconds}s",
-        "$__range_s": str(range_seconds),
-        **{f"${name}": value for name, value in variables.items()},
-    }
-    expr = linting.filled(query.expr, values)
+def filled(query: PanelQuery, values: Mapping[str, str], span: Span, step_seconds: int) -> str:
+    """The query as Grafana sends it; `values` are those of the dashboard's variables."""
+    expr = filled_expr(query.expr, values, span, max(step_seconds, query.min_interval_seconds))
     assert "$" not in expr, f"{query.title}: a variable is left in {expr}"
     return expr

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from clipdrift_dashboards.viewer.asking import Span
 from clipdrift_deploy.past_prometheus import make_blocks, prometheus_of
 
 
@@ -23,8 +24,9 @@ class PastPrometheus(msgspec.Struct, frozen=True, kw_only=True):
     scrape_seconds: int
 
     @property
-    def range_seconds(self) -> int:
-        return max(1, round(self.end - self.start))
+    def span(self) -> Span:
+        """All of the time that the file covers."""
+        return Span(start=self.start, end=self.end, scrape_seconds=self.scrape_seconds)
 
     def range(self, expr: str, step_seconds: int) -> list[dict[str, Any]]:
         """Series over the whole time; each has `metric` and `values`."""

@@ -14,6 +14,7 @@ def board(links: Links) -> Board:
         question="Is any model harming its users now, why, and what is being done?",
         variables=(
             count_variable("top", "Models shown", (10, 5, 20, 50)),
+            *(worst_variable(name, query, "model") for name, query in fleet.RANKINGS.items()),
             worst_variable("worst", f"topk({_REPEATED}, {fleet.NEED})", "model"),
         ),
         marks=(marks.incidents(of_all=True), marks.deployments(of_all=True), marks.retrains(of_all=True)),

@@ -1,6 +1,6 @@
 """What is the monitor blind to, and is it in time?"""
 
-from clipdrift_dashboards.board import Board, count_variable
+from clipdrift_dashboards.board import Board, count_variable, worst_variable
 from clipdrift_dashboards.links import Links
 from clipdrift_dashboards.panels import pipeline, style
 
@@ -11,7 +11,10 @@ def board(links: Links) -> Board:
     return Board(
         name="pipeline",
         question="What is the monitor blind to, and is it in time?",
-        variables=(count_variable("top", "Models shown", (10, 5, 20)),),
+        variables=(
+            count_variable("top", "Models shown", (10, 5, 20)),
+            *(worst_variable(name, query, "model") for name, query in pipeline.RANKINGS.items()),
+        ),
         is_of_one_model=False,
         rows=(
             pipeline.row(links),

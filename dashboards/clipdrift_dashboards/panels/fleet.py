@@ -9,21 +9,33 @@ from clipdrift_contract import metrics
 from clipdrift_dashboards import thresholds
 from clipdrift_dashboards.links import Links, within
 from clipdrift_dashboards.panels import strip, style, verdict
-from clipdrift_dashboards.promql import Offered, any_of, newest, select
+from clipdrift_dashboards.promql import Matcher, Offered, any_of, greatest, newest, select
 
 TOP = "$top"
 _KNOWN = newest(metrics.MODEL_GENERATION, "model")
 _MONITOR = "No monitor answers: nobody would notice harm now"
 _HARM = any_of("sudden_break", "worse_than_validated")
 _MATTER = any_of("page", "ticket")
-_LIVE, _VALIDATED = (
-    newest(metrics.MODEL_ACCURACY, "model", slice=""),
-    newest(metrics.MODEL_VALIDATED_ACCURACY, "model", slice=""),
-)
-LOSS = f"({_VALIDATED} - {_LIVE})"
+_EVIDENT, _LOST, _MOVED = Offered("evident"), Offered("lost"), Offered("moved")
+
+
+def _loss(**matchers: Matcher) -> str:
+    validated, live = (
+        newest(metric, "model", **matchers, slice="") for metric in (metrics.MODEL_VALIDATED_ACCURACY, metrics.MODEL_ACCURACY)
+    )
+    return f"{validated} - {live}"
+
+
 EVIDENCE = newest(metrics.MODEL_HARM_EVIDENCE, "model", test=_HARM)
 NEED = f"10 * ({strip.worst_severity()}) + (clamp_max({EVIDENCE}, 9) or 0 * {_KNOWN})"
 """Orders models: by the severity of their worst open incident, then by the evidence of harm."""
+RANKINGS = {
+    _EVIDENT.variable: f"topk({TOP}, {greatest(metrics.MODEL_HARM_EVIDENCE, 'model', test=_HARM)})",
+    _LOST.variable: f"topk({TOP}, {_loss()})",
+    _MOVED.variable: f"topk({TOP}, {greatest(metrics.MODEL_PREDICTION_DRIFT, 'model')})",
+}
+"""The models that a graph shows, by the variable that offers them: chosen once, for the whole time range, so that lines do not
+come and go and the graph computes no others."""
 
 
 def row(links: Links) -> style.Row:
@@ -80,8 +92,10 @@ def table() -> Any:
         style.Column(name="Need", expr=top, decimals=1),
         style.Column(name="Incident", expr=of_top(strip.worst_severity()), words=strip.SEVERITIES),
         style.Column(name="Harmed?", expr=of_top(verdict.proof("sudden_break", "worse_than_validated")), words=verdict.PROOF),
-        style.Column(name="Accuracy", expr=of_top(_LIVE), unit=style.SHARE, decimals=1),
-        style.Column(name="Lost", expr=of_top(LOSS), unit=style.SHARE, decimals=1),
+        style.Column(
+            name="Accuracy", expr=of_top(newest(metrics.MODEL_ACCURACY, "model", slice="")), unit=style.SHARE, decimals=1
+        ),
+        style.Column(name="Lost", expr=of_top(_loss()), unit=style.SHARE, decimals=1),
         style.Column(name="Labels", expr=of_top(newest(metrics.MODEL_LABELS_IN_VIEW, "model", slice="")), unit=units.Short),
         style.Column(
             name="Input drift",
@@ -136,8 +150,7 @@ def evidence() -> Any:
                 "Evidence of harm (the highest)",
                 "Evidence over its alarm bound, of the models that came highest in the time range; the dashed line is an "
                 "alarm. A line that climbs day after day tells of harm before it is proven.",
-                EVIDENCE,
-                f"max by (model) (max_over_time({select(metrics.MODEL_HARM_EVIDENCE, test=_HARM)}[$__range] @ end()))",
+                newest(metrics.MODEL_HARM_EVIDENCE, "model", model=_EVIDENT, test=_HARM),
                 units.NoUnit,
                 2,
             ),
@@ -150,16 +163,11 @@ def evidence() -> Any:
 
 def loss() -> Any:
     """Who lost most?"""
-    validated, live = (
-        f"max by (model) ({select(metric, slice='')} @ end())"
-        for metric in (metrics.MODEL_VALIDATED_ACCURACY, metrics.MODEL_ACCURACY)
-    )
     return _worst(
         "Accuracy lost (the most)",
         "Validated minus live accuracy, of the models that have lost most at the end of the time range. It is no proof: days "
         "differ, and few labels make it jump.",
-        LOSS,
-        f"{validated} - {live}",
+        _loss(model=_LOST),
         style.SHARE,
         1,
     )
@@ -172,8 +180,7 @@ def drift() -> Any:
             "Drift of predictions (the most)",
             "Jensen-Shannon distance of the model's own scores to the reference, of the models that moved most in the time "
             "range. All models at once: something before all of them changed.",
-            newest(metrics.MODEL_PREDICTION_DRIFT, "model"),
-            f"max by (model) (max_over_time({select(metrics.MODEL_PREDICTION_DRIFT)}[$__range] @ end()))",
+            newest(metrics.MODEL_PREDICTION_DRIFT, "model", model=_MOVED),
             units.NoUnit,
             3,
         ),
@@ -247,10 +254,10 @@ def one() -> Any:
     )
 
 
-def _worst(title: str, description: str, expr: str, by: str, unit: str, decimals: int) -> Any:
-    """The lines of the models that stand first by `by`, chosen once for the whole range."""
+def _worst(title: str, description: str, expr: str, unit: str, decimals: int) -> Any:
+    """The lines of the models that a ranking offers."""
     return (
         style.lines(title, description, unit, decimals, "Nothing to show in this time range, or no monitor answers")
         .legend(style.ranking())
-        .with_target(style.query(f"({expr}) and on (model) topk({TOP}, {by})", "{{model}}"))
+        .with_target(style.query(expr, "{{model}}"))
     )

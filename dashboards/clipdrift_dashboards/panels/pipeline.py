@@ -9,10 +9,17 @@ from clipdrift_contract.metrics import Metric
 from clipdrift_dashboards import thresholds
 from clipdrift_dashboards.links import Links, within
 from clipdrift_dashboards.panels import style
-from clipdrift_dashboards.promql import Bucket, any_of, newest, select
+from clipdrift_dashboards.promql import Bucket, Offered, any_of, greatest, newest, select
 
 _MONITOR = "No monitor answers: nobody would notice harm now"
 _SERVING = "Serving's metrics are not scraped, or nothing was served in this time range"
+_OLDEST, _LATEST, _FEWEST = Offered("oldest"), Offered("latest"), Offered("fewest")
+RANKINGS = {
+    _OLDEST.variable: f"bottomk($top, {greatest(metrics.MONITOR_WATERMARK, 'model')} > 0)",
+    _LATEST.variable: f"topk($top, {greatest(metrics.MODEL_LABEL_DELAY, 'model')})",
+    _FEWEST.variable: f"bottomk($top, {newest(metrics.MODEL_LABEL_MATURITY, 'model')})",
+}
+"""As those of the fleet."""
 _WINDOW = thresholds.FLOW_WINDOW
 _SERVED = f"sum by (model) (increase({select(metrics.SERVING_ROWS)}[{_WINDOW}]))"
 _SEEN = f"sum by (model) (increase({select(metrics.MODEL_PREDICTIONS)}[{_WINDOW}]))"
@@ -169,13 +176,12 @@ def commits() -> Any:
 
 def watermarks() -> Any:
     """Whose windows are oldest?"""
-    age = f"time() - max by (model) ({select(metrics.MONITOR_WATERMARK)} > 0)"
+    newest_end = select(metrics.MONITOR_WATERMARK, model=_OLDEST)
     return _worst(
         "Judged up to: how long ago (the oldest)",
         "Time since the end of the newest closed window, of the models where it is longest ago. It should be a window and the "
         "label horizon, not more. It grows by a day a day: nobody asks this model, or its predictions do not come.",
-        age,
-        f"bottomk($top, max by (model) (max_over_time({select(metrics.MONITOR_WATERMARK)}[$__range] @ end())))",
+        f"time() - max by (model) ({newest_end} > 0)",
         units.Seconds,
         0,
     )
@@ -187,8 +193,7 @@ def delays() -> Any:
         "Time until a label comes (the longest)",
         "Mean time from prediction to label in the newest closed window, of the models where it is longest. Harm cannot be "
         "seen sooner than this.",
-        newest(metrics.MODEL_LABEL_DELAY, "model"),
-        f"topk($top, max by (model) (max_over_time({select(metrics.MODEL_LABEL_DELAY)}[$__range] @ end())))",
+        newest(metrics.MODEL_LABEL_DELAY, "model", model=_LATEST),
         units.Seconds,
         1,
     )
@@ -196,7 +201,6 @@ def delays() -> Any:
 
 def maturity() -> Any:
     """Where do labels not come?"""
-    expr = newest(metrics.MODEL_LABEL_MATURITY, "model")
     return (
         style.with_bound(
             style.lines(
@@ -213,12 +217,7 @@ def maturity() -> Any:
         .min(0)
         .max(1)
         .legend(style.ranking())
-        .with_target(
-            style.query(
-                f"({expr}) and on (model) bottomk($top, max by (model) ({select(metrics.MODEL_LABEL_MATURITY)} @ end()))",
-                "{{model}}",
-            )
-        )
+        .with_target(style.query(newest(metrics.MODEL_LABEL_MATURITY, "model", model=_FEWEST), "{{model}}"))
     )
 
 
@@ -354,11 +353,11 @@ def _rate(metric: Metric, *by: str) -> str:
     return f"sum{grouped}(rate({select(metric)}[$__rate_interval]))"
 
 
-def _worst(title: str, description: str, expr: str, chosen: str, unit: str, decimals: int) -> Any:
-    """The lines of `expr` of the models that `chosen` names at the end of the range: the same ones all along it."""
+def _worst(title: str, description: str, expr: str, unit: str, decimals: int) -> Any:
+    """The lines of the models that a ranking offers."""
     return (
         style.lines(title, description, unit, decimals, _MONITOR)
         .min(0)
         .legend(style.ranking())
-        .with_target(style.query(f"({expr}) and on (model) {chosen}", "{{model}}"))
+        .with_target(style.query(expr, "{{model}}"))
     )

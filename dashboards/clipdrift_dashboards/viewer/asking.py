@@ -5,7 +5,7 @@ import re
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -116,6 +116,23 @@ def offered(board: Mapping[str, Any], prometheus: Prometheus, span: Span, chosen
             pattern = variable["regex"].strip("/")
             found[name] = [word for one in series for word in re.findall(pattern, _as_text(one.labels))]
     return found
+
+
+def filling(board: Mapping[str, Any], choices: Mapping[str, Sequence[str]], chosen: Mapping[str, str]) -> dict[str, str]:
+    """What stands for each variable in a query: what is chosen of what it offers, or the first; of a variable of several values
+    all that it offers, as a regular expression."""
+    is_several = {one["name"]: one.get("multi", False) for one in board["templating"]["list"]}
+    found = {}
+    for name, values in choices.items():
+        wanted = chosen.get(name, "")
+        one = wanted if wanted in values else next(iter(values), "none")
+        found[name] = ("|".join(_escaped(value) for value in values) or "none") if is_several[name] else one
+    return found
+
+
+def _escaped(value: str) -> str:
+    """For a regular expression inside a string of PromQL."""
+    return value if value.isalnum() else re.escape(value).replace("\\", "\\\\")
 
 
 def _rounded(seconds: float) -> int:

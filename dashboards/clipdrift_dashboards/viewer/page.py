@@ -1,6 +1,5 @@
 """A dashboard as one page: its rows and panels at their places, with the answers of a Prometheus."""
 
-import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import msgspec
 
 from clipdrift_dashboards.viewer import figures, graph
-from clipdrift_dashboards.viewer.asking import Prometheus, Series, Span, filled_expr, offered, step_seconds
+from clipdrift_dashboards.viewer.asking import Prometheus, Series, Span, filled_expr, filling, offered, step_seconds
 from clipdrift_dashboards.viewer.fields import fields_of, name_of
 
 _CELL, _GAP = 30, 8
@@ -47,8 +46,7 @@ def page(board: Mapping[str, Any], prometheus: Prometheus, sight: Sight) -> str:
         ClipdriftError: Prometheus cannot be reached, or refuses a query.
     """
     choices = offered(board, prometheus, sight.span, sight.chosen)
-    values = {name: _chosen(board, name, found, sight.chosen.get(name, "")) for name, found in choices.items()}
-    context = _Context(prometheus=prometheus, sight=sight, values=values)
+    context = _Context(prometheus=prometheus, sight=sight, values=filling(board, choices, sight.chosen))
     context = msgspec.structs.replace(context, marks=_marks(board, context))
     parts, bottom = _panels(board, choices, context)
     return (
@@ -57,13 +55,6 @@ def page(board: Mapping[str, Any], prometheus: Prometheus, sight: Sight) -> str:
         f"{_head(board, choices, context)}"
         f'<main style="width:{sight.width}px;height:{bottom}px">{"".join(parts)}</main></body></html>'
     )
-
-
-def _chosen(board: Mapping[str, Any], name: str, found: Sequence[str], wanted: str) -> str:
-    variable = next(one for one in board["templating"]["list"] if one["name"] == name)
-    if variable.get("multi"):
-        return "|".join(re.escape(one).replace("\\", "\\\\") if not one.isalnum() else one for one in found) or "none"
-    return wanted if wanted in found else (found[0] if found else "none")
 
 
 def _head(board: Mapping[str, Any], choices: Mapping[str, Sequence[str]], context: _Context) -> str:
