@@ -28,22 +28,19 @@ import httpx
 import msgspec
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "dashboards"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "monitor" / "api"))
 import crowd
 import synthetic_month
 from check_demo_metrics import chosen
+from crowd_reader import CrowdReader
 from dashboard_queries import BOARDS, RULES, PanelQuery, filled, queries_of, variables_of
 from real_prometheus import PastPrometheus
 
-from clipdrift_contract.events import ClipSpec, RunEnd, SliceScore
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_dashboards.viewer.asking import filled_expr
 from clipdrift_deploy.past_prometheus import make_blocks, prometheus_of
 from clipdrift_monitor.api.exporter import Exporter
-from clipdrift_monitor.api.reader import LiveFigures
-from clipdrift_monitor.detectors.window_drift import DriftReport
-from clipdrift_monitor.engine.snapshot import Snapshot
-from clipdrift_monitor.state import ModelState
-from clipdrift_monitor.windows.view import View
+from clipdrift_monitor.config import MonitorConfig
 
 NUM_MODELS, NUM_FEATURES, NUM_SLICES = 200, 50, 20
 DAYS, NUM_POINTS, NUM_ROUNDS, NUM_AT_ONCE = 30, 1_000, 3, 6
@@ -133,40 +130,9 @@ def dashboard_seconds(prometheus: PastPrometheus, name: str) -> float:
     return statistics.median(found)
 
 
-class CrowdReader:
-    """Answers the exporter as a monitor's reader does, with every figure that a model can have of its slices and inputs."""
-
-    def __init__(self) -> None:
-        figures = View(
-            num_predictions=1_000, num_labels=970, num_correct=850, accuracy=0.876, accuracy_low=0.85, accuracy_high=0.9,
-            nll=0.35, brier=0.1, ece=0.02, maturity=0.97, label_delay_seconds=9_000.0,
-        )  # fmt: skip
-        names = [f"slice {index}" for index in range(NUM_SLICES)]
-        drift = DriftReport(features={f"input {index}": 0.01 * index for index in range(NUM_FEATURES)})
-        self._live = LiveFigures(figures, dict.fromkeys(names, figures), is_mature=True)
-        scores = (SliceScore(slice=name, num_rows=1_000, num_correct=870, nll_sum=350.0, brier_sum=100.0, ece=0.02)
-                  for name in ("", *names))  # fmt: skip
-        self._run = RunEnd(
-            model="m", run_id="r", version="v", started_at_ms=0, ended_at_ms=1, data_start_ms=0, data_end_ms=1, as_of_ms=1,
-            data_digest="", code_revision="", seed=0, optimizer="sgd", learning_rate=0.1, clip=ClipSpec(), num_steps=1,
-            validation=tuple(scores),
-        )  # fmt: skip
-        models = (crowd.model_name(index) for index in range(NUM_MODELS))
-        levels = {"sudden_break": 0.1, "worse_than_validated": 0.2, "repairable": 0.0}
-        self.snapshot = Snapshot(
-            models={model: ModelState(model=model, drift=drift, levels=levels, last_view=figures) for model in models}
-        )
-
-    def run(self, state: ModelState) -> RunEnd:
-        return self._run
-
-    def judged(self, state: ModelState) -> LiveFigures:
-        return self._live
-
-
 def scrape() -> dict[str, float | int]:
     """Bytes, series and the median seconds of one GET /metrics of such a monitor."""
-    exporter = Exporter(CrowdReader(), MetricSet())  # type: ignore[arg-type]
+    exporter = Exporter(CrowdReader(NUM_MODELS, NUM_FEATURES, NUM_SLICES), MetricSet(), MonitorConfig())  # type: ignore[arg-type]
     took = []
     for _ in range(5):
         begun = time.perf_counter()

@@ -263,8 +263,14 @@ MODEL_LABEL_DELAY = Metric(
 MODEL_DRIFT = Metric(
     "clipdrift_model_feature_drift_score",
     "gauge",
-    "Jensen-Shannon distance of a feature's bins to the reference, newest closed window.",
+    "Jensen-Shannon distance of a feature's bins to the reference, newest closed window; of those that moved most.",
     ("model", "feature"),
+)
+MODEL_FEATURES_MOVED = Metric(
+    "clipdrift_model_features_moved_ratio",
+    "gauge",
+    "Share of all features whose distance is policy.drift.min_score or more.",
+    ("model",),
 )
 MODEL_PREDICTION_DRIFT = Metric(
     "clipdrift_model_prediction_drift_score",
@@ -489,6 +495,12 @@ MONITOR_JUDGING_STOPPED = Metric(
     "gauge",
     "1 while a model is not judged, for an error of the monitor's own at its next window.",
     ("model",),
+)
+MONITOR_PARTS_LEFT_OUT = Metric(
+    "clipdrift_monitor_parts_left_out",
+    "gauge",
+    "Inputs (features) and slices whose figures are not exported: series are for those that moved or lost most.",
+    ("what",),
 )
 MONITOR_LAG = Metric("clipdrift_monitor_lag_records", "gauge", "Records on the bus that the monitor has not read.")
 MONITOR_WATERMARK = Metric(

@@ -9,6 +9,7 @@ import msgspec
 from clipdrift_contract.clock import MS_PER_DAY, MS_PER_HOUR
 from clipdrift_monitor.actions.config import CiConfig, CiSecrets
 from clipdrift_monitor.alerting.config import AlertingConfig
+from clipdrift_monitor.api.series_budget import ExportConfig
 from clipdrift_monitor.decisions.policy import Policy
 from clipdrift_monitor.incidents.config import IncidentConfig
 from clipdrift_monitor.store.retention import Retention
@@ -53,6 +54,8 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What carries out retrains: see `[monitor.ci]`."""
     alerting: AlertingConfig = AlertingConfig()
     """Alertmanagers that are told of incidents: see `[monitor.alerting]`."""
+    export: ExportConfig = ExportConfig()
+    """How many series Prometheus is told: see `[monitor.export]`."""
     bus_url: str = ""
     """Filled from `[project]`."""
     store_url: str = ""

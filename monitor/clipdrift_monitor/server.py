@@ -97,7 +97,7 @@ def run(config: MonitorConfig, clock: Clock | None = None) -> None:
         folder=config.ci_secrets.folder,
     )  # fmt: skip
     reader = Reader(config, store, lambda: engine.snapshot)
-    exporter = Exporter(reader, metrics, () if teller is None else (teller.export,))
+    exporter = Exporter(reader, metrics, config, () if teller is None else (teller.export,))
     api = Api(
         engine, reader, store, exporter, Pages(reader, config), RetrainReader(config, store, reader),
         Jobs(engine, config.ci.beat_seconds, config.ci_secrets.hook_secret), _access(config, clock), config.evidence_dir,

@@ -11,6 +11,7 @@ from prometheus_client import generate_latest
 from clipdrift_contract import metrics as names
 from clipdrift_contract.metrics import MetricSet
 from clipdrift_deploy.scrape_log import ScrapeLog
+from clipdrift_monitor.detectors.window_drift import DriftConfig
 
 NUM_DAYS = 30
 DAY_MS = 86_400_000
@@ -72,9 +73,14 @@ def _causes(metrics: MetricSet, model: str, day: int, loss: float, dice: random.
         metrics.gauge(names.MODEL_FALSE_ALARMS_LOW).labels(model, severity).set(0.0)
         metrics.gauge(names.MODEL_FALSE_ALARMS_HIGH).labels(model, severity).set(0.4 * promised)
     metrics.gauge(names.MODEL_REPAIR_WORTH).labels(model).set(0.8 * loss + dice.gauss(0, 0.0004))
-    for index, feature in enumerate(FEATURES):
-        moved = loss * index if index % 3 == 0 else 0.0
-        metrics.gauge(names.MODEL_DRIFT).labels(model, feature).set(0.02 + moved + abs(dice.gauss(0, 0.01)))
+    drift = {
+        feature: 0.02 + (loss * index if index % 3 == 0 else 0.0) + abs(dice.gauss(0, 0.01))
+        for index, feature in enumerate(FEATURES)
+    }
+    for feature, score in drift.items():
+        metrics.gauge(names.MODEL_DRIFT).labels(model, feature).set(score)
+    num_moved = sum(score >= DriftConfig().min_score for score in drift.values())
+    metrics.gauge(names.MODEL_FEATURES_MOVED).labels(model).set(num_moved / max(1, len(drift)))
     metrics.gauge(names.MODEL_PREDICTION_DRIFT).labels(model).set(0.03 + 2 * loss + abs(dice.gauss(0, 0.005)))
     metrics.gauge(names.MODEL_MIX_DRIFT).labels(model).set(0.02 + abs(dice.gauss(0, 0.008)))
     is_first = day < REPAIRED_ON or model == WELL

@@ -80,7 +80,7 @@ def test_a_model_that_cannot_be_judged_says_so_and_the_others_are_judged(brittle
     ]
     assert "report this error" in caplog.text
     exposition = Exporter(
-        Reader(dialogue.config, dialogue.store, lambda: dialogue.engine.snapshot), dialogue.metrics
+        Reader(dialogue.config, dialogue.store, lambda: dialogue.engine.snapshot), dialogue.metrics, dialogue.config
     ).exposition()
     assert b'clipdrift_monitor_judging_stopped{model="pump"} 1.0' in exposition
     assert b'clipdrift_monitor_judging_stopped{model="valve"} 0.0' in exposition

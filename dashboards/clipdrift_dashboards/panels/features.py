@@ -40,8 +40,6 @@ def table() -> Any:
 
 def share_moved() -> Any:
     """How widespread drift is."""
-    drift = newest(metrics.MODEL_DRIFT, "feature", model=style.MODEL)
-    expr = f"sum ({drift} >= bool {thresholds.DRIFT_SCORE}) / count ({drift})"
     return (
         style.lines(
             "Share of inputs that moved",
@@ -53,6 +51,6 @@ def share_moved() -> Any:
         )
         .min(0)
         .max(1)
-        .with_target(style.query(expr, "inputs that moved"))
+        .with_target(style.query(newest(metrics.MODEL_FEATURES_MOVED, "model", model=style.MODEL), "inputs that moved"))
         .override_by_name(*style.series_style("inputs that moved", style.ORANGE, custom_fillOpacity=15))
     )

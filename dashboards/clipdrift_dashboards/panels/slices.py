@@ -41,7 +41,8 @@ def table() -> Any:
     return style.table_of(
         "Slices, the greatest loss first",
         "Accuracy by slice, now: lost is validated minus live. A slice with few labels may lose much by chance; its interval "
-        "(low to high) then reaches the validated figure.",
+        "(low to high) then reaches the validated figure. Of very many slices those that lost most are told "
+        "(`[monitor.export]`).",
         _EMPTY,
         (("slice", "Slice"),),
         columns,

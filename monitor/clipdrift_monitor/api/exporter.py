@@ -14,7 +14,9 @@ from clipdrift_contract.alerts import ALERT_OF_ROOT, ALERT_SEVERITIES
 from clipdrift_contract.events import FeedbackVerdict, RunEnd
 from clipdrift_contract.metrics import Metric, MetricSet
 from clipdrift_monitor.api.reader import LiveFigures, Reader
+from clipdrift_monitor.api.series_budget import SeriesBudget
 from clipdrift_monitor.approvals.approval import ApprovalKind
+from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.engine.snapshot import Snapshot
 from clipdrift_monitor.incidents.response import hold_of
 from clipdrift_monitor.rollout.accounting import WorthVerdict, false_retrain_ratio
@@ -36,12 +38,20 @@ class Exporter:
     Args:
         reader: Of what the monitor knows.
         metrics: Of the process; what others count is exported with it.
+        config: Says how many series there may be, and from where on an input has moved.
         others: Set figures of their own, whenever figures are asked for; must not block.
     """
 
-    def __init__(self, reader: Reader, metrics: MetricSet, others: Sequence[Callable[[MetricSet], None]] = ()) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        metrics: MetricSet,
+        config: MonitorConfig,
+        others: Sequence[Callable[[MetricSet], None]] = (),
+    ) -> None:
         self._reader = reader
         self._metrics = metrics
+        self._config = config
         self._others = others
         self._told: dict[tuple[Metric, tuple[str, ...]], float] = {}
         self._lock = threading.Lock()
@@ -57,8 +67,12 @@ class Exporter:
             self._monitor(snapshot)
             for set_figures in self._others:
                 set_figures(self._metrics)
+            budget = SeriesBudget(self._config.export, len(snapshot.models))
             for state in snapshot.models.values():
-                self._model(state, snapshot)
+                self._model(state, snapshot, budget)
+            left_out = self._gauge(names.MONITOR_PARTS_LEFT_OUT)
+            left_out.labels("features").set(budget.num_features_left_out)
+            left_out.labels("slices").set(budget.num_slices_left_out)
             return self._metrics.exposition()
 
     def _monitor(self, snapshot: Snapshot) -> None:
@@ -66,7 +80,7 @@ class Exporter:
         self._gauge(names.MONITOR_OUTBOX_PENDING).set(snapshot.num_outbox)
         self._gauge(names.MONITOR_AUDIT_BROKEN).set(0 if snapshot.is_audit_intact else 1)
 
-    def _model(self, state: ModelState, snapshot: Snapshot) -> None:
+    def _model(self, state: ModelState, snapshot: Snapshot, budget: SeriesBudget) -> None:
         model, run, live = state.model, self._reader.run(state), self._reader.judged(state)
         self._count(names.MODEL_PREDICTIONS, (model,), state.num_predictions)
         self._count(names.MODEL_LABELS, (model,), state.num_labels)
@@ -89,11 +103,16 @@ class Exporter:
         for signal in state.open_signals:
             self._gauge(names.MODEL_OPEN_SIGNALS).labels(model, signal.kind, signal.severity).inc()
         self._incidents(state)
-        self._drift(state)
+        self._drift(state, budget)
+        is_judged = live is not None and live.is_mature
+        validated = _validated(run)
+        shown = _shown(budget, validated, live.slices if live is not None and is_judged else {})
         if run is not None:
             self._version(state, run)
-        if live is not None and live.is_mature:
-            self._live(model, live)
+            for name in shown & set(validated):
+                self._gauge(names.MODEL_VALIDATED_ACCURACY).labels(model, name).set(validated[name])
+        if live is not None and is_judged:
+            self._live(model, live, shown)
         elif run is not None:  # first labels are the quick ones: an alert must not compare them with validation
             self._gauge(names.MODEL_LABELS_IN_VIEW).labels(model, "").set(0)
         if state.last_view is not None:
@@ -168,11 +187,14 @@ class Exporter:
             self._gauge(names.MODEL_FALSE_ALARMS_LOW).labels(model, one.severity).set(one.low)
             self._gauge(names.MODEL_FALSE_ALARMS_HIGH).labels(model, one.severity).set(one.high)
 
-    def _drift(self, state: ModelState) -> None:
-        if not state.drift.features:
+    def _drift(self, state: ModelState, budget: SeriesBudget) -> None:
+        scores = state.drift.features
+        if not scores:
             return
-        for feature, score in state.drift.features.items():
-            self._gauge(names.MODEL_DRIFT).labels(state.model, feature).set(score)
+        for feature in budget.features(scores):
+            self._gauge(names.MODEL_DRIFT).labels(state.model, feature).set(scores[feature])
+        moved = sum(score >= self._config.policy.drift.min_score for score in scores.values())
+        self._gauge(names.MODEL_FEATURES_MOVED).labels(state.model).set(moved / len(scores))
         self._gauge(names.MODEL_PREDICTION_DRIFT).labels(state.model).set(state.drift.prediction)
         self._gauge(names.MODEL_MIX_DRIFT).labels(state.model).set(state.drift.mix)
 
@@ -181,14 +203,11 @@ class Exporter:
         self._gauge(names.MODEL_INFO).labels(state.model, run.version, clipping).set(1)
         self._gauge(names.MODEL_REMOVED_MASS).labels(state.model).set(run.removed_mass_ratio)
         self._gauge(names.MODEL_CLIP_RATE).labels(state.model).set(run.clip_rate_ratio)
-        is_regression = run.profile is not None and run.profile.task == "regression"
-        for one in run.validation:
-            if one.num_rows and not is_regression:
-                self._gauge(names.MODEL_VALIDATED_ACCURACY).labels(state.model, one.slice).set(one.num_correct / one.num_rows)
 
-    def _live(self, model: str, live: LiveFigures) -> None:
+    def _live(self, model: str, live: LiveFigures, shown: frozenset[str]) -> None:
         for name, one in (("", live.overall), *live.slices.items()):
-            self._accuracy(model, name, one)
+            if name in shown:
+                self._accuracy(model, name, one)
         self._set(names.MODEL_NLL, (model,), live.overall.nll)
         self._set(names.MODEL_BRIER, (model,), live.overall.brier)
         self._set(names.MODEL_ECE, (model,), live.overall.ece)
@@ -216,3 +235,18 @@ class Exporter:
         before = self._told.get((metric, labels), 0.0)
         self._metrics.counter(metric).labels(*labels).inc(max(0.0, total - before))
         self._told[metric, labels] = max(total, before)
+
+
+def _validated(run: RunEnd | None) -> dict[str, float]:
+    """Validated accuracy by slice ("": of all rows); empty for a model that foretells values."""
+    if run is None or (run.profile is not None and run.profile.task == "regression"):
+        return {}
+    return {one.slice: one.num_correct / one.num_rows for one in run.validation if one.num_rows}
+
+
+def _shown(budget: SeriesBudget, validated: Mapping[str, float], live: Mapping[str, View]) -> frozenset[str]:
+    """Slices whose figures are exported, and the whole."""
+    losses = {
+        name: validated[name] - one.accuracy for name, one in live.items() if name in validated and one.accuracy is not None
+    }
+    return budget.slices((set(validated) | set(live)) - {""}, losses) | {""}

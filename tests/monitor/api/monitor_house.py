@@ -40,7 +40,7 @@ class House:
         """In front of the dialogue's present life."""
         dialogue = self.dialogue
         self.reader = Reader(dialogue.config, dialogue.store, lambda: dialogue.engine.snapshot)
-        self.exporter = Exporter(self.reader, dialogue.metrics)
+        self.exporter = Exporter(self.reader, dialogue.metrics, dialogue.config)
         self.pages = Pages(self.reader, dialogue.config)
         self.app = Api(
             dialogue.engine, self.reader, dialogue.store, self.exporter, self.pages,

@@ -153,7 +153,8 @@ def test_no_gauge_outlives_what_it_speaks_of(harmed):
     assert gone == {
         f"clipdrift_model_{name}"
         for name in (
-            "open_signals", "open_incidents", "harm_evidence_ratio", "feature_drift_score", "prediction_drift_score",
+            "open_signals", "open_incidents", "harm_evidence_ratio", "feature_drift_score", "features_moved_ratio",
+                "prediction_drift_score",
             "mix_drift_score",
             "label_maturity_ratio", "label_delay_seconds", "validated_accuracy_ratio", "live_accuracy_ratio",
             "live_accuracy_low_ratio", "live_accuracy_high_ratio", "live_nll_nats", "live_brier_score", "live_ece_ratio",
