@@ -176,6 +176,8 @@ def _flow(metrics: MetricSet, model: str, day: int, dice: random.Random) -> None
 def _monitor(metrics: MetricSet, dice: random.Random) -> None:
     metrics.counter(names.MONITOR_EVENTS).labels("clipdrift.predictions", "applied").inc(40)
     metrics.gauge(names.MONITOR_LAG).set(dice.randrange(0, 60))
+    for what in ("features", "slices"):
+        metrics.gauge(names.MONITOR_PARTS_LEFT_OUT).labels(what).set(0)
     metrics.histogram(names.MONITOR_COMMIT_SECONDS).observe(0.004)
     metrics.counter(names.MONITOR_AUDIT_ROWS).inc(2)
     metrics.gauge(names.MONITOR_ALERTMANAGER_REACHED).labels("http://alertmanager:9093").set(START_MS / 1000)
