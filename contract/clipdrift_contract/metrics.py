@@ -4,12 +4,13 @@ Prometheus conventions: `clipdrift_<component>_<what>_<unit>`, base units, ratio
 labels. docs/reference/metrics.md is generated from this file.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client import Metric as Family
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 MetricKind = Literal["counter", "gauge", "histogram", "info"]
@@ -547,16 +548,40 @@ BUS_POISON = Metric(
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 
 
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+"""What a scraper accepts that wants exemplars."""
+
+
 class _WithoutCreated(Collector):
     """The client library adds a series with its own start time to every counter, under a name that is in no list."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
+    def __init__(self, collectors: Sequence[Collector]) -> None:
+        self._collectors = collectors
 
     def collect(self) -> Iterator[Family]:
-        for family in self._registry.collect():
-            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
-            yield family
+        for collector in self._collectors:
+            for family in collector.collect():
+                family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+                yield family
+
+
+def encoded(collectors: Sequence[Collector], accept: str) -> tuple[bytes, str]:
+    """Body and content type of an answer to a scraper: OpenMetrics, with exemplars, for one that accepts it (Prometheus does),
+    else the text format.
+
+    Args:
+        collectors: No two may tell of one metric.
+        accept: The scraper's header.
+
+    Example:
+        >>> metrics = MetricSet()
+        >>> metrics.counter(SERVING_SWAPS).labels("m", "done").inc(exemplar={"trace_id": "4bf92f"})
+        >>> body, kind = encoded([metrics.registry], OPENMETRICS)
+        >>> kind.partition(";")[0], b'# {trace_id="4bf92f"} 1.0' in body
+        ('application/openmetrics-text', True)
+    """
+    encode, kind = choose_encoder(accept)
+    return encode(_WithoutCreated(collectors)), kind
 
 
 class MetricSet:
@@ -591,7 +616,7 @@ class MetricSet:
 
     def exposition(self) -> bytes:
         """All series in Prometheus's text format."""
-        return generate_latest(_WithoutCreated(self.registry))
+        return generate_latest(_WithoutCreated([self.registry]))
 
     def _get(self, metric: Metric) -> Counter | Gauge | Histogram:
         if metric not in self._made:

@@ -38,6 +38,8 @@ class Links(msgspec.Struct, frozen=True, kw_only=True):
     """As people's browsers reach Grafana."""
     monitor_url: str = "http://localhost:8090"
     """As people's browsers reach the monitor's status page."""
+    serving_url: str = "http://localhost:8081"
+    """As people's browsers reach serving's admin listener: there a data source's exemplars lead."""
     runbooks_url: str = "docs/runbooks"
     """The folder of runbooks, as your team reads it (your copy of this repository, or a wiki)."""
 
@@ -53,6 +55,10 @@ class Links(msgspec.Struct, frozen=True, kw_only=True):
     def board(self, board: BoardName, model: str = "") -> str:
         """A dashboard, from outside Grafana; `model` may be a template that the reader of the link fills."""
         return f"{self.grafana_url}/d/{uid(board)}" + (f"?var-model={model}" if model else "")
+
+    def request(self, request: str) -> str:
+        """What one request was answered; `request` is model/id, or a template of it."""
+        return f"{self.serving_url}/v1/requests/{request}"
 
     def status_page(self, model: str) -> str:
         """The monitor's own page of a model, with every decision and its reasons."""

@@ -74,7 +74,7 @@ def prometheus_with(metrics: Path, folder: Path) -> Iterator[Past]:
 def publish(past: Past, grafana_url: str, token: str) -> str:
     """Bring dashboards and a data source into a Grafana; gives the address to open."""
     links = Links(grafana_url=grafana_url.rstrip("/"))
-    content = wanted(links, source_uid="clipdrift-demo", prometheus_url=past.url)
+    content = wanted(links, source_uid="clipdrift-demo", prometheus_url=past.url, scrape_interval="1d")
     Publisher(connect(grafana_url, token), content).publish(force=False)
     time = f"from={past.span.start * 1000:.0f}&to={past.span.end * 1000:.0f}"
     return f"{links.grafana_url}{OF_FLEET}?{time}&var-datasource=clipdrift-demo"

@@ -88,6 +88,9 @@ class ServingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Most rows in memory that may wait to be written; beyond, recordings are dropped and counted."""
     metrics_need_token: bool = False
     """Whether `/metrics` on the admin listener needs the token too."""
+    has_exemplars: bool = True
+    """Whether `/metrics`, as OpenMetrics, names a request for each latency (the caller's request id, the trace's): false where
+    these must not reach Prometheus."""
     fields: FieldPolicy = FieldPolicy()
     """`[serving.fields]`: what of the features is recorded."""
     sampling: Sampling = Sampling()

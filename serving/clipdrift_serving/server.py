@@ -17,7 +17,7 @@ from clipdrift_contract.access.keys import ApiKeys
 from clipdrift_contract.bus.connect import connect
 from clipdrift_contract.clock import Clock, SystemClock
 from clipdrift_contract.errors import ConfigError
-from clipdrift_contract.metrics import MetricSet
+from clipdrift_contract.metrics import OPENMETRICS, MetricSet, encoded
 from clipdrift_serving.access.authorise import Authorise, authoriser
 from clipdrift_serving.access.tls import TlsContext
 from clipdrift_serving.config import ServingConfig
@@ -120,7 +120,7 @@ async def _serve(config: ServingConfig, clock: Clock, worker: Worker | None) -> 
     limits = Limits.of(msgspec.structs.replace(config, max_connections=room_for(config.max_connections)))
     log = AccessLog(config.access_log_ratio) if config.access_log_ratio else None
     data = DataApp(config, plane, metrics, authorise if keys is not None else None, log)
-    admin = AdminApp(config, plane, recorder, spool, metrics, authorise)
+    admin = AdminApp(config, plane, recorder, spool, metrics, authorise, requests.answers)
     gate = Gate(data, limits, HEALTH)
     metrics.registry.register(ExposedUsage(plane.usage, gate, data.labels.pairing, requests.figures))
     bound = socket(fileno=worker.data_fd) if worker else bound_socket(config.host, config.port)
@@ -156,7 +156,7 @@ async def _serve(config: ServingConfig, clock: Clock, worker: Worker | None) -> 
     publisher.close()
     bus.close()
     if worker is not None:  # what was counted after the last scrape
-        last_figures_path(worker.admin_path).write_bytes(metrics.exposition())
+        last_figures_path(worker.admin_path).write_bytes(encoded([metrics.registry], OPENMETRICS)[0])
 
 
 async def _models_are_back(repository: ModelRepository, is_ending: asyncio.Event) -> None:

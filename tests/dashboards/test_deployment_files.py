@@ -12,6 +12,7 @@ from dashboard_queries import RULES
 
 from clipdrift_contract.alerts import ALERT_SEVERITIES
 from clipdrift_dashboards.links import Links
+from clipdrift_dashboards.publishing.wanted import EXEMPLAR_LABEL
 from clipdrift_dashboards.rules import ALERTS, OF_INCIDENT, Alert, AlertSeverity
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_serving.config import ServingConfig
@@ -40,6 +41,22 @@ def test_prometheus_loads_the_generated_rules() -> None:
 def test_grafana_knows_the_scrape_interval() -> None:
     (source,) = read(PROVISIONING / "datasources" / "clipdrift.yml")["datasources"]
     assert source["jsonData"]["timeInterval"] == read(PROMETHEUS)["global"]["scrape_interval"]
+
+
+@pytest.mark.parametrize(
+    "file", [PROVISIONING / "datasources" / "clipdrift.yml", DEPLOY / "compose" / "grafana-datasource.yml"]
+)
+def test_exemplars_lead_to_the_request_at_servings_default_port(file: Path) -> None:
+    (source,) = read(file)["datasources"]
+    (way,) = source["jsonData"]["exemplarTraceIdDestinations"]
+    assert way["name"] == EXEMPLAR_LABEL
+    assert way["url"] == Links().request("$${__value.raw}"), "a single $ would name a variable of the environment"
+    assert str(ServingConfig().admin_port) in way["url"]
+
+
+def test_prometheus_keeps_exemplars() -> None:
+    assert "--enable-feature=exemplar-storage" in PROMETHEUS.read_text()
+    assert "--enable-feature=exemplar-storage" in read(DEPLOY / "compose" / "compose.yml")["services"]["prometheus"]["command"]
 
 
 def test_grafana_reads_dashboards_that_nobody_edits_in_the_browser() -> None:

@@ -12,6 +12,8 @@
 Keys made here have 256 random bits, so one round of SHA-256 is enough to keep them; one that a person thought up is not safe.
 """
 
+import base64
+import binascii
 import datetime
 import hashlib
 import hmac
@@ -236,6 +238,22 @@ def credentials(headers: Mapping[bytes, bytes]) -> bytes | None:
         return given
     key = headers.get(b"x-api-key")
     return None if key is None else b"Bearer " + key
+
+
+def from_basic(authorization: bytes) -> bytes:
+    """The password of Basic authentication, as browsers ask for it, as a bearer's key; anything else as it is.
+
+    Example:
+        >>> from_basic(b"Basic YW55Ym9keTpzZWNyZXQ=")
+        b'Bearer secret'
+    """
+    scheme, _, rest = authorization.partition(b" ")
+    if scheme.lower() != b"basic":
+        return authorization
+    try:
+        return b"Bearer " + base64.b64decode(rest, validate=True).partition(b":")[2]
+    except binascii.Error:
+        return authorization
 
 
 class NewKey(NamedTuple):

@@ -57,6 +57,11 @@ def query(expr: str, legend: str = "__auto", ref: str = "A") -> Any:
     return prometheus.Dataquery().datasource(SOURCE).expr(expr).legend_format(legend).ref_id(ref).range()
 
 
+def query_with_exemplars(expr: str, legend: str, ref: str = "A") -> Any:
+    """A query of a histogram over the time range, with a dot for each request that it names: a click leads to the request."""
+    return query(expr, legend, ref).exemplar(True)
+
+
 def now(expr: str, legend: str = "__auto", ref: str = "A") -> Any:
     """A query of the newest moment only."""
     return prometheus.Dataquery().datasource(SOURCE).expr(expr).legend_format(legend).ref_id(ref).instant()

@@ -37,13 +37,14 @@ def latency() -> Any:
         style.lines(
             "Time to answer a request",
             "Time inside the server: half of the requests are answered within the lower line, 99 in 100 within the upper one. "
-            "It is read from buckets, so steps of a factor of about two are as fine as it gets.",
+            "It is read from buckets, so steps of a factor of about two are as fine as it gets. A dot is one request; a click "
+            "leads to what it was answered.",
             units.Seconds,
             3,
             "Serving's metrics are not scraped, or nobody asked in this time range",
         )
         .min(0)
-        .with_target(style.query(f"histogram_quantile(0.99, {rate})", "99 in 100", "A"))
+        .with_target(style.query_with_exemplars(f"histogram_quantile(0.99, {rate})", "99 in 100", "A"))
         .with_target(style.query(f"histogram_quantile(0.5, {rate})", "half", "B"))
         .override_by_name(*style.series_style("99 in 100", style.ORANGE, (12, 6)))
         .override_by_name(*style.series_style("half", style.BLUE))

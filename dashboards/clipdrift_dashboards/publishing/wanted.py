@@ -14,6 +14,8 @@ from clipdrift_dashboards.publishing.alert_rules import rule_group
 
 FOLDER_UID = "clipdrift"
 FOLDER_TITLE = "Clipdrift"
+EXEMPLAR_LABEL = "request"
+"""By which serving's exemplars name a request, as model/id."""
 
 
 class ContactPoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,6 +57,7 @@ def wanted(
     folder_uid: str = FOLDER_UID,
     source_uid: str = "",
     prometheus_url: str = "",
+    scrape_interval: str = "15s",
     with_alerts: bool = False,
     contacts: Sequence[ContactPoint] = (),
     annotations: Sequence[Annotation] = (),
@@ -66,6 +69,7 @@ def wanted(
         folder_uid: Where dashboards and rules go.
         source_uid: Of the data source that alert rules ask, and that `prometheus_url` is given to.
         prometheus_url: As Grafana reaches it; empty: the data source is there already.
+        scrape_interval: Of that Prometheus: Grafana makes $__rate_interval of it. The default is that of our prometheus.yml.
         with_alerts: Also the alerts, as rules that Grafana evaluates. The recording rules stay with Prometheus.
         contacts: Where alerts go.
         annotations: What happened.
@@ -79,7 +83,15 @@ def wanted(
     """
     if (with_alerts or prometheus_url) and not source_uid:
         raise ConfigError("alert rules and a data source need the data source's uid: give --datasource, as prometheus")
-    source = {"uid": source_uid, "name": source_uid, "type": "prometheus", "access": "proxy", "url": prometheus_url}
+    way = {"name": EXEMPLAR_LABEL, "url": links.request("${__value.raw}"), "urlDisplayLabel": "What it was answered"}
+    source = {
+        "uid": source_uid,
+        "name": source_uid,
+        "type": "prometheus",
+        "access": "proxy",
+        "url": prometheus_url,
+        "jsonData": {"timeInterval": scrape_interval, "httpMethod": "POST", "exemplarTraceIdDestinations": [way]},
+    }
     return Wanted(
         folder_uid=folder_uid,
         source=source if prometheus_url else None,

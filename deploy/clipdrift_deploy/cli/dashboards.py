@@ -36,7 +36,8 @@ TokenOption = Annotated[
     typer.Option("--token", envvar="GRAFANA_TOKEN", show_envvar=True, help="Of a service account with the role Editor. Better "
                  "given by the environment than here."),
 ]  # fmt: skip
-_GRAFANA, _MONITOR, _RUNBOOKS = "http://localhost:3000", "http://localhost:8090", "docs/runbooks"
+_GRAFANA, _MONITOR, _SERVING = "http://localhost:3000", "http://localhost:8090", "http://localhost:8081"
+_RUNBOOKS = "docs/runbooks"
 _SIGNS = {"create": "+", "update": "~", "keep": "=", "conflict": "!", "refuse": "!"}
 _COLOURS = {"create": "green", "update": "yellow", "keep": "dim", "conflict": "red", "refuse": "red"}
 
@@ -126,6 +127,9 @@ def publish(
     force: Annotated[bool, typer.Option("--force", help="Write over what people changed in Grafana.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
     monitor_url: MonitorUrlOption = _MONITOR,
+    serving_url: Annotated[
+        str, typer.Option(help="As people's browsers reach serving's admin listener: there that data source's exemplars lead.")
+    ] = _SERVING,
     runbooks_url: RunbooksUrlOption = _RUNBOOKS,
     project: ProjectOption = None,
 ) -> None:
@@ -139,7 +143,7 @@ def publish(
     from clipdrift_dashboards.publishing.wanted import read_contacts, wanted  # noqa: PLC0415
     from clipdrift_deploy.happenings import happenings  # noqa: PLC0415
 
-    links = _links(grafana_url, monitor_url, runbooks_url)
+    links = _links(grafana_url, monitor_url, runbooks_url, serving_url)
     content = wanted(
         links,
         folder_uid=folder,
@@ -181,11 +185,14 @@ def export(
         say(f"wrote {escape(str(path))}")
 
 
-def _links(grafana_url: str, monitor_url: str, runbooks_url: str) -> "Links":
+def _links(grafana_url: str, monitor_url: str, runbooks_url: str, serving_url: str = _SERVING) -> "Links":
     from clipdrift_dashboards.links import Links  # noqa: PLC0415
 
     return Links(
-        grafana_url=grafana_url.rstrip("/"), monitor_url=monitor_url.rstrip("/"), runbooks_url=runbooks_url.rstrip("/")
+        grafana_url=grafana_url.rstrip("/"),
+        monitor_url=monitor_url.rstrip("/"),
+        serving_url=serving_url.rstrip("/"),
+        runbooks_url=runbooks_url.rstrip("/"),
     )
 
 

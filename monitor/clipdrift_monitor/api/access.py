@@ -1,13 +1,11 @@
 """Who may read, respond and order at the monitor's HTTP interface, and by which name that is remembered."""
 
-import base64
-import binascii
 import hmac
 import threading
 from collections.abc import Mapping
 from typing import Literal
 
-from clipdrift_contract.access.keys import ApiKeys, UnauthorizedError, credentials
+from clipdrift_contract.access.keys import ApiKeys, UnauthorizedError, credentials, from_basic
 
 MonitorScope = Literal["read", "respond", "operate", "approve", "report"]
 _HOW = "this needs the header Authorization: Bearer <api token>"
@@ -55,21 +53,10 @@ class Access:
             {name.encode(): headers[name].encode() for name in ("authorization", "x-api-key") if name in headers}
         )
         if given is not None and scope == "read":
-            given = _from_basic(given)
+            given = from_basic(given)
         if self._token and given is not None and hmac.compare_digest(given, self._token):
             return ""
         if self._keys is None or self._keys.is_open:
             raise UnauthorizedError(_HOW)
         with self._lock:
             return self._keys.check(given, scope, model)
-
-
-def _from_basic(given: bytes) -> bytes:
-    """The password of Basic authentication as a bearer's key; anything else as it is."""
-    scheme, _, rest = given.partition(b" ")
-    if scheme.lower() != b"basic":
-        return given
-    try:
-        return b"Bearer " + base64.b64decode(rest, validate=True).partition(b":")[2]
-    except binascii.Error:
-        return given

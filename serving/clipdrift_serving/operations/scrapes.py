@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric as Family
-from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from clipdrift_contract import metrics as names
 
-_Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+_Key = tuple[str, tuple[tuple[str, str], ...]]
+_Series = dict[_Key, float]
+_Exemplars = dict[_Key, Exemplar]
 _SUMMED_GAUGES = frozenset(
     metric.name
     for metric in (
@@ -26,17 +28,17 @@ _LEAST_GAUGES = frozenset({names.SERVING_GENERATION.name})  # the oldest deploym
 class Scrapes(Collector):
     """The last scrape of each worker, and what workers that have ended had counted; a collector of their sum.
 
-    A worker that is killed takes with it what it counted after its last scrape.
+    A worker that is killed takes with it what it counted after its last scrape. Of several exemplars the newest counts.
 
     Example:
         >>> scrapes = Scrapes()
-        >>> text = "# TYPE clipdrift_serving_rows counter\\nclipdrift_serving_rows_total{{model=\\"m\\"}} {}\\n"
+        >>> text = "# TYPE clipdrift_serving_rows counter\\nclipdrift_serving_rows_total{{model=\\"m\\"}} {}\\n# EOF\\n"
         >>> scrapes.update(0, text.format(3))
         >>> scrapes.update(1, text.format(4))
         >>> scrapes.end(1)
         >>> scrapes.update(1, text.format(2))
-        >>> b'clipdrift_serving_rows_total{model="m"} 9.0' in scrapes.exposition()
-        True
+        >>> [sample.value for family in scrapes.collect() for sample in family.samples]
+        [9.0]
     """
 
     def __init__(self) -> None:
@@ -45,7 +47,7 @@ class Scrapes(Collector):
         self._texts: dict[int, str] = {}
 
     def update(self, index: int, text: str) -> None:
-        """Take a worker's newest scrape, in Prometheus's text format; it is read when it is asked for."""
+        """Take a worker's newest scrape, as OpenMetrics; it is read when it is asked for."""
         self._texts[index] = text
 
     def end(self, index: int) -> None:
@@ -57,25 +59,22 @@ class Scrapes(Collector):
     def collect(self) -> Iterator[Family]:
         sums = dict(self._ended)
         gauges: _Series = {}
+        exemplars: _Exemplars = {}
         for text in self._texts.values():
             for family in self._read(text):
                 if family.type != "gauge":
                     _add(sums, family)
+                    _keep_newest(exemplars, family)
                 else:
                     _join(gauges, family)
         made = {name: Family(one.name, one.documentation, one.type) for name, one in self._families.items()}
         for (name, labels), value in (*sums.items(), *gauges.items()):
-            made[_family_name(name, made)].add_sample(name, dict(labels), value)
+            exemplar = exemplars.get((name, labels))
+            made[_family_name(name, made)].add_sample(name, dict(labels), value, exemplar=exemplar)
         yield from (family for family in made.values() if family.samples)
 
-    def exposition(self) -> bytes:
-        """The sum of all, in Prometheus's text format."""
-        registry = CollectorRegistry()
-        registry.register(self)
-        return generate_latest(registry)
-
     def _read(self, text: str) -> list[Family]:
-        families = list(text_string_to_metric_families(text))
+        families: list[Family] = list(text_string_to_metric_families(text)) if text else []  # type: ignore[no-untyped-call]
         for family in families:
             self._families.setdefault(family.name, family)
         return families
@@ -91,6 +90,17 @@ def _add(sums: _Series, family: Family) -> None:
     for sample in family.samples:
         key = (sample.name, tuple(sample.labels.items()))
         sums[key] = sums.get(key, 0.0) + sample.value
+
+
+def _keep_newest(exemplars: _Exemplars, family: Family) -> None:
+    for sample in family.samples:
+        key = (sample.name, tuple(sample.labels.items()))
+        if sample.exemplar is not None and (key not in exemplars or _time_of(exemplars[key]) < _time_of(sample.exemplar)):
+            exemplars[key] = sample.exemplar
+
+
+def _time_of(exemplar: Exemplar) -> float:
+    return float(exemplar.timestamp or 0.0)
 
 
 def _join(gauges: _Series, family: Family) -> None:

@@ -20,18 +20,18 @@ from urllib.parse import quote
 
 import msgspec
 import orjson
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from clipdrift_contract import metrics as names
 from clipdrift_contract.access.keys import ApiKeys
 from clipdrift_contract.clock import SystemClock
 from clipdrift_contract.errors import ClipdriftError, ConfigError
-from clipdrift_contract.metrics import MetricSet
+from clipdrift_contract.metrics import OPENMETRICS, MetricSet, encoded
 from clipdrift_serving.access.authorise import authoriser
 from clipdrift_serving.config import ServingConfig
 from clipdrift_serving.operations.child import Start
 from clipdrift_serving.operations.scrapes import Scrapes
 from clipdrift_serving.operations.worker import Worker, last_figures_path
+from clipdrift_serving.rest.admin_access import REQUESTS, refusal_of
 from clipdrift_serving.rest.errors import error_body
 from clipdrift_serving.rest.gate import Gate, Limits
 from clipdrift_serving.rest.http import Reply, Request, Response, failed
@@ -44,6 +44,7 @@ _GRACE_SECONDS = 5.0
 _START_SECONDS = 60.0
 _MAX_DEATHS_A_MINUTE = 10
 _MAX_BACKOFF_SECONDS = 5.0
+_PASSED = (b"accept", b"authorization", b"x-api-key")  # headers that a worker is told
 _MAX_PATH = 107  # of a Unix socket, bytes: sockaddr_un
 _log = logging.getLogger(__name__)
 
@@ -220,7 +221,8 @@ class _Supervisor:
 
     async def _scrape(self, slot: _Slot) -> bool:
         process = slot.process
-        status, body = await _ask(slot.admin_path, "GET", "/metrics", {}, _SCRAPE_TIMEOUT_SECONDS)
+        accept = {b"accept": OPENMETRICS.encode()}
+        status, body = await _ask(slot.admin_path, "GET", "/metrics", accept, _SCRAPE_TIMEOUT_SECONDS)
         if status != 200 or process is None or process is not slot.process or process.returncode is not None:
             return False
         slot.had_models = names.SERVING_GENERATION.name.encode() + b"{" in body
@@ -229,10 +231,12 @@ class _Supervisor:
 
     def _answer(self, request: Request, reply: Reply) -> None:
         try:
-            if request.path != "/metrics" or self._config.metrics_need_token:
-                self._authorise(request.headers, "admin", None)
+            refusal = refusal_of(request, self._authorise, self._config)
         except Exception as error:  # noqa: BLE001  the boundary: it is answered, and logged where it is ours
             reply(failed(error))
+            return
+        if refusal is not None:
+            reply(refusal)
             return
         self._begin(self._reply_later(request, reply))
 
@@ -245,15 +249,18 @@ class _Supervisor:
     async def _answered(self, request: Request) -> Response:
         if request.path == "/metrics" and request.method in ("GET", "HEAD"):
             await asyncio.gather(*(self._scrape(slot) for slot in self._slots))
-            text = self._scrapes.exposition() + self._metrics.exposition()
-            return Response(200, text, ((b"content-type", CONTENT_TYPE_LATEST.encode()),))
+            accept = request.headers.get(b"accept", b"").decode("latin-1")
+            text, kind = encoded([self._scrapes, self._metrics.registry], accept)
+            return Response(200, text, ((b"content-type", kind.encode()),))
         # the path comes decoded: as it is, a line end in it would begin a header of its own
         target = quote(request.path)
         asked = (_ask(slot.admin_path, request.method, target, request.headers, _ASK_SECONDS) for slot in self._slots)
         answers = await asyncio.gather(*asked)
         if (request.path, request.method) == ("/v1/models", "GET") and all(status == 200 for status, _ in answers):
             return Response(200, orjson.dumps(summed([orjson.loads(body) for _, body in answers])))
-        status, body = max(answers, key=lambda answer: answer[0])
+        # one request is known to the worker that answered it, at first; the rest has happened where it has happened everywhere
+        choose = min if request.path.startswith(REQUESTS) else max
+        status, body = choose(answers, key=lambda answer: answer[0])
         return Response(status, body)
 
 
@@ -277,7 +284,7 @@ def summed(told: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
 
 async def _ask(path: str, method: str, target: str, headers: Mapping[bytes, bytes], seconds: float) -> tuple[int, bytes]:
     """Status and body of one request on a worker's Unix socket; 503 when it does not answer."""
-    passed = b"".join(name + b": " + headers[name] + b"\r\n" for name in (b"authorization", b"x-api-key") if name in headers)
+    passed = b"".join(name + b": " + headers[name] + b"\r\n" for name in _PASSED if name in headers)
     head = f"{method} {target} HTTP/1.1\r\nhost: worker\r\nconnection: close\r\ncontent-length: 0\r\n".encode()
     try:
         async with asyncio.timeout(seconds):

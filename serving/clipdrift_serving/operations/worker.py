@@ -15,7 +15,7 @@ class Worker(NamedTuple):
 
 
 def last_figures_path(admin_path: str) -> Path:
-    """Where a worker that ends as asked leaves its last metrics, in Prometheus's text format: its drain is in them.
+    """Where a worker that ends as asked leaves its last metrics, as OpenMetrics: its drain is in them.
 
     Example:
         >>> str(last_figures_path("/spool/worker-0/admin.sock"))

@@ -20,7 +20,7 @@ import msgspec
 
 from clipdrift_contract.clock import Clock
 from clipdrift_contract.errors import ConfigError
-from clipdrift_serving.dataplane.receipts import ReceiptBook, ReceiptError, Unsigned, row_bytes
+from clipdrift_serving.dataplane.receipts import Receipt, ReceiptBook, ReceiptError, Unsigned, row_bytes
 from clipdrift_serving.recording.recorder import Predicted
 
 FILE_NAME = "requests.db"
@@ -150,6 +150,18 @@ class RequestBook:
             tokens = self._receipts.sign(Unsigned(prefix, [row for _, row in rows], tail))
             for (place, _), token in zip(rows, tokens, strict=True):
                 found[place] = token
+        return found
+
+    def answers(self, model: str, request_id: str) -> list[list[Receipt]]:
+        """What was answered under a request id, the rows of each answer in their order: none where nothing is kept, several
+        where the id was used again, or where further versions or outputs saw the request too."""
+        self.flush()
+        hashed_id = _hashed(model, request_id)
+        found = []
+        for prefix, tail, rows in sorted(self._look_up({hashed_id}).get(hashed_id, ())):
+            width = row_bytes(rows)
+            split = [rows[start : start + width] for start in range(0, len(rows), width)]
+            found.append([self._receipts.verify(token) for token in self._receipts.sign(Unsigned(prefix, split, tail))])
         return found
 
     def figures(self) -> RequestFigures:

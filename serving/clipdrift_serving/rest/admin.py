@@ -1,28 +1,32 @@
-"""The admin listener: metrics, what is loaded, loading and unloading, flushing. Needs the bearer token (metrics as
-configured)."""
+"""The admin listener: metrics, what is loaded, what one request was answered, loading and unloading, flushing. Needs the bearer
+token (metrics as configured); a browser gives it as the password."""
 
 import asyncio
 import re
 from typing import Any
 
 import orjson
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from clipdrift_contract.errors import RetryableError
-from clipdrift_contract.metrics import MetricSet
+from clipdrift_contract.metrics import MetricSet, encoded
 from clipdrift_serving.access.authorise import Authorise, authoriser
 from clipdrift_serving.config import ServingConfig
+from clipdrift_serving.dataplane.answered import FindAnswers, answers_told, no_answers
 from clipdrift_serving.dataplane.description import index
 from clipdrift_serving.dataplane.errors import RequestError
 from clipdrift_serving.dataplane.plane import DataPlane
 from clipdrift_serving.recording.recorder import Recorder
 from clipdrift_serving.recording.spool import Spool
+from clipdrift_serving.rest.admin_access import REQUESTS, refusal_of
 from clipdrift_serving.rest.errors import error_body
 from clipdrift_serving.rest.http import Reply, Request, Response, failed, wrong_method
 
 _MODEL_ACTION = re.compile(r"/v2/repository/models/([A-Za-z0-9_.-]{1,64})/(load|unload)")
+_REQUEST = re.compile(REQUESTS + r"(?P<model>[A-Za-z0-9_.-]{1,64})/(?P<id>.{1,512})", re.DOTALL)
 _METHODS = {"/metrics": "GET", "/v1/models": "GET", "/v2/repository/index": "POST", "/v1/recording/flush": "POST"}
-_PATHS = f"there are {', '.join(_METHODS)} and /v2/repository/models/{{name}}/load or /unload"
+_PATHS = (
+    f"there are {', '.join(_METHODS)}, {REQUESTS}{{model}}/{{request id}} and /v2/repository/models/{{name}}/load or /unload"
+)
 _FLUSH_SECONDS = 30.0
 
 
@@ -37,6 +41,7 @@ class AdminApp:
         spool: Spool,
         metrics: MetricSet,
         authorise: Authorise | None = None,
+        answers: FindAnswers = no_answers,
     ) -> None:
         self._config = config
         self._authorise = authorise or authoriser(config.admin_token, None)
@@ -44,6 +49,7 @@ class AdminApp:
         self._recorder = recorder
         self._spool = spool
         self._metrics = metrics
+        self._answers = answers
 
     def __call__(self, request: Request, reply: Reply) -> None:
         try:
@@ -53,10 +59,12 @@ class AdminApp:
 
     def _answer(self, request: Request, reply: Reply) -> None:
         path, method = request.path, request.method
-        if path != "/metrics" or self._config.metrics_need_token:
-            self._authorise(request.headers, "admin", None)
+        refusal = refusal_of(request, self._authorise, self._config)
+        if refusal is not None:
+            reply(refusal)
+            return
         action = _MODEL_ACTION.fullmatch(path)
-        wanted = _METHODS.get(path, "POST" if action is not None else None)
+        wanted = _METHODS.get(path, "POST" if action is not None else "GET" if path.startswith(REQUESTS) else None)
         if wanted is None:
             raise RequestError("not_found", f"there is nothing at {path[:200]}; {_PATHS}")
         if method != wanted and (wanted, method) != ("GET", "HEAD"):
@@ -66,11 +74,18 @@ class AdminApp:
         elif action is not None:
             reply(self._change(*action.groups()))
         else:
-            reply(self._told(path))
+            reply(self._told(request))
 
-    def _told(self, path: str) -> Response:
+    def _told(self, request: Request) -> Response:
+        path = request.path
         if path == "/metrics":
-            return Response(200, self._metrics.exposition(), ((b"content-type", CONTENT_TYPE_LATEST.encode()),))
+            text, kind = encoded([self._metrics.registry], request.headers.get(b"accept", b"").decode("latin-1"))
+            return Response(200, text, ((b"content-type", kind.encode()),))
+        if path.startswith(REQUESTS):
+            match = _REQUEST.fullmatch(path)
+            if match is None:
+                raise RequestError("not_found", f"there is nothing at {path[:200]}; {_PATHS}")
+            return Response(200, orjson.dumps(answers_told(self._plane.repository, self._answers, match["model"], match["id"])))
         if path == "/v1/models":
             return Response(200, orjson.dumps(self._models()))
         return Response(200, orjson.dumps(index(self._plane.repository)))

@@ -21,6 +21,7 @@ from clipdrift_serving.dataplane.plane import DataPlane
 from clipdrift_serving.operations.logs import AccessLog
 from clipdrift_serving.rest.codec import InferRequest, decode_infer, encode_answer
 from clipdrift_serving.rest.errors import STATUS_OF
+from clipdrift_serving.rest.exemplars import Exemplars
 from clipdrift_serving.rest.http import Reply, Request, Response, failed, plain_body, refused, wrong_method
 from clipdrift_serving.rest.labels import LabelRoutes
 from clipdrift_serving.rest.openapi import document_bytes
@@ -67,7 +68,10 @@ class DataApp:
         self._latency = metrics.histogram(names.SERVING_LATENCY)
         self.labels = LabelRoutes(config, plane)
         self._counted: dict[tuple[str, str], Callable[[], None]] = {}
-        self._observed: dict[str, Callable[[float], None]] = {}
+        self._observed: dict[str, Callable[..., None]] = {}
+        are_ids_kept = config.request_ids.max_requests > 0
+        buckets = names.SERVING_LATENCY.buckets
+        self._exemplars = Exemplars(buckets, are_ids_kept=are_ids_kept) if config.has_exemplars else None
 
     def __call__(self, request: Request, reply: Reply) -> None:
         try:
@@ -94,8 +98,8 @@ class DataApp:
             scope = "feedback"
         self._authorise(request.headers, scope, None if route is None else route.model)
 
-    def count(self, model: str, code: str, received_at: float) -> None:
-        """Count one inference request that was answered now."""
+    def count(self, model: str, code: str, request: Request, request_id: str = "") -> None:
+        """Count one inference request that was answered now; `request_id` is the caller's own."""
         counted = self._counted.get((model, code))
         if counted is None:
             counted = self._counted[(model, code)] = self._requests.labels(model, code).inc
@@ -103,7 +107,12 @@ class DataApp:
         observed = self._observed.get(model)
         if observed is None:
             observed = self._observed[model] = self._latency.labels(model).observe
-        observed(perf_counter() - received_at)
+        now = perf_counter()
+        seconds = now - request.received_at
+        exemplar = None
+        if self._exemplars is not None:
+            exemplar = self._exemplars.of(model, seconds, now, request_id, request.headers.get(b"traceparent", b""))
+        observed(seconds, exemplar)
 
     def tell(self, request: Request, status: int, model: str, answer: Answer | None = None, request_id: str = "") -> None:
         """Tell the access log, where there is one."""
@@ -148,7 +157,7 @@ class DataApp:
 
     def _refuse(self, model: str, request: Request, reply: Reply, error: RequestError) -> None:
         # a label must not grow with what clients make up
-        self.count("(unknown)" if error.fault == "unknown_model" else model, str(STATUS_OF[error.fault]), request.received_at)
+        self.count("(unknown)" if error.fault == "unknown_model" else model, str(STATUS_OF[error.fault]), request)
         reply(refused(error))
         self.tell(request, STATUS_OF[error.fault], model)
 
@@ -211,7 +220,7 @@ class _Inference:
         try:
             encoded, json_bytes = encode_answer(self.asked, answer)
         except Exception as error:  # noqa: BLE001  one answer that cannot be written must not take the others of its turn along
-            self.app.count(self.model, "500", self.request.received_at)
+            self.app.count(self.model, "500", self.request, self.asked.id)
             self.reply(failed(error))
             return
         if json_bytes is None:
@@ -219,7 +228,7 @@ class _Inference:
         else:
             length = (b"inference-header-content-length", b"%d" % json_bytes)
             self.reply(Response(200, encoded, (_BINARY, length)))
-        self.app.count(self.model, "ok", self.request.received_at)
+        self.app.count(self.model, "ok", self.request, self.asked.id)
         self.app.tell(self.request, 200, self.model, answer, self.asked.id)
 
 

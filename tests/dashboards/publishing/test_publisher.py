@@ -38,6 +38,8 @@ def test_an_empty_grafana_gets_everything_in_an_order_that_it_takes(grafana, con
     assert len(grafana.boards) == NUM_BOARDS
     assert {one["folderUid"] for one in grafana.boards.values()} == {"clipdrift"}
     assert grafana.sources["prometheus"]["url"] == "http://prometheus:9090"
+    (way,) = grafana.sources["prometheus"]["jsonData"]["exemplarTraceIdDestinations"]
+    assert way["url"] == "http://localhost:8081/v1/requests/${__value.raw}"
     (group,) = grafana.groups.values()
     assert {rule["title"] for rule in group["rules"]} >= {"ClipdriftModelHarmed", "ClipdriftWatchdog"}
     assert list(grafana.contacts) == ["clipdrift-hook"]

@@ -231,3 +231,17 @@ def test_processes_of_one_host_share_the_file_and_a_crash_loses_nothing_written(
     )
     told = [(RECEIPTS.verify(token).epoch, RECEIPTS.verify(token).sequence) for token in found]
     assert told == [(epoch, n) for epoch in epochs for n in range(400)]
+
+
+@pytest.mark.parametrize("where", ["memory", "file"])
+def test_what_was_answered_is_told_whole_and_each_answer_by_itself(books, where):
+    book = books()
+    for first in (0, 10):
+        book.remember(_predicted(first, [("twice", 2), ("other", 1)])[0])
+    if where == "file":
+        assert book.drain(10)
+    answers = book.answers("toy", "twice")
+    assert [[row.sequence for row in rows] for rows in answers] == [[0, 1], [10, 11]]
+    assert {(row.version, row.generation) for rows in answers for row in rows} == {("v1", 3)}
+    assert book.answers("toy", "never") == []
+    assert book.answers("valve", "twice") == []
