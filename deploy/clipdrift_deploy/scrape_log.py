@@ -82,8 +82,13 @@ class ScrapeLog:
         self._path = path
         self._families: dict[str, _Family] = {}
 
-    def add(self, text: str, time_ms: int) -> None:
+    def add(self, text: str, time_ms: int, *, only: str = "") -> None:
         """Take in one scrape. Scrapes of several processes may share a time if they share no series.
+
+        Args:
+            text: The exposition.
+            time_ms: When it was.
+            only: Metrics whose names begin otherwise are left out: those that another process of the same time also tells.
 
         Raises:
             ValueError: The scrape is older than one before it, repeats a series, or has a line that is no sample.
@@ -93,7 +98,7 @@ class ScrapeLog:
         for line in text.splitlines():
             if line.startswith("# "):
                 _, keyword, name, rest = (*line.split(" ", 3), "")[:4]
-                if not _is_kept(name, families):
+                if not name.startswith(only) or not _is_kept(name, families):
                     current = None
                     continue
                 current = families.setdefault(name, _Family())

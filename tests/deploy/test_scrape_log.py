@@ -114,6 +114,20 @@ def test_scrapes_of_two_processes_may_share_a_time(tmp_path: Path) -> None:
     assert {name for name, _ in series} == {"clipdrift_model_generation", "clipdrift_serving_generation"}
 
 
+def test_what_two_processes_tell_is_taken_from_one_of_them(tmp_path: Path) -> None:
+    monitor, serving = MetricSet(), MetricSet()
+    for metrics in (monitor, serving):
+        metrics.counter(names.BUS_POISON).labels("clipdrift.labels").inc()
+    serving.gauge(names.SERVING_GENERATION).labels("m").set(1)
+    log = ScrapeLog(tmp_path / "m.om")
+    log.add(exposed(monitor), START_MS)
+    log.add(exposed(serving), START_MS, only="clipdrift_serving_")
+    log.close()
+    assert {line.partition("{")[0] for line in (tmp_path / "m.om").read_text().splitlines() if line[0] != "#"} == {
+        "clipdrift_bus_poison_total", "clipdrift_serving_generation",
+    }  # fmt: skip
+
+
 def test_a_summary_keeps_its_parts_together(tmp_path: Path) -> None:
     registry = CollectorRegistry()
     summary = Summary("wait_seconds", "Waiting.", ["queue"], registry=registry)

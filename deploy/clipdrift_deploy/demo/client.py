@@ -75,6 +75,13 @@ class ServingClient:
         answer = self._data.get(f"/v2/models/{model}")
         return int(answer.json()["parameters"]["generation"]) if answer.status_code == httpx.codes.OK else 0
 
+    def exposition(self) -> str:
+        """What Prometheus would scrape from serving at this moment."""
+        answer = self._admin.get("/metrics")
+        if answer.is_error:
+            raise AnswerError(f"serving refused GET /metrics: {answer.status_code} {answer.text[:300]}")
+        return answer.text
+
     def _is_good(self, answer: httpx.Response) -> bool:
         if answer.status_code == httpx.codes.OK:
             return True

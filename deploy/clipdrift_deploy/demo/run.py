@@ -116,7 +116,7 @@ def _training_log(project: Project, model: str) -> Path:
 
 
 def _live_through(setting: Setting, running: up.Running, lives: Lives, display: Display, scrapes: ScrapeLog) -> Gathered:
-    """The replay, scraped once a day as Prometheus would, and then what the other lives would have been."""
+    """The replay, monitor and serving scraped once a day as Prometheus would, and then what the other lives would have been."""
     clock = SystemClock()
     bus = connect(setting.project.bus_url)
     listener = Listener(bus, clock)
@@ -152,6 +152,7 @@ def _live_through(setting: Setting, running: up.Running, lives: Lives, display: 
             for end_ms in days:
                 replay.run_until(end_ms)
                 scrapes.add(watcher.exposition(), end_ms)
+                scrapes.add(client.exposition(), end_ms, only="clipdrift_serving_")
                 num_rows = sum(stream.num_answered for stream in replay.streams)
                 phase.advance(f"{num_rows:,} predictions, {num_rows / (time.monotonic() - began):,.0f} a second")
             replay.finish()
