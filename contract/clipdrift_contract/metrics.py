@@ -282,6 +282,41 @@ MODEL_PREDICTION_DRIFT = Metric(
 MODEL_MIX_DRIFT = Metric(
     "clipdrift_model_mix_drift_score", "gauge", "Jensen-Shannon distance of the slice mix to the reference.", ("model",)
 )
+MODEL_ARM_DIFFERENCE = Metric(
+    "clipdrift_model_arm_difference_brier_score",
+    "gauge",
+    "Validation Brier score of an arm (a clipping policy) of the newest retrain minus that of the arm that keeps the clipping, "
+    "paired on the same rows: below 0 the arm is better.",
+    ("model", "arm"),
+)
+MODEL_ARM_DIFFERENCE_LOW = Metric(
+    "clipdrift_model_arm_difference_low_brier_score", "gauge", "Lower end of its 95 % interval.", ("model", "arm")
+)
+MODEL_ARM_DIFFERENCE_HIGH = Metric(
+    "clipdrift_model_arm_difference_high_brier_score", "gauge", "Upper end of its 95 % interval.", ("model", "arm")
+)
+MODEL_ARM_REMOVED_MASS = Metric(
+    "clipdrift_model_arm_removed_mass_ratio",
+    "gauge",
+    "Share of gradient mass that clipping removed in the training of an arm of the newest retrain.",
+    ("model", "arm"),
+)
+MODEL_ARM_CHOSEN = Metric(
+    "clipdrift_model_arm_chosen", "gauge", "Whether the newest retrain chose this arm: 1 or 0.", ("model", "arm")
+)
+MODEL_PROBE_NORM = Metric(
+    "clipdrift_model_probe_grad_norm",
+    "gauge",
+    "Median gradient norm of batches, by rows: trained (of the version in service), recent (labelled since), retrain (as the "
+    "first steps of the newest retrain showed them).",
+    ("model", "rows"),
+)
+MODEL_PROBE_REMOVED_MASS = Metric(
+    "clipdrift_model_probe_removed_mass_ratio",
+    "gauge",
+    "Share of gradient mass that the bound of the version in service would remove, by rows: trained, recent, retrain.",
+    ("model", "rows"),
+)
 MODEL_HARM_EVIDENCE = Metric(
     "clipdrift_model_harm_evidence_ratio",
     "gauge",

@@ -88,6 +88,20 @@ def _causes(metrics: MetricSet, model: str, day: int, loss: float, dice: random.
     metrics.gauge(names.MODEL_CLIP_RATE).labels(model).set(0.99 if is_first and model == HARMED else 0.11)
 
 
+def _arms(metrics: MetricSet, model: str) -> None:
+    """What the retrain tried, and what the probe foretold of it."""
+    for arm, difference, mass in (("same", None, 0.93), ("half", 0.002, 0.97), ("q90", -0.021, 0.04)):
+        metrics.gauge(names.MODEL_ARM_CHOSEN).labels(model, arm).set(arm == "q90")
+        metrics.gauge(names.MODEL_ARM_REMOVED_MASS).labels(model, arm).set(mass)
+        if difference is not None:
+            metrics.gauge(names.MODEL_ARM_DIFFERENCE).labels(model, arm).set(difference)
+            metrics.gauge(names.MODEL_ARM_DIFFERENCE_LOW).labels(model, arm).set(difference - 0.004)
+            metrics.gauge(names.MODEL_ARM_DIFFERENCE_HIGH).labels(model, arm).set(difference + 0.004)
+    for rows, norm, mass in (("trained", 2.1, 0.61), ("recent", 3.4, 0.74), ("retrain", 3.2, 0.73)):
+        metrics.gauge(names.MODEL_PROBE_NORM).labels(model, rows).set(norm)
+        metrics.gauge(names.MODEL_PROBE_REMOVED_MASS).labels(model, rows).set(mass)
+
+
 def _deeds(metrics: MetricSet, model: str, day: int, loss: float) -> None:
     is_repaired = model == HARMED and day >= REPAIRED_ON
     if model == HARMED:
@@ -114,6 +128,7 @@ def _deeds(metrics: MetricSet, model: str, day: int, loss: float) -> None:
         metrics.gauge(names.MODEL_INCIDENT_VERDICTS).labels(model, verdict).set(num_incidents)
     if model == HARMED and day == REPAIRED_ON:
         metrics.counter(names.MODEL_RETRAINS).labels(model, "pass").inc()
+        _arms(metrics, model)
     metrics.gauge(names.MODEL_RETRAIN_RUNNING).labels(model).set(is_retrain)
     started = START_MS / 1000 + day * 86_400
     metrics.gauge(names.MONITOR_JUDGING_STOPPED).labels(model).set(0)

@@ -2,7 +2,7 @@
 
 from clipdrift_dashboards.board import Board, model_variable
 from clipdrift_dashboards.links import Links
-from clipdrift_dashboards.panels import clipping, harm, marks, run, strip, style, verdict
+from clipdrift_dashboards.panels import arms, clipping, harm, marks, run, strip, style, verdict
 
 
 def board(links: Links) -> Board:
@@ -44,8 +44,13 @@ def board(links: Links) -> Board:
                 (style.Line(style.LINE_HEIGHT, ((run.layers(), 12), (run.slices(), 12))),),
             ),
             style.Row(
+                "What would other clipping have done?",
+                (style.Line(style.LINE_HEIGHT, ((arms.table(), 14), (arms.probe(), 10))),),
+            ),
+            style.Row(
                 "Is it sound, and is it recorded?",
                 (style.Line(style.LINE_HEIGHT - 1, ((run.faults(), 12), (run.telemetry(), 12))),),
+                is_collapsed=True,
             ),
         ),
     )

@@ -11,7 +11,7 @@ from prometheus_client import Gauge
 
 from clipdrift_contract import metrics as names
 from clipdrift_contract.alerts import ALERT_OF_ROOT, ALERT_SEVERITIES
-from clipdrift_contract.events import FeedbackVerdict, RunEnd
+from clipdrift_contract.events import FeedbackVerdict, RetrainOutcome, RunEnd
 from clipdrift_contract.metrics import Metric, MetricSet
 from clipdrift_monitor.api.reader import LiveFigures, Reader
 from clipdrift_monitor.api.series_budget import SeriesBudget
@@ -90,6 +90,9 @@ class Exporter:
         self._approvals(state)
         self._accounts(state)
         self._rollout(state)
+        outcome = self._reader.newest_outcome(state)
+        if outcome is not None:
+            self._arms(model, outcome)
         self._gauge(names.MODEL_GENERATION).labels(model).set(state.generation)
         self._gauge(names.MONITOR_JUDGING_STOPPED).labels(model).set(state.judging_fault is not None)
         self._gauge(names.MONITOR_WATERMARK).labels(model).set(state.watermark_ms / 1000)
@@ -153,6 +156,27 @@ class Exporter:
             self._set(names.MODEL_RETRAIN_GAIN, (model,), measured.gain)
             self._set(names.MODEL_RETRAIN_GAIN_LOW, (model,), measured.gain_low)
             self._set(names.MODEL_RETRAIN_GAIN_HIGH, (model,), measured.gain_high)
+
+    def _arms(self, model: str, outcome: RetrainOutcome) -> None:
+        """What other clipping would have done, and what the probe foretold."""
+        for one in outcome.arms:
+            place = (model, one.arm.name)
+            self._gauge(names.MODEL_ARM_CHOSEN).labels(*place).set(one.arm.name == outcome.winner)
+            self._gauge(names.MODEL_ARM_REMOVED_MASS).labels(*place).set(one.removed_mass_ratio)
+            for contrast in one.against_same:
+                if contrast.metric == "brier" and not contrast.slice:
+                    self._gauge(names.MODEL_ARM_DIFFERENCE).labels(*place).set(contrast.difference)
+                    self._gauge(names.MODEL_ARM_DIFFERENCE_LOW).labels(*place).set(contrast.low)
+                    self._gauge(names.MODEL_ARM_DIFFERENCE_HIGH).labels(*place).set(contrast.high)
+        probe = outcome.probe
+        if probe is None:
+            return
+        for rows, slices in (("trained", probe.trained), ("recent", probe.recent)):
+            for whole in (one for one in slices if not one.slice):
+                self._gauge(names.MODEL_PROBE_NORM).labels(model, rows).set(whole.norm_p50)
+                self._gauge(names.MODEL_PROBE_REMOVED_MASS).labels(model, rows).set(whole.removed_mass_ratio)
+        self._set(names.MODEL_PROBE_NORM, (model, "retrain"), probe.seen_norm_p50)
+        self._set(names.MODEL_PROBE_REMOVED_MASS, (model, "retrain"), probe.seen_removed_mass_ratio)
 
     def _rollout(self, state: ModelState) -> None:
         model, running, finding = state.model, state.rollout, state.finding or Finding()

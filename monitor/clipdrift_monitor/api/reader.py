@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from clipdrift_contract.events import Decision, Deployment, Incident, RunEnd, Signal
+from clipdrift_contract.events import Decision, Deployment, Incident, RetrainOutcome, RunEnd, Signal
 from clipdrift_monitor.api.answers import (
     LiveAccuracy,
     ModelTold,
@@ -76,6 +76,7 @@ class Reader:
         self._store = store
         self._snapshot = snapshot
         self._runs: dict[tuple[str, str], RunEnd] = {}
+        self._outcomes: dict[str, tuple[int, RetrainOutcome | None]] = {}  # with how many retrains had ended by then
         self._layouts: dict[tuple[str, str], Layout] = {}
         self._inflations: dict[tuple[str, str], float] = {}
         self._looked: _Looked | None = None  # the newest alone: a page asks several times for the same, and memory stays small
@@ -100,6 +101,16 @@ class Reader:
         if state.in_service is None:
             return None
         return self._run_of(state.model, state.in_service.version)
+
+    def newest_outcome(self, state: ModelState) -> RetrainOutcome | None:
+        """Of the newest retrain that has ended; asked of the store once an outcome."""
+        num_ended = sum(state.num_retrains.values())
+        known = self._outcomes.get(state.model)
+        if known is None or known[0] != num_ended:
+            ended = [row.outcome for row in self._store.retrains(state.model) if row.outcome is not None] if num_ended else []
+            newest = max(ended, key=lambda one: one.finished_at_ms, default=None)
+            known = self._outcomes[state.model] = (num_ended, newest)
+        return known[1]
 
     def _run_of(self, model: str, version: str) -> RunEnd | None:
         place = (model, version)

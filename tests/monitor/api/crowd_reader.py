@@ -1,6 +1,6 @@
 """Many models with many inputs and slices, for the exporter."""
 
-from clipdrift_contract.events import ClipSpec, RunEnd, SliceScore
+from clipdrift_contract.events import ClipSpec, RetrainOutcome, RunEnd, SliceScore
 from clipdrift_monitor.api.reader import LiveFigures
 from clipdrift_monitor.detectors.window_drift import DriftReport
 from clipdrift_monitor.engine.snapshot import Snapshot
@@ -39,6 +39,9 @@ class CrowdReader:
 
     def run(self, state: ModelState) -> RunEnd:
         return self._run
+
+    def newest_outcome(self, state: ModelState) -> RetrainOutcome | None:
+        return None
 
     def judged(self, state: ModelState) -> LiveFigures:
         return self._live

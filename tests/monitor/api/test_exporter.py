@@ -11,6 +11,7 @@ from dialogue import DAY, POLICY, day_of, labels, outcome, predictions, rows, ru
 from prometheus_client.parser import text_string_to_metric_families
 from scipy.special import betaln
 
+from clipdrift_contract.events import ClipSpec, GradProbe, ProbedSlice
 from clipdrift_contract.metrics import METRICS
 from clipdrift_contract.profile import ReferenceProfile
 from clipdrift_monitor.approvals.config import ApprovalConfig
@@ -77,9 +78,9 @@ def test_every_figure_of_a_model_in_the_list_is_exported_once_there_is_something
     wanted -= {
         name
         for name in wanted
-        if any(word in name for word in ("false_alarms", "approval", "rollout", "retrain_gain", "alert"))
-    }  # the first take many healthy days (tests/monitor/test_rehearsals.py), the others a policy that asks people, a canary, or
-    # an Alertmanager (tests/monitor/alerting)
+        if any(word in name for word in ("false_alarms", "approval", "rollout", "retrain_gain", "alert", "_probe_"))
+    }  # the first take many healthy days (tests/monitor/test_rehearsals.py), the others a policy that asks people, a canary,
+    # a probe, or an Alertmanager (tests/monitor/alerting)
     found = {
         name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum") for name in names_of(scraped(harmed)) | during
     }
@@ -237,6 +238,30 @@ def test_what_retrains_cost_and_were_worth_is_exported(rolling):
     assert value(after, "model_false_retrain_ratio") == 0
     for name, figure in (("", worth.gain), ("_low", worth.gain_low), ("_high", worth.gain_high)):
         assert value(after, f"model_retrain_gain{name}_loss") == figure
+
+
+def test_the_arms_of_the_newest_retrain_are_exported_with_what_the_probe_foretold(harmed):
+    assert {name for name in names_of(scraped(harmed)) if "_arm_" in name or "_probe_" in name} == set()
+    request = next(iter(harmed.dialogue.jobs.requests.values()))
+    seen = ProbedSlice(
+        slice="", num_rows=500, num_batches=10, norm_p10=1.0, norm_p50=2.0, norm_p90=4.0, would_clip_ratio=0.9,
+        removed_mass_ratio=0.7,
+    )  # fmt: skip
+    probe = GradProbe(
+        model="pump", version="v1", at_ms=13 * DAY, clip=ClipSpec(), max_norm=0.5, batch_size=50,
+        recent=(seen,), trained=(msgspec.structs.replace(seen, norm_p50=1.0, removed_mass_ratio=0.5),),
+        seen_norm_p50=1.8, seen_removed_mass_ratio=0.65,
+    )  # fmt: skip
+    harmed.dialogue.go(outcome(request, verdict="fail", probe=probe))
+    after = scraped(harmed)
+
+    assert [value(after, "model_arm_chosen", arm=arm) for arm in ("same", "q90")] == [0, 1]
+    assert value(after, "model_arm_removed_mass_ratio", arm="q90") == 0.1
+    for name, figure in (("", -0.02), ("_low", -0.03), ("_high", -0.01)):
+        assert value(after, f"model_arm_difference{name}_brier_score", arm="q90") == figure
+    assert [value(after, "model_probe_grad_norm", rows=rows) for rows in ("trained", "recent", "retrain")] == [1.0, 2.0, 1.8]
+    mass = [value(after, "model_probe_removed_mass_ratio", rows=rows) for rows in ("trained", "recent", "retrain")]
+    assert mass == [0.5, 0.7, 0.65]
 
 
 def test_first_labels_are_not_told_as_accuracy_until_their_window_is_due(house_of):
