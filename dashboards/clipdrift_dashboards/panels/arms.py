@@ -8,7 +8,7 @@ from clipdrift_dashboards.panels import style
 from clipdrift_dashboards.promql import newest
 
 _EMPTY = "No retrain of this model has ended yet, or no monitor answers"
-_CHOSEN = {0: ("", style.GREY), 1: ("chosen", style.BLUE)}
+_CHOSEN = {0: ("not chosen", style.GREY), 1: ("chosen", style.BLUE)}
 
 
 def table() -> Any:
