@@ -23,7 +23,7 @@ $(VENV)/.dev: $(VENV)/.runtime
 	@$(PIP) install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	@touch $@
 
-demo: $(VENV)/.runtime ## the whole loop on real flights of 2013, in some minutes
+demo: $(VENV)/.runtime ## the whole loop on real flights of 2013: four minutes on two cores
 	@$(BIN)/clipdrift demo --out build/demo $(DEMO_FLAGS)
 
 demo-dashboards: $(VENV)/.dev ## the demo's year in a real Prometheus, its dashboards in a browser or in your Grafana (GRAFANA_URL)

@@ -13,7 +13,7 @@ def demo(
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder for results and state.")] = Path("build/demo"),
     keep_open: Annotated[bool, typer.Option("--keep-open", help="Keep the status page up when it has ended.")] = False,
 ) -> None:
-    """The whole loop on real flights of 2013: two models decay, are found out, and are repaired. Some minutes."""
+    """The whole loop on real flights of 2013: two models decay, are found out, and are repaired. Four minutes on two cores."""
     from clipdrift_deploy.demo.run import run_demo  # noqa: PLC0415
 
     raise typer.Exit(run_demo(to, keep_open=keep_open))
