@@ -77,6 +77,10 @@ def test_healthy_and_harmed_every_panel_has_something_to_show(month: PastPrometh
     assert set(empty_ones(html)) <= may_lack
 
 
+def test_a_table_of_one_query_has_one_column_for_it(month: PastPrometheus) -> None:
+    assert shown("pipeline", month).count("<th>How much</th>") == 1
+
+
 @pytest.mark.parametrize("name", BOARDS)
 def test_empty_every_panel_says_why(nothing: PastPrometheus, name: str) -> None:
     html = shown(name, nothing)

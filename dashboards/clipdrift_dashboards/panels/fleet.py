@@ -53,7 +53,8 @@ def row(links: Links) -> style.Row:
     maturity = newest(metrics.MODEL_LABEL_MATURITY, "model")
     unseen = f"count({maturity} < {thresholds.LABEL_SHARE}) or 0 * {models}"
     alarm = style.steps((None, style.BLUE), (1, style.VERMILION))
-    ticket = style.steps((None, style.BLUE), (1, style.ORANGE))
+    is_some = ((None, style.BLUE), (1, style.ORANGE))
+    ticket = style.steps(*is_some)
     panels = (
         _count("Models watched", "Models that the monitor knows a deployment of.", models, None),
         _count("Models that page", "Models with an open incident of severity page: users are harmed or nothing can be seen.",
@@ -67,7 +68,7 @@ def row(links: Links) -> style.Row:
     )  # fmt: skip
     panels[3].with_target(style.now(f"{held} or 0 * {models}", "somebody", "B")).text_mode(
         common.BigValueTextMode.VALUE_AND_NAME
-    ).override_by_name(*style.series_style("somebody", style.ORANGE))
+    ).override_by_name("somebody", style.plain(thresholds=style.steps_json(*is_some)))
     panels[1].links([style.link("What to do", links.runbook("ClipdriftModelHarmed"))])
     panels[5].links([style.link("What to do", links.runbook("ClipdriftLabelsMissing"))])
     panels[4].links([style.inside("Retraining", within("retraining"))])

@@ -65,9 +65,9 @@ def _accuracy() -> Any:
 def _drift() -> Any:
     return (
         style.figure(
-            "Input drift (matters from 0.1)",
+            "Input drift",
             "The largest Jensen-Shannon distance of an input to the reference profile of the version in service, newest closed "
-            "window. Drift explains harm and is none by itself.",
+            f"window; it matters from {thresholds.DRIFT_SCORE:g} on. Drift explains harm and is none by itself.",
             units.NoUnit,
             2,
             "No window with 100 rows yet, or no monitor answers",

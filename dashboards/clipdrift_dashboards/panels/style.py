@@ -180,10 +180,7 @@ def _cells(column: Column) -> list[Any]:
     if column.words:
         properties["mappings"] = [words_json(column.words)]
     if column.bounds:
-        properties["thresholds"] = {
-            "mode": "absolute",
-            "steps": [{"value": value, "color": color} for value, color in column.bounds],
-        }
+        properties["thresholds"] = steps_json(*column.bounds)
     if column.words or column.bounds:
         properties["custom.cellOptions"] = {"type": "color-text"}
     return [dashboard.DynamicConfigValue(id_val=key, value=value) for key, value in properties.items()]
@@ -211,6 +208,11 @@ def steps(*parts: tuple[float | None, str]) -> Any:
     """Thresholds as (from, colour); the first begins at None."""
     found = [dashboard.Threshold(value=value, color=color) for value, color in parts]
     return dashboard_builders.ThresholdsConfig().mode(dashboard.ThresholdsMode.ABSOLUTE).steps(found)
+
+
+def steps_json(*parts: tuple[float | None, str]) -> dict[str, Any]:
+    """The same as an override needs it."""
+    return {"mode": "absolute", "steps": [{"value": value, "color": color} for value, color in parts]}
 
 
 def with_bound(panel: Any, value: float) -> Any:

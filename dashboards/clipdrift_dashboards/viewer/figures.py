@@ -57,13 +57,17 @@ def table(
     Grafana fills in the address of a click."""
     organize = next(one["options"] for one in panel["transformations"] if one["id"] == "organize")
     rows: dict[tuple[tuple[str, str], ...], dict[str, Cell]] = {}
-    for target, series in answers:
-        column = f"Value #{target['refId']}" if len(answers) > 1 else "Value"
+    values = [f"Value #{target['refId']}" if len(answers) > 1 else "Value" for target, _ in answers]
+    for column, (_, series) in zip(values, answers, strict=True):
         for one in series:
             row = rows.setdefault(tuple(sorted(one.labels.items())), {**one.labels})
             row[column] = one.samples[-1][1]
     place, renamed = organize["indexByName"], organize["renameByName"]
-    columns = [name for name in sorted(place, key=lambda one: place[one]) if name in renamed]
+    columns = [
+        name
+        for name in sorted(place, key=lambda one: place[one])
+        if name in renamed and (not name.startswith("Value") or name in values)
+    ]
     ranked = list(rows.values())
     for order in panel["options"].get("sortBy", []):
         by = next((name for name in columns if renamed[name] == order["displayName"]), "")
