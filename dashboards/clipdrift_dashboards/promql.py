@@ -124,6 +124,18 @@ def greatest(metric: Metric, *by: str, **matchers: Matcher) -> str:
     return f"max by ({', '.join(by)}) (max_over_time({series}[$__range:10m]) or {series})"
 
 
+def per_hour(metric: Metric, *by: str, **matchers: Matcher) -> str:
+    """How fast a counter counts, in a unit that tells a model of ten predictions an hour from one of a million.
+
+    Example:
+        >>> from clipdrift_contract.metrics import MODEL_LABELS
+        >>> per_hour(MODEL_LABELS, "model")
+        '3600 * sum by (model) (rate(clipdrift_model_labels_total[$__rate_interval]))'
+    """
+    grouped = f" by ({', '.join(by)}) " if by else ""
+    return f"3600 * sum{grouped}(rate({select(metric, **matchers)}[$__rate_interval]))"
+
+
 def total(metric: Metric, *by: str, **matchers: Matcher) -> str:
     """A counter summed over processes."""
     return f"sum by ({', '.join(by)}) ({select(metric, **matchers)})"

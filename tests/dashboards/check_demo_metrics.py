@@ -23,7 +23,7 @@ from clipdrift_dashboards.viewer.asking import Prometheus, filling, offered
 MAX_POINTS = 300
 NOT_DUE = {
     "False alarms in 90 days: promised, realised": "healthy days are replayed while the monitor has nothing else to do",
-    "Answers not recorded per second, by reason": "everything that was answered was recorded",
+    "Answers not recorded per hour, by reason": "everything that was answered was recorded",
     "Exactly what is blind": "nothing is, and its window of a quarter of an hour holds one scrape a day at most",
     "Incidents that were right": "nobody says of the demo's incidents whether they were right",
 }

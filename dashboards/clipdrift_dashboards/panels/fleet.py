@@ -9,7 +9,7 @@ from clipdrift_contract import metrics
 from clipdrift_dashboards import thresholds
 from clipdrift_dashboards.links import Links, within
 from clipdrift_dashboards.panels import strip, style, verdict
-from clipdrift_dashboards.promql import Matcher, Offered, any_of, greatest, newest, select
+from clipdrift_dashboards.promql import Matcher, Offered, any_of, greatest, newest, per_hour, select
 
 TOP = "$top"
 _KNOWN = newest(metrics.MODEL_GENERATION, "model")
@@ -211,8 +211,6 @@ def retrains() -> Any:
 
 def traffic() -> Any:
     """How much is asked?"""
-    seen = f"3600 * sum(rate({select(metrics.MODEL_PREDICTIONS)}[$__rate_interval]))"
-    labelled = f"3600 * sum(rate({select(metrics.MODEL_LABELS)}[$__rate_interval]))"
     return (
         style.lines(
             "Predictions and labels per hour, all models",
@@ -223,8 +221,8 @@ def traffic() -> Any:
             "No traffic in this time range, or no monitor answers",
         )
         .min(0)
-        .with_target(style.query(seen, "predictions", "A"))
-        .with_target(style.query(labelled, "labels", "B"))
+        .with_target(style.query(per_hour(metrics.MODEL_PREDICTIONS), "predictions", "A"))
+        .with_target(style.query(per_hour(metrics.MODEL_LABELS), "labels", "B"))
         .override_by_name(*style.series_style("predictions", style.BLUE))
         .override_by_name(*style.series_style("labels", style.ORANGE, (12, 6)))
     )

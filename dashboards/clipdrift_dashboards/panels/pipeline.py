@@ -5,11 +5,10 @@ from typing import Any
 from grafana_foundation_sdk.models import common, units
 
 from clipdrift_contract import metrics
-from clipdrift_contract.metrics import Metric
 from clipdrift_dashboards import thresholds
 from clipdrift_dashboards.links import Links, within
 from clipdrift_dashboards.panels import style
-from clipdrift_dashboards.promql import Bucket, Offered, any_of, greatest, newest, select
+from clipdrift_dashboards.promql import Bucket, Offered, any_of, greatest, newest, per_hour, select
 
 _MONITOR = "No monitor answers: nobody would notice harm now"
 _SERVING = "Serving's metrics are not scraped, or nothing was served in this time range"
@@ -128,22 +127,21 @@ def lag() -> Any:
 
 def events() -> Any:
     """What became of what was read."""
-    gained = f"sum by (outcome) (rate({select(metrics.MONITOR_EVENTS)}[$__rate_interval]))"
     looks = {
         "applied": (style.BLUE, ()), "duplicate": (style.GREY, (3, 6)), "late": (style.ORANGE, (12, 6)),
         "expired": (style.PURPLE, (6, 3)), "poison": (style.VERMILION, (2, 3)),
     }  # fmt: skip
     panel = (
         style.lines(
-            "Events per second, by outcome",
+            "Events per hour, by outcome",
             "What became of the events that the monitor read. Duplicates come after a restart and do no harm; late ones are "
             "counted and judged later; expired ones are of a time that is kept no more; poison cannot be read.",
             units.LocaleFormat,
-            2,
+            0,
             "No events in this time range, or no monitor answers",
         )
         .min(0)
-        .with_target(style.query(gained, "{{outcome}}"))
+        .with_target(style.query(per_hour(metrics.MONITOR_EVENTS, "outcome"), "{{outcome}}"))
     )
     for name, (color, dash) in looks.items():
         panel = panel.override_by_name(*style.series_style(name, color, dash))
@@ -225,16 +223,16 @@ def served_and_seen() -> Any:
     """What is lost between the two."""
     return (
         style.lines(
-            "Rows served, predictions seen, per second",
+            "Rows served, predictions seen, per hour",
             "Rows that serving predicted, and predictions that reached the monitor, all models. The lower line lies below the "
             "upper one by what is sampled out, dropped or still on its way.",
             units.LocaleFormat,
-            1,
+            0,
             _SERVING,
         )
         .min(0)
-        .with_target(style.query(_rate(metrics.SERVING_ROWS), "served", "A"))
-        .with_target(style.query(_rate(metrics.MODEL_PREDICTIONS), "seen", "B"))
+        .with_target(style.query(per_hour(metrics.SERVING_ROWS), "served", "A"))
+        .with_target(style.query(per_hour(metrics.MODEL_PREDICTIONS), "seen", "B"))
         .override_by_name(*style.series_style("served", style.GREY, (12, 6)))
         .override_by_name(*style.series_style("seen", style.BLUE))
     )
@@ -244,16 +242,16 @@ def unrecorded() -> Any:
     """Answered, and nobody will know."""
     return (
         style.lines(
-            "Answers not recorded per second, by reason",
+            "Answers not recorded per hour, by reason",
             "Predictions and labels that were answered and not recorded. sampled and shadow are as configured; memory, "
             "spool_full and fault are losses: accuracy and drift are of the rest only.",
             units.LocaleFormat,
-            2,
+            1,
             "Nothing was left out in this time range, or serving's metrics are not scraped",
         )
         .min(0)
         .legend(style.ranking())
-        .with_target(style.query(_rate(metrics.SERVING_UNRECORDED, "reason"), "{{reason}}"))
+        .with_target(style.query(per_hour(metrics.SERVING_UNRECORDED, "reason"), "{{reason}}"))
     )
 
 
@@ -282,17 +280,17 @@ def turned_away() -> Any:
     """What serving refused."""
     return (
         style.lines(
-            "Requests refused per second, by bound",
+            "Requests refused per hour, by bound",
             "Connections and requests that the data listener refused because a bound was met, and worker processes that ended "
             "unasked. Users see the first as errors.",
             units.LocaleFormat,
-            2,
+            1,
             "Nothing was refused in this time range, or serving's metrics are not scraped",
         )
         .min(0)
         .legend(style.ranking())
-        .with_target(style.query(_rate(metrics.SERVING_TURNED_AWAY, "reason"), "{{reason}}", "A"))
-        .with_target(style.query(_rate(metrics.SERVING_WORKER_RESTARTS), "workers restarted", "B"))
+        .with_target(style.query(per_hour(metrics.SERVING_TURNED_AWAY, "reason"), "{{reason}}", "A"))
+        .with_target(style.query(per_hour(metrics.SERVING_WORKER_RESTARTS), "workers restarted", "B"))
     )
 
 
@@ -300,16 +298,16 @@ def labels_received() -> Any:
     """What became of labels at the door."""
     return (
         style.lines(
-            "Labels received per second, by outcome",
+            "Labels received per hour, by outcome",
             "What became of labels that callers sent. accepted ones count; forged, expired and unknown_request ones were not "
             "for an answer of ours; bad_value ones cannot be read. A wave of refusals is a client that changed.",
             units.LocaleFormat,
-            2,
+            0,
             "No label was sent in this time range, or serving's metrics are not scraped",
         )
         .min(0)
         .legend(style.ranking())
-        .with_target(style.query(_rate(metrics.SERVING_LABELS, "outcome"), "{{outcome}}"))
+        .with_target(style.query(per_hour(metrics.SERVING_LABELS, "outcome"), "{{outcome}}"))
     )
 
 
@@ -346,11 +344,6 @@ def audit_rows() -> Any:
         .with_target(style.query(f"max({select(metrics.MONITOR_AUDIT_ROWS)})", "rows"))
         .override_by_name(*style.series_style("rows", style.BLUE))
     )
-
-
-def _rate(metric: Metric, *by: str) -> str:
-    grouped = f" by ({', '.join(by)}) " if by else ""
-    return f"sum{grouped}(rate({select(metric)}[$__rate_interval]))"
 
 
 def _worst(title: str, description: str, expr: str, unit: str, decimals: int) -> Any:

@@ -5,9 +5,8 @@ from typing import Any
 from grafana_foundation_sdk.models import units
 
 from clipdrift_contract import metrics
-from clipdrift_contract.metrics import Metric
 from clipdrift_dashboards.panels import style
-from clipdrift_dashboards.promql import Bucket, none_of, select
+from clipdrift_dashboards.promql import Bucket, none_of, per_hour, select
 
 
 def arrivals() -> Any:
@@ -22,8 +21,8 @@ def arrivals() -> Any:
             "No traffic in this time range, or no monitor answers",
         )
         .min(0)
-        .with_target(style.query(_per_hour(metrics.MODEL_PREDICTIONS), "predictions", "A"))
-        .with_target(style.query(_per_hour(metrics.MODEL_LABELS), "labels", "B"))
+        .with_target(style.query(per_hour(metrics.MODEL_PREDICTIONS, "model", model=style.MODEL), "predictions", "A"))
+        .with_target(style.query(per_hour(metrics.MODEL_LABELS, "model", model=style.MODEL), "labels", "B"))
         .override_by_name(*style.series_style("predictions", style.BLUE))
         .override_by_name(*style.series_style("labels", style.ORANGE, (12, 6)))
     )
@@ -92,21 +91,17 @@ def cost() -> Any:
 
 def versions() -> Any:
     """Who answers."""
-    rows = f"sum by (version, role) (rate({select(metrics.SERVING_ROWS, model=style.MODEL)}[$__rate_interval]))"
+    rows = per_hour(metrics.SERVING_ROWS, "version", "role", model=style.MODEL)
     return (
         style.lines(
-            "Predictions per second, by version and role",
+            "Predictions per hour, by version and role",
             "Which version answers how much: the champion, a canary with its share of the traffic, a shadow that predicts and "
             "never answers. After a promotion or a rollback one line ends where another begins.",
             units.LocaleFormat,
-            1,
+            0,
             "Serving's metrics are not scraped, or nobody asked in this time range",
         )
         .min(0)
         .legend(style.ranking())
         .with_target(style.query(rows, "{{version}} ({{role}})"))
     )
-
-
-def _per_hour(metric: Metric) -> str:
-    return f"3600 * sum by (model) (rate({select(metric, model=style.MODEL)}[$__rate_interval]))"
