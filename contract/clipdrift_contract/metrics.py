@@ -295,6 +295,13 @@ MODEL_ARM_DIFFERENCE_LOW = Metric(
 MODEL_ARM_DIFFERENCE_HIGH = Metric(
     "clipdrift_model_arm_difference_high_brier_score", "gauge", "Upper end of its 95 % interval.", ("model", "arm")
 )
+MODEL_ARM_BETTER = Metric(
+    "clipdrift_model_arm_better",
+    "gauge",
+    "Whether an arm of the newest retrain is better than the arm that keeps the clipping, by more than chance and by "
+    "policy.clipping_margin at least: 1 it is, -1 it is not, 0 is open.",
+    ("model", "arm"),
+)
 MODEL_ARM_REMOVED_MASS = Metric(
     "clipdrift_model_arm_removed_mass_ratio",
     "gauge",

@@ -97,6 +97,7 @@ def _arms(metrics: MetricSet, model: str) -> None:
             metrics.gauge(names.MODEL_ARM_DIFFERENCE).labels(model, arm).set(difference)
             metrics.gauge(names.MODEL_ARM_DIFFERENCE_LOW).labels(model, arm).set(difference - 0.004)
             metrics.gauge(names.MODEL_ARM_DIFFERENCE_HIGH).labels(model, arm).set(difference + 0.004)
+            metrics.gauge(names.MODEL_ARM_BETTER).labels(model, arm).set(1 if difference < 0 else 0)
     for rows, norm, mass in (("trained", 2.1, 0.61), ("recent", 3.4, 0.74), ("retrain", 3.2, 0.73)):
         metrics.gauge(names.MODEL_PROBE_NORM).labels(model, rows).set(norm)
         metrics.gauge(names.MODEL_PROBE_REMOVED_MASS).labels(model, rows).set(mass)

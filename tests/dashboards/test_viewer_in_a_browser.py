@@ -73,6 +73,13 @@ def test_a_click_on_a_model_of_the_fleet_leads_to_its_dashboard_and_back_with_th
     assert "from=" in page.url
 
 
+@pytest.mark.parametrize("width", [1920, 1440, 1280, 1024])
+def test_a_page_fits_into_the_windows_that_people_have(page: Page, address: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(address)
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
 def test_what_is_not_there_is_said(page: Page, address: str) -> None:
     answer = page.goto(f"{address}/d/nope")
     assert answer is not None

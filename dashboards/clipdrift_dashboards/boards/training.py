@@ -33,6 +33,10 @@ def board(links: Links) -> Board:
                 ),
             ),
             style.Row(
+                "What would other clipping have done?",
+                (style.Line(style.LINE_HEIGHT - 2, ((arms.table(), 14), (arms.probe(), 10))),),
+            ),
+            style.Row(
                 "How does the training that runs now go?",
                 (
                     style.Line(style.LINE_HEIGHT, ((run.loss(), 12), (run.norms(), 12))),
@@ -42,10 +46,6 @@ def board(links: Links) -> Board:
             style.Row(
                 "Which layers, which users?",
                 (style.Line(style.LINE_HEIGHT, ((run.layers(), 12), (run.slices(), 12))),),
-            ),
-            style.Row(
-                "What would other clipping have done?",
-                (style.Line(style.LINE_HEIGHT, ((arms.table(), 14), (arms.probe(), 10))),),
             ),
             style.Row(
                 "Is it sound, and is it recorded?",

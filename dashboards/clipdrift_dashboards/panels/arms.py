@@ -8,6 +8,7 @@ from clipdrift_dashboards.panels import style
 from clipdrift_dashboards.promql import newest
 
 _EMPTY = "No retrain of this model has ended yet, or no monitor answers"
+_BETTER = {1: ("yes", style.VERMILION), 0: ("not known", style.GREY), -1: ("no", style.BLUE)}
 _CHOSEN = {0: ("not chosen", style.GREY), 1: ("chosen", style.BLUE)}
 
 
@@ -16,15 +17,16 @@ def table() -> Any:
     columns = [
         style.Column(name="Chosen", expr=_by_arm(metrics.MODEL_ARM_CHOSEN), words=_CHOSEN),
         style.Column(name="Removed", expr=_by_arm(metrics.MODEL_ARM_REMOVED_MASS), unit=style.SHARE, decimals=0),
-        style.Column(name="Difference", expr=_by_arm(metrics.MODEL_ARM_DIFFERENCE), decimals=4),
-        style.Column(name="Low", expr=_by_arm(metrics.MODEL_ARM_DIFFERENCE_LOW), decimals=4),
-        style.Column(name="High", expr=_by_arm(metrics.MODEL_ARM_DIFFERENCE_HIGH), decimals=4),
+        style.Column(name="Better?", expr=_by_arm(metrics.MODEL_ARM_BETTER), words=_BETTER),
+        style.Column(name="Difference", expr=_by_arm(metrics.MODEL_ARM_DIFFERENCE), decimals=5),
+        style.Column(name="Low", expr=_by_arm(metrics.MODEL_ARM_DIFFERENCE_LOW), decimals=5),
+        style.Column(name="High", expr=_by_arm(metrics.MODEL_ARM_DIFFERENCE_HIGH), decimals=5),
     ]
     return style.table_of(
         "Arms of the newest retrain",
         "Each arm is one clipping policy, trained on the same rows. Removed: gradient mass that its clipping took. Difference: "
-        "its validation Brier score minus that of the arm 'same', which keeps the clipping, with a 95 % interval. An interval "
-        "wholly below 0: that clipping is better, so the clipping in service does harm.",
+        "its validation Brier score minus that of the arm 'same', which keeps the clipping, with a 95 % interval. Better: by "
+        "more than chance and by the margin of the policy (`policy.clipping_margin`); then the clipping in service does harm.",
         _EMPTY,
         (("arm", "Arm"),),
         columns,

@@ -9,7 +9,7 @@ from clipdrift_contract.metrics import Metric
 from clipdrift_dashboards.panels import style
 from clipdrift_dashboards.promql import Bucket, newest, select, total
 
-_EMPTY = "No training ran in this time range, or the trainer's metrics are not scraped"
+_EMPTY = "No training ran in this time range, or it was not scraped: clipdrift run-metrics brings it in"
 _RATE = "$__rate_interval"
 
 

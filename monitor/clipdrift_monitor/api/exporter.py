@@ -16,6 +16,7 @@ from clipdrift_contract.metrics import Metric, MetricSet
 from clipdrift_monitor.api.reader import LiveFigures, Reader
 from clipdrift_monitor.api.series_budget import SeriesBudget
 from clipdrift_monitor.approvals.approval import ApprovalKind
+from clipdrift_monitor.clipping.evidence import Standing, standing_of
 from clipdrift_monitor.config import MonitorConfig
 from clipdrift_monitor.engine.snapshot import Snapshot
 from clipdrift_monitor.incidents.response import hold_of
@@ -25,6 +26,7 @@ from clipdrift_monitor.rollout.serving import ServingMemory, quantile_bucket, se
 from clipdrift_monitor.state import ModelState
 from clipdrift_monitor.windows.view import View
 
+_BETTER: dict[Standing, int] = {"better": 1, "not better": -1, "open": 0}
 _GAUGES = tuple(
     metric
     for metric in names.METRICS
@@ -168,6 +170,8 @@ class Exporter:
                     self._gauge(names.MODEL_ARM_DIFFERENCE).labels(*place).set(contrast.difference)
                     self._gauge(names.MODEL_ARM_DIFFERENCE_LOW).labels(*place).set(contrast.low)
                     self._gauge(names.MODEL_ARM_DIFFERENCE_HIGH).labels(*place).set(contrast.high)
+                    standing = standing_of(contrast, self._config.policy.clipping_margin)
+                    self._gauge(names.MODEL_ARM_BETTER).labels(*place).set(_BETTER[standing])
         probe = outcome.probe
         if probe is None:
             return

@@ -5,6 +5,7 @@ a low one and helps at a high one. Only a shadow retrain of the same data and se
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
@@ -16,6 +17,7 @@ MOST_STEPS = 0.5  # cut in fewer, by a few large norms, a run keeps its learning
 FEW_NONFINITE = 0.01  # of the steps: an overflow now and then, which AMP's scaler answers, is no fault
 _MISUSE: frozenset[FaultKind] = frozenset({"double_clip", "wrong_parameters", "scaled_gradients"})  # the others are counted
 SAME = "same"
+Standing = Literal["better", "not better", "open"]
 
 
 class ClippingEvidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,14 +80,25 @@ def verdict_of(evidence: ClippingEvidence, margin: float) -> ClippingVerdict:
     is_harmless = evidence.is_idle or (evidence.is_adaptive and evidence.is_norm_clipped)
     if is_harmless and not evidence.has_fault:
         return "not_implicated"
-    contrast = evidence.best_contrast
-    if contrast is None:
+    if evidence.best_contrast is None:
         return "unknown"
+    standing = standing_of(evidence.best_contrast, margin)
+    if standing == "open":
+        return "associated" if evidence.is_strong else "unknown"
+    return "implicated" if standing == "better" else "not_implicated"
+
+
+def standing_of(contrast: Contrast, margin: float) -> Standing:
+    """Whether one clipping policy is better than another: by more than chance, and by `margin` of Brier score at least.
+
+    Example:
+        >>> less = Contrast(slice="", num_rows=400, num_blocks=10, metric="brier", difference=-0.02, low=-0.03, high=-0.01)
+        >>> standing_of(less, 0.0005), standing_of(less, 0.025), standing_of(less, 0.04)
+        ('better', 'open', 'not better')
+    """
     if contrast.high < 0 and contrast.difference <= -margin:
-        return "implicated"
-    if contrast.low > -margin:
-        return "not_implicated"
-    return "associated" if evidence.is_strong else "unknown"
+        return "better"
+    return "not better" if contrast.low > -margin else "open"
 
 
 def strongest(verdicts: Sequence[ClippingVerdict]) -> ClippingVerdict:

@@ -259,6 +259,7 @@ def test_the_arms_of_the_newest_retrain_are_exported_with_what_the_probe_foretol
     assert value(after, "model_arm_removed_mass_ratio", arm="q90") == 0.1
     for name, figure in (("", -0.02), ("_low", -0.03), ("_high", -0.01)):
         assert value(after, f"model_arm_difference{name}_brier_score", arm="q90") == figure
+    assert value(after, "model_arm_better", arm="q90") == 1
     assert [value(after, "model_probe_grad_norm", rows=rows) for rows in ("trained", "recent", "retrain")] == [1.0, 2.0, 1.8]
     mass = [value(after, "model_probe_removed_mass_ratio", rows=rows) for rows in ("trained", "recent", "retrain")]
     assert mass == [0.5, 0.7, 0.65]

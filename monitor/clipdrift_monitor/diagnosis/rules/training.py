@@ -4,7 +4,7 @@ Source: docs/design/monitor.md, "diagnosis", and the experiment of 1,920 trained
 """
 
 from clipdrift_contract.events import EvidenceRow, RuleFinding
-from clipdrift_monitor.clipping.evidence import STRONG_REMOVAL
+from clipdrift_monitor.clipping.evidence import STRONG_REMOVAL, standing_of
 from clipdrift_monitor.diagnosis.rules.rule import Facts, Rule, error_of, finding, probability_above
 
 _R1, _R2, _R3 = "R1 training fault", "R2 adaptive optimizer", "R3 threshold acts as learning rate"
@@ -86,12 +86,13 @@ def _learning_rate(facts: Facts) -> RuleFinding:
         f"{contrast.num_blocks} days."
     )
     better = probability_above(-contrast.difference, facts.margin, error_of(contrast.low, contrast.high))
-    if contrast.high < 0 and contrast.difference <= -facts.margin:
+    standing = standing_of(contrast, facts.margin)
+    if standing == "better":
         return finding(
             _R3, True, words, "With a looser limit on its steps the same training gives a better model.",
             confidence=better, would_change="A shadow retrain whose interval holds 0.", rows=rows,
         )  # fmt: skip
-    is_settled = contrast.low > -facts.margin
+    is_settled = standing == "not better"
     if not is_settled:
         words += " More held-out days, or more seeds, would settle it."
     return finding(
