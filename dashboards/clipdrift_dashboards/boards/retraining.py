@@ -8,8 +8,8 @@ from clipdrift_dashboards.panels import canary, marks, retrains, rollout, strip,
 def board(links: Links) -> Board:
     """Decisions, retrains, versions, and how often all that was right."""
     figures = (
-        (rollout.running(links), 5), (rollout.finished(), 5), (rollout.useless(), 4), (rollout.time_spent(), 4),
-        (rollout.rollbacks(), 3), (rollout.precision(), 3),
+        (rollout.running(links), 4), (rollout.finished(), 5), (rollout.useless(), 4), (rollout.time_spent(), 4),
+        (rollout.rollbacks(), 3), (rollout.precision(), 4),
     )  # fmt: skip
     of_worth = (
         (canary.worth(), 5), (canary.gain(), 6), (canary.machine_time(), 5), (canary.false_retrains(), 4),

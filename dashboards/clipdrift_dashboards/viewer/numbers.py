@@ -7,6 +7,12 @@ from datetime import UTC, datetime
 _PARTS = ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " K"))
 _SPANS = ((86_400 * 365, " years"), (86_400 * 7, " weeks"), (86_400, " days"), (3_600, " hours"), (60, " mins"), (1, " s"))
 
+_WEEK = 86_400 * 7
+_TIME_STEPS = (
+    60, 300, 900, 1_800, 3_600, 7_200, 21_600, 43_200, 86_400, 172_800, _WEEK, 2 * _WEEK, 4 * _WEEK, 8 * _WEEK, 13 * _WEEK,
+    26 * _WEEK, 86_400 * 365,
+)  # fmt: skip
+
 
 def shown(value: float, unit: str, decimals: int) -> str:
     """A number with its unit.
@@ -73,13 +79,14 @@ def ticks(low: float, high: float, num: int, unit: str = "none") -> list[float]:
 
     >>> ticks(0.0, 1.0, 5)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    >>> [shown(one, "s", 0) for one in ticks(0.0, 86_400 * 200, 4, "s")]
+    ['0 s', '8 weeks', '16 weeks', '24 weeks']
     """
     if high <= low:
         return [low]
     raw = (high - low) / max(1, num)
     if unit == "s" and raw >= 60:
-        steps = [60, 300, 900, 1_800, 3_600, 7_200, 21_600, 43_200, 86_400, 172_800, 604_800, 2_592_000, 31_536_000]
-        step = float(next((one for one in steps if one >= raw), steps[-1]))
+        step = float(next((one for one in _TIME_STEPS if one >= raw), _TIME_STEPS[-1]))
     else:
         power = 10.0 ** math.floor(math.log10(raw))
         step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
