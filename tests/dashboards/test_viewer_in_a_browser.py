@@ -60,6 +60,8 @@ def test_every_panel_is_drawn_at_its_place_and_none_runs_over_its_edge(page: Pag
         box.screenshot(path=str(folder / f"{box.get_attribute('id')}.png"))
         over = box.evaluate("e => [e.scrollWidth - e.clientWidth, getComputedStyle(e).overflowY]")
         assert over[0] <= 1, box.inner_text()[:60]
+    for legend in page.locator(".legend.table").all():
+        assert legend.evaluate("e => e.scrollWidth - e.clientWidth") <= 1, legend.inner_text()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 

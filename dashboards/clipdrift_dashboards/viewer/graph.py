@@ -14,6 +14,8 @@ from clipdrift_dashboards.viewer.numbers import decimals_for, shown, ticks, time
 
 _CHAR = 6.3
 """Pixels that a letter of an axis takes."""
+_LEGEND_CHAR, _LEGEND_GAP, _KEY_WIDTH = 7, 10, 25
+"""Pixels that a letter, the space around a cell and a line's sample take in a legend."""
 _TOP, _BOTTOM = 8, 22
 Point = tuple[float, float]
 
@@ -58,7 +60,7 @@ def drawn(
     named = [field for field in fields if not field.is_hidden]
     rows = min(len(named), 1 if legend["placement"] == "bottom" else 99)
     if legend["placement"] == "right":
-        wide = min(0.42 * width, max(190, 7 * max(len(one.shown_name) for one in named) + 130)) if named else 0
+        wide = min(0.42 * width, max(190, _table_width(named))) if named else 0
         picture = _svg(panel, fields, marks, span, step, int(width - wide - 8), height)
         beside = f'<div class="legend table" style="width:{wide:.0f}px">{_table(named, legend)}</div>'
         return f'<div class="beside">{picture}{beside}</div>'
@@ -71,10 +73,20 @@ def _list(fields: Iterable[Field]) -> str:
     return "".join(f"<span>{_key(one)}{escape(one.shown_name)} <b>{_last(one)}</b></span>" for one in fields)
 
 
+def _table_width(fields: Sequence[Field]) -> int:
+    columns = (
+        [one.shown_name for one in fields],
+        ["Max", *(one.text(_highest(one)) for one in fields)],
+        ["Last *", *(_last(one) for one in fields)],
+    )
+    return _KEY_WIDTH + sum(_LEGEND_CHAR * max(map(len, words)) + _LEGEND_GAP for words in columns)
+
+
 def _table(fields: Sequence[Field], legend: Mapping[str, Any]) -> str:
     ranked = sorted(fields, key=_highest, reverse=True) if legend.get("sortDesc") else fields
     rows = "".join(
-        f"<tr><td>{_key(one)}{escape(one.shown_name)}</td><td>{escape(one.text(_highest(one)))}</td><td>{_last(one)}</td></tr>"
+        f'<tr><td title="{escape(one.shown_name)}">{_key(one)}{escape(one.shown_name)}</td>'
+        f"<td>{escape(one.text(_highest(one)))}</td><td>{_last(one)}</td></tr>"
         for one in ranked
     )
     return f"<table><tr><th>Name</th><th>Max</th><th>Last *</th></tr>{rows}</table>"

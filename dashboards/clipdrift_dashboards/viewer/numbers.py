@@ -5,12 +5,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 _PARTS = ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " K"))
-_SPANS = ((86_400 * 365, " years"), (86_400 * 7, " weeks"), (86_400, " days"), (3_600, " hours"), (60, " mins"), (1, " s"))
-
 _WEEK = 86_400 * 7
+_YEAR = 86_400 * 365
+_SPANS = ((_YEAR, " years"), (_WEEK, " weeks"), (86_400, " days"), (3_600, " hours"), (60, " mins"), (1, " s"))
 _TIME_STEPS = (
     60, 300, 900, 1_800, 3_600, 7_200, 21_600, 43_200, 86_400, 172_800, _WEEK, 2 * _WEEK, 4 * _WEEK, 8 * _WEEK, 13 * _WEEK,
-    26 * _WEEK, 86_400 * 365,
+    26 * _WEEK, _YEAR,
 )  # fmt: skip
 
 
