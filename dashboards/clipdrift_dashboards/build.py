@@ -1,12 +1,14 @@
 """Writes the dashboards and rules as files, the same bytes from the same code."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
+from clipdrift_contract.errors import ClipdriftError
 from clipdrift_dashboards.board import built
 from clipdrift_dashboards.boards import boards
 from clipdrift_dashboards.links import Links
@@ -29,16 +31,36 @@ def build(to: Path, links: Links | None = None, objectives: Objectives | None = 
 
     Raises:
         ConfigError: An alert on a budget could never fire.
+        ClipdriftError: The folder cannot be written to.
 
     Example:
         >>> import tempfile
         >>> [path.stem for path in build(Path(tempfile.mkdtemp()))]
         ['fleet', 'model', 'slices', 'training', 'retraining', 'pipeline', 'clipdrift-rules']
     """
-    texts = texts_of(links or Links(), objectives)
-    to.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        (to / name).write_text(text, encoding="utf-8")
+    return write_texts(to, texts_of(links or Links(), objectives))
+
+
+def write_texts(to: Path, texts: Mapping[str, str]) -> list[Path]:
+    """Write `texts`, by their names, into the folder `to`, which is made when it is not there; what is there is replaced.
+
+    Returns:
+        The paths written.
+
+    Raises:
+        ClipdriftError: The folder cannot be written to.
+
+    Example:
+        >>> import tempfile
+        >>> [path.name for path in write_texts(Path(tempfile.mkdtemp()), {"fleet.json": "{}"})]
+        ['fleet.json']
+    """
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (to / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ClipdriftError(f"{error.filename} cannot be written ({error.strerror}); give another folder") from error
     return [to / name for name in texts]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from clipdrift_dashboards.build import boards_of
+from clipdrift_dashboards.build import boards_of, write_texts
 from clipdrift_dashboards.links import Links, file_of
 
 API_VERSION = "dashboard.grafana.app/v2"
@@ -30,18 +30,17 @@ def build_v2(to: Path, links: Links | None = None) -> list[Path]:
     Returns:
         The paths written.
 
+    Raises:
+        ClipdriftError: The folder cannot be written to.
+
     Example:
         >>> import tempfile
         >>> build_v2(Path(tempfile.mkdtemp()))[0].name
         'fleet.json'
     """
-    to.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for uid, board in boards_of(links or Links()).items():
-        path = to / file_of(uid)
-        path.write_text(json.dumps(as_v2(board), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        paths.append(path)
-    return paths
+    boards = boards_of(links or Links())
+    texts = {file_of(uid): json.dumps(as_v2(board), indent=2, sort_keys=True) + "\n" for uid, board in boards.items()}
+    return write_texts(to, texts)
 
 
 def as_v2(board: Json) -> dict[str, Any]:

@@ -174,14 +174,14 @@ def export(
     token: TokenOption = "",
 ) -> None:
     """Fetch dashboards from a Grafana as files: what people changed there, to compare with the code and to keep."""
+    from clipdrift_dashboards.build import write_texts  # noqa: PLC0415
     from clipdrift_dashboards.links import file_of  # noqa: PLC0415
     from clipdrift_dashboards.publishing.connection import connect  # noqa: PLC0415
     from clipdrift_dashboards.publishing.publisher import exported  # noqa: PLC0415
 
-    to.mkdir(parents=True, exist_ok=True)
-    for uid, board in exported(connect(grafana_url, token), uids).items():
-        path = to / file_of(uid)
-        path.write_text(json.dumps(board, indent=2, sort_keys=True) + "\n")
+    boards = exported(connect(grafana_url, token), uids)
+    texts = {file_of(uid): json.dumps(board, indent=2, sort_keys=True) + "\n" for uid, board in boards.items()}
+    for path in write_texts(to, texts):
         say(f"wrote {escape(str(path))}")
 
 

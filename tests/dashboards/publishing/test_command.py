@@ -95,6 +95,18 @@ def test_a_dashboard_comes_back_as_a_file(clipdrift, grafana, tmp_path):
     assert "there is no dashboard 'x'" in clipdrift("export", "x", *reached).stderr
 
 
+@pytest.mark.parametrize("words", [("build",), ("build", "--schema", "v2"), ("export", "clipdrift-model")])
+def test_a_folder_that_cannot_be_made_is_named(clipdrift, grafana, tmp_path, words):
+    reached = ("--grafana-url", grafana.url, "--token", "admin-token")
+    clipdrift("publish", *reached)
+    (tmp_path / "taken").write_text("a file")
+    answer = clipdrift(*words, "--out", "taken/x", *(reached if words[0] == "export" else ()))
+    assert answer.exit_code == 2
+    assert "taken" in answer.stderr
+    assert "give another folder" in answer.stderr
+    assert (tmp_path / "taken").read_text() == "a file"
+
+
 def test_marks_tell_what_happened_and_keep_their_keys():
     told = {
         "model": "pump", "generation": 4, "champion": {"version": "a"}, "decided_at_ms": 7, "reason": "", "stage": "canary 0.1",
